@@ -1,0 +1,293 @@
+"""Supervised training of the default backbone from scratch, on CPU (bf16) or GPU, resumable.
+
+Used by `scripts/train_default`. Progressive image size: most epochs run at a small size, the
+last ones near the size of use, which buys accuracy per hour of CPU (Touvron et al. 2019, FixRes).
+A third of the pictures is seen through random blob masks filled with the data mean, so that the
+masked pictures an explanation is judged by are not foreign to the frozen model.
+"""
+
+from __future__ import annotations
+
+import json
+import queue
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import timm
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class BackboneConfig:
+    """Recipe of the default backbone. `phases` maps the fraction of training done to image size."""
+
+    model: str = "resnet18d"
+    channels: tuple[int, ...] = (48, 96, 192, 320)
+    stem_width: int = 16
+    epochs: int = 64
+    batch_size: int = 128
+    lr: float = 0.2
+    weight_decay: float = 5e-4
+    warmup_epochs: int = 3
+    label_smoothing: float = 0.1
+    mix_probability: float = 0.5
+    blob_probability: float = 0.33
+    ema_decay: float = 0.998
+    phases: tuple[tuple[float, int], ...] = ((0.4, 96), (0.72, 112), (0.92, 128), (1.0, 144))
+    seed: int = 0
+
+    def image_size(self, epoch: int) -> int:
+        """Side of the square training pictures at `epoch`, in pixels."""
+        done = epoch / self.epochs
+        return next((size for until, size in self.phases if done < until), self.phases[-1][1])
+
+    def build(self, num_classes: int) -> nn.Module:
+        """The timm model, randomly initialised."""
+        return timm.create_model(
+            self.model,
+            num_classes=num_classes,
+            channels=self.channels,
+            stem_width=self.stem_width,
+        )
+
+
+def load_split(folder: Path) -> tuple[list[np.ndarray], np.ndarray, list[str]]:
+    """Decode `folder/<class>/*` into RGB uint8 arrays (H, W, 3), labels and class names."""
+    names = sorted(p.name for p in folder.iterdir() if p.is_dir())
+    images, labels = [], []
+    for index, name in enumerate(names):
+        for path in sorted((folder / name).iterdir()):
+            image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+            if image is not None:
+                images.append(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
+                labels.append(index)
+    return images, np.asarray(labels), names
+
+
+def random_crop(image: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+    """Random crop of 20-100 % of the area, aspect ratio 1/2 to 2, flipped half the time."""
+    height, width = image.shape[:2]
+    for _ in range(8):
+        area = height * width * rng.uniform(0.2, 1.0)
+        ratio = np.exp(rng.uniform(np.log(0.5), np.log(2.0)))
+        h, w = int(round((area / ratio) ** 0.5)), int(round((area * ratio) ** 0.5))
+        if 0 < h <= height and 0 < w <= width:
+            break
+    else:
+        h, w = height, width
+    top, left = rng.integers(0, height - h + 1), rng.integers(0, width - w + 1)
+    crop = cv2.resize(
+        image[top : top + h, left : left + w],
+        (size, size),
+        interpolation=cv2.INTER_AREA if h > size else cv2.INTER_LINEAR,
+    )
+    return crop[:, ::-1] if rng.random() < 0.5 else crop
+
+
+def normalise(batch: Tensor) -> Tensor:
+    """uint8 (N, H, W, 3) to float32 (N, 3, H, W) in channels-last memory, mean 0 and std 1."""
+    x = batch.permute(0, 3, 1, 2).float().div_(255)
+    return x.sub_(torch.tensor(MEAN).view(1, 3, 1, 1)).div_(torch.tensor(STD).view(1, 3, 1, 1))
+
+
+def jitter(x: Tensor, gen: torch.Generator) -> Tensor:
+    """Random brightness, contrast and saturation per picture; one in ten turned grey."""
+    n = len(x)
+
+    def factor(strength: float) -> Tensor:
+        return 1 + strength * (2 * torch.rand(n, 1, 1, 1, generator=gen) - 1)
+
+    grey = x.mean(1, keepdim=True)
+    saturation = factor(0.5) * (torch.rand(n, 1, 1, 1, generator=gen) > 0.1)
+    x = grey + (x - grey) * saturation
+    mean = x.mean((1, 2, 3), keepdim=True)
+    return (x - mean) * factor(0.4) + mean + (factor(0.4) - 1) * 2
+
+
+def blob_mask(n: int, size: int, gen: torch.Generator) -> Tensor:
+    """Smooth random keep-masks in [0, 1], (n, 1, size, size), keeping 20-80 % of the area."""
+    coarse = torch.rand(n, 1, 6, 6, generator=gen)
+    field = F.interpolate(coarse, size=(size, size), mode="bicubic", align_corners=False)
+    keep = 0.2 + 0.6 * torch.rand(n, 1, 1, 1, generator=gen)
+    level = torch.stack([torch.quantile(f, 1 - k) for f, k in zip(field, keep.flatten())])
+    return torch.sigmoid((field - level.view(-1, 1, 1, 1)) * 30)
+
+
+def mix(x: Tensor, target: Tensor, config: BackboneConfig, gen: torch.Generator) -> Tensor:
+    """CutMix or mixup in place, half of the batches; returns the mixed targets."""
+    if torch.rand((), generator=gen) > config.mix_probability:
+        return target
+    other = torch.randperm(len(x), generator=gen)
+    share = float(torch.rand((), generator=gen))
+    if torch.rand((), generator=gen) < 0.5:
+        side = int(x.shape[-1] * (1 - share) ** 0.5)
+        top, left = torch.randint(0, x.shape[-1] - side + 1, (2,), generator=gen).tolist()
+        box = (slice(None), slice(None), slice(top, top + side), slice(left, left + side))
+        x[box] = x[other][box]
+        share = 1 - side**2 / x.shape[-1] ** 2
+    else:
+        share = 0.8 + 0.2 * share
+        x.mul_(share).add_(x[other], alpha=1 - share)
+    return target * share + target[other] * (1 - share)
+
+
+def batches(
+    images: list[np.ndarray], labels: np.ndarray, classes: int, config: BackboneConfig, epoch: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """One epoch of augmented batches, prepared ahead by one thread."""
+    rng = np.random.default_rng((config.seed, epoch))
+    gen = torch.Generator().manual_seed(config.seed * 10_000 + epoch)
+    size, order = config.image_size(epoch), rng.permutation(len(images))
+    ready: queue.Queue[tuple[Tensor, Tensor] | None] = queue.Queue(3)
+
+    def produce() -> None:
+        smooth = config.label_smoothing
+        for start in range(0, len(order) - config.batch_size + 1, config.batch_size):
+            pick = order[start : start + config.batch_size]
+            raw = np.stack([random_crop(images[i], size, rng) for i in pick])
+            x = jitter(normalise(torch.from_numpy(raw)), gen)
+            target = F.one_hot(torch.from_numpy(labels[pick]), classes).float()
+            target = mix(x, target * (1 - smooth) + smooth / classes, config, gen)
+            hidden = torch.rand(len(x), generator=gen) < config.blob_probability
+            if hidden.any():
+                x[hidden] *= blob_mask(int(hidden.sum()), size, gen)
+            ready.put((x.contiguous(memory_format=torch.channels_last), target))
+        ready.put(None)
+
+    threading.Thread(target=produce, name="augment", daemon=True).start()
+    while (item := ready.get()) is not None:
+        yield item
+
+
+@torch.inference_mode()
+def top1(model: nn.Module, images: list[np.ndarray], labels: np.ndarray, size: int) -> float:
+    """Share of pictures, squashed to `size` as in use, whose best class is right."""
+    model.eval()
+    device = next(model.parameters()).device
+    right = 0
+    for start in range(0, len(images), 128):
+        raw = [
+            cv2.resize(im, (size, size), interpolation=cv2.INTER_AREA)
+            for im in images[start : start + 128]
+        ]
+        x = normalise(torch.from_numpy(np.stack(raw))).to(device)
+        with torch.autocast(device.type, torch.bfloat16):
+            guess = model(x).argmax(1).cpu().numpy()
+        right += int((guess == labels[start : start + 128]).sum())
+    return right / len(images)
+
+
+def train_backbone(
+    data: Path, out: Path, config: BackboneConfig, device: str = "cpu"
+) -> tuple[nn.Module, list[str], dict[str, float]]:
+    """Train on `data/train`, judge on `data/val`; resumes from `out` if a run was cut short.
+
+    Returns the averaged (EMA) model in eval mode, class names, and top-1 by image size.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    images, labels, names = load_split(data / "train")
+    val_images, val_labels, _ = load_split(data / "val")
+    torch.manual_seed(config.seed)
+    model = config.build(len(names)).to(device, memory_format=torch.channels_last)
+    ema = config.build(len(names)).to(device, memory_format=torch.channels_last)
+    ema.load_state_dict(model.state_dict())
+    decay = [p for p in model.parameters() if p.ndim > 1]
+    plain = [p for p in model.parameters() if p.ndim <= 1]
+    groups = [{"params": decay}, {"params": plain, "weight_decay": 0.0}]
+    optimiser = torch.optim.SGD(
+        groups, lr=config.lr, momentum=0.9, nesterov=True, weight_decay=config.weight_decay
+    )
+    steps = len(images) // config.batch_size
+    total, warm = steps * config.epochs, steps * config.warmup_epochs
+    first = _resume(out, config, model, ema, optimiser)
+    for epoch in range(first, config.epochs):
+        model.train()
+        began, losses = time.monotonic(), []
+        for i, (x, target) in enumerate(batches(images, labels, len(names), config, epoch)):
+            step = epoch * steps + i
+            progress = max(0.0, (step - warm) / max(1, total - warm))
+            scale = min(1.0, (step + 1) / warm) * 0.5 * (1 + np.cos(np.pi * progress))
+            for group in optimiser.param_groups:
+                group["lr"] = config.lr * scale
+            with torch.autocast(torch.device(device).type, torch.bfloat16):
+                logits = model(x.to(device))
+            loss = F.cross_entropy(logits.float(), target.to(device))
+            if not torch.isfinite(loss):
+                raise FloatingPointError(f"loss is {loss.item()} in epoch {epoch}, batch {i}")
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            optimiser.step()
+            _average(ema, model, min(config.ema_decay, (step + 1) / (step + 10)))
+            losses.append(loss.item())
+        _save(out, config, epoch + 1, model, ema, optimiser)
+        line = {
+            "epoch": epoch + 1,
+            "size": config.image_size(epoch),
+            "loss": round(float(np.mean(losses)), 4),
+            "top1_160": round(top1(ema, val_images, val_labels, 160), 4),
+            "seconds": round(time.monotonic() - began, 1),
+        }
+        print(json.dumps(line), flush=True)
+    quality = {
+        f"top1_{size}": round(top1(ema, val_images, val_labels, size), 4)
+        for size in (128, 144, 160, 176, 192, 224)
+    }
+    return ema.eval(), names, quality
+
+
+@torch.no_grad()
+def _average(ema: nn.Module, model: nn.Module, decay: float) -> None:
+    for kept, new in zip(ema.state_dict().values(), model.state_dict().values(), strict=True):
+        if kept.dtype.is_floating_point:
+            kept.lerp_(new, 1 - decay)
+        else:
+            kept.copy_(new)
+
+
+def _save(
+    out: Path, config: BackboneConfig, epoch: int, model: nn.Module, ema: nn.Module, opt: torch.optim.Optimizer
+) -> None:
+    state = {f"model.{k}": v.contiguous() for k, v in model.state_dict().items()}
+    state |= {f"ema.{k}": v.contiguous() for k, v in ema.state_dict().items()}
+    moments = opt.state_dict()["state"]
+    state |= {f"momentum.{k}": v["momentum_buffer"].contiguous() for k, v in moments.items()}
+    meta = {"epoch": str(epoch), "config": json.dumps(asdict(config))}
+    partial = out / "backbone.safetensors.partial"
+    save_file(state, partial, metadata=meta)
+    partial.replace(out / "backbone.safetensors")
+
+
+def _resume(
+    out: Path, config: BackboneConfig, model: nn.Module, ema: nn.Module, opt: torch.optim.Optimizer
+) -> int:
+    from safetensors import safe_open
+
+    path = out / "backbone.safetensors"
+    if not path.exists():
+        return 0
+    with safe_open(path, framework="pt") as file:
+        meta = file.metadata()
+    if json.loads(meta["config"]) != json.loads(json.dumps(asdict(config))):
+        raise ValueError(f"{path} belongs to another recipe; choose another --out or remove it")
+    state = load_file(path)
+
+    def part(name: str) -> dict[str, Tensor]:
+        return {k[len(name) + 1 :]: v for k, v in state.items() if k.startswith(name + ".")}
+
+    model.load_state_dict(part("model"))
+    ema.load_state_dict(part("ema"))
+    full = opt.state_dict()
+    full["state"] = {int(k): {"momentum_buffer": v} for k, v in part("momentum").items()}
+    opt.load_state_dict(full)
+    return int(meta["epoch"])

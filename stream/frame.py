@@ -1,0 +1,100 @@
+"""One video frame: 8-bit YUV 4:2:0 planes, the time it belongs to, and how its colours are read.
+
+Frames stay in YUV from decoder to encoder: half the bytes of RGB and no conversion passes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from stream.colour import ColourTags, rgb_to_yuv_matrix, yuv_to_rgb_matrix
+
+Plane = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frame:
+    """A frame as it travels from source to sink. Planes are read-only by agreement.
+
+    Attributes:
+        y: luma, uint8 (H, W); rows may be padded (any row stride, unit column stride).
+        u: blue difference, uint8 ((H + 1) // 2, (W + 1) // 2).
+        v: red difference, same shape as `u`.
+        index: number of the frame in its source, from 0, without gaps in a file.
+        pts: presentation time in units of `time_base`, strictly increasing.
+        time_base: seconds per tick.
+        captured_at: `time.monotonic()` when the frame was read, in seconds.
+        colour: how the planes are to be read.
+    """
+
+    y: Plane
+    u: Plane
+    v: Plane
+    index: int
+    pts: int
+    time_base: Fraction
+    captured_at: float
+    colour: ColourTags = ColourTags()
+
+    def __post_init__(self) -> None:
+        height, width = self.y.shape
+        chroma = ((height + 1) // 2, (width + 1) // 2)
+        if self.u.shape != chroma or self.v.shape != chroma:
+            raise ValueError(
+                f"frame {width}x{height}: chroma planes must be {chroma}, "
+                f"got {self.u.shape} and {self.v.shape}"
+            )
+
+    def __repr__(self) -> str:
+        return f"Frame({self.width}x{self.height}, index={self.index}, t={self.pts_seconds:.3f} s)"
+
+    @property
+    def width(self) -> int:
+        """Width in pixels."""
+        return int(self.y.shape[1])
+
+    @property
+    def height(self) -> int:
+        """Height in pixels."""
+        return int(self.y.shape[0])
+
+    @property
+    def pts_seconds(self) -> float:
+        """Presentation time in seconds."""
+        return float(self.pts * self.time_base)
+
+    def rgb(self, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+        """The picture as RGB uint8, (H, W, 3), or resized to `size` = (height, width).
+
+        Each plane is brought to the size first, so a small picture of a large frame is cheap.
+        """
+        from engines.base import resize
+
+        target = size or (self.height, self.width)
+        planes = [resize(plane, target) for plane in (self.y, self.u, self.v)]
+        rgb = cv2.transform(cv2.merge(planes), yuv_to_rgb_matrix(self.colour))
+        return np.asarray(rgb, dtype=np.uint8)
+
+
+def frame_from_rgb(
+    rgb: NDArray[np.uint8],
+    *,
+    index: int,
+    pts: int,
+    time_base: Fraction,
+    captured_at: float,
+    colour: ColourTags | None = None,
+) -> Frame:
+    """Make a frame of an RGB picture, uint8 (H, W, 3); chroma is averaged over 2x2 pixels."""
+    colour = colour or ColourTags()
+    yuv = cv2.transform(rgb, rgb_to_yuv_matrix(colour))
+    height, width = rgb.shape[:2]
+    half = ((width + 1) // 2, (height + 1) // 2)
+    u, v = (cv2.resize(yuv[..., i], half, interpolation=cv2.INTER_AREA) for i in (1, 2))
+    y = np.ascontiguousarray(yuv[..., 0])
+    return Frame(y, u, v, index, pts, time_base, captured_at, colour)

@@ -1,0 +1,46 @@
+"""The sink contract: takes annotated frames, ends whole or not at all."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from types import TracebackType
+from typing import Self
+
+from engines.base import Explanation
+from stream.frame import Frame
+
+
+class Sink(ABC):
+    """Takes frames in order. The constructor opens and checks, before any frame is computed."""
+
+    @abstractmethod
+    def write(self, frame: Frame, explanation: Explanation) -> None:
+        """Take one annotated frame and the explanation drawn on it (N = 1).
+
+        Raises:
+            SinkError: if it can't be shown or written.
+        """
+
+    def stop_requested(self) -> bool:
+        """True once the viewer asked to end (a closed window, the key q)."""
+        return False
+
+    @abstractmethod
+    def close(self, *, whole: bool = True) -> None:
+        """Finish and free. Closing twice is fine; only the first call counts.
+
+        Args:
+            whole: False when the run was cut short or failed: what was written stays readable,
+                but never under the name of a finished output.
+        """
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close(whole=kind is None)

@@ -1,0 +1,83 @@
+"""The source contract: frames in order, facts about them, and a clean close."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from stream.colour import ColourTags
+from stream.frame import Frame
+
+
+@dataclass(frozen=True, slots=True)
+class SourceInfo:
+    """What is known of a source once it is open.
+
+    Attributes:
+        name: what to call it in messages; never holds a password.
+        live: True for cameras: newest frame only, no end, drops are counted.
+        width: of the upright frames in pixels.
+        height: of the upright frames in pixels.
+        fps_declared: frames per second the source claims, or None; never used for timing.
+        frames_declared: number of frames the source claims, or None; never used to end.
+        time_base: seconds per tick of `Frame.pts`.
+        colour: tags of the first frame.
+        codec: as "h264", or "raw".
+        path: the file on disk from which sound and subtitles can be copied, or None.
+        notes: conversions done at the door, one sentence each ("10-bit reduced to 8-bit").
+    """
+
+    name: str
+    live: bool
+    width: int
+    height: int
+    fps_declared: Fraction | None
+    frames_declared: int | None
+    time_base: Fraction
+    colour: ColourTags
+    codec: str
+    path: Path | None = None
+    notes: tuple[str, ...] = ()
+
+
+class Source(ABC):
+    """Yields frames. The constructor opens and checks; iteration reads; `close` frees.
+
+    Attributes:
+        info: facts, known before the first frame is asked for.
+        counts: what happened on the way, by cause ("bad packets skipped": 3).
+    """
+
+    info: SourceInfo
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[Frame]:
+        """Frames in presentation order, `pts` strictly increasing. One pass per source.
+
+        Raises:
+            SourceError: if the source can't be read on. The normal end is just the end.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free the source; safe from another thread while iterating, safe to call twice."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
