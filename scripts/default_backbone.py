@@ -256,7 +256,12 @@ def _average(ema: nn.Module, model: nn.Module, decay: float) -> None:
 
 
 def _save(
-    out: Path, config: BackboneConfig, epoch: int, model: nn.Module, ema: nn.Module, opt: torch.optim.Optimizer
+    out: Path,
+    config: BackboneConfig,
+    epoch: int,
+    model: nn.Module,
+    ema: nn.Module,
+    opt: torch.optim.Optimizer,
 ) -> None:
     state = {f"model.{k}": v.contiguous() for k, v in model.state_dict().items()}
     state |= {f"ema.{k}": v.contiguous() for k, v in ema.state_dict().items()}
