@@ -81,7 +81,7 @@ def random_crop(image: np.ndarray, size: int, rng: np.random.Generator) -> np.nd
     for _ in range(8):
         area = height * width * rng.uniform(0.2, 1.0)
         ratio = np.exp(rng.uniform(np.log(0.5), np.log(2.0)))
-        h, w = int(round((area / ratio) ** 0.5)), int(round((area * ratio) ** 0.5))
+        h, w = round((area / ratio) ** 0.5), round((area * ratio) ** 0.5)
         if 0 < h <= height and 0 < w <= width:
             break
     else:
@@ -120,7 +120,9 @@ def blob_mask(n: int, size: int, gen: torch.Generator) -> Tensor:
     coarse = torch.rand(n, 1, 6, 6, generator=gen)
     field = F.interpolate(coarse, size=(size, size), mode="bicubic", align_corners=False)
     keep = 0.2 + 0.6 * torch.rand(n, 1, 1, 1, generator=gen)
-    level = torch.stack([torch.quantile(f, 1 - k) for f, k in zip(field, keep.flatten())])
+    level = torch.stack(
+        [torch.quantile(f, 1 - k) for f, k in zip(field, keep.flatten(), strict=True)]
+    )
     return torch.sigmoid((field - level.view(-1, 1, 1, 1)) * 30)
 
 
