@@ -1,0 +1,141 @@
+"""Bounded hand-over between two threads: the only place where the stream waits.
+
+A channel holds at most `capacity` items. What happens when it is full is its policy:
+
+    wait    the giver waits for room; nothing is ever dropped (files)
+    latest  the oldest item makes room and is counted in `dropped` (cameras)
+
+Closing wakes both sides. A plain close is an end: what was handed over is still taken. A close
+with an error is a stop: the content is thrown away and both sides get `ChannelClosed`. There is
+no polling; every wait is on one condition. Its lock is re-entrant, so that a signal handler may
+close a channel while its own thread is inside one.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from threading import Condition
+from typing import Any, Generic, Literal, TypeVar
+
+T = TypeVar("T")
+Policy = Literal["wait", "latest"]
+
+
+class ChannelClosed(Exception):  # noqa: N818 - an end, not always an error
+    """The channel takes or gives no more. `error` is why, or None after a plain close."""
+
+    def __init__(self, error: BaseException | None = None) -> None:
+        super().__init__("channel closed")
+        self.error = error
+
+
+class Channel(Generic[T]):
+    """A first-in first-out hand-over of at most `capacity` items.
+
+    Args:
+        capacity: items held at most, >= 1.
+        policy: what a full channel does, see the module's header.
+
+    Attributes:
+        dropped: items thrown away because a newer one came.
+    """
+
+    def __init__(self, capacity: int, policy: Policy = "wait") -> None:
+        if capacity < 1:
+            raise ValueError(f"channel: capacity must be >= 1, got {capacity}")
+        if policy not in MAKE_ROOM:
+            raise ValueError(f"channel: policy must be one of {sorted(MAKE_ROOM)}, got {policy!r}")
+        self.dropped = 0
+        self._capacity = capacity
+        self._make_room = MAKE_ROOM[policy]
+        self._items: deque[T] = deque()
+        self._changed = Condition()
+        self._closed = False
+        self._error: BaseException | None = None
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    @property
+    def full(self) -> bool:
+        """True while a further item needs room to be made."""
+        return len(self._items) >= self._capacity
+
+    @property
+    def closed(self) -> bool:
+        """True after `close`."""
+        return self._closed
+
+    def put(self, item: T) -> None:
+        """Hand over one item; a full channel does as its policy says.
+
+        Raises:
+            ChannelClosed: if the channel is or gets closed; the item was not taken.
+        """
+        with self._changed:
+            while self.full and not self._closed:
+                self._make_room(self)
+            if self._closed:
+                raise ChannelClosed(self._error)
+            self._items.append(item)
+            self._changed.notify_all()
+
+    def get(self) -> T:
+        """Take the oldest item; wait while there is none.
+
+        Raises:
+            ChannelClosed: if it was closed and is empty, or was closed with an error.
+        """
+        with self._changed:
+            while not self._items and not self._closed:
+                self._changed.wait()
+            if not self._items:
+                raise ChannelClosed(self._error)
+            item = self._items.popleft()
+            self._changed.notify_all()
+            return item
+
+    def __iter__(self) -> Iterator[T]:
+        """Items until a plain close.
+
+        Raises:
+            ChannelClosed: if the channel was closed with an error.
+        """
+        while True:
+            try:
+                item = self.get()
+            except ChannelClosed as end:
+                if end.error is not None:
+                    raise
+                return
+            yield item
+
+    def close(self, error: BaseException | None = None) -> None:
+        """End the hand-over and wake both sides.
+
+        Args:
+            error: None to let what was handed over be taken; else the content is thrown away.
+                The first error is kept.
+        """
+        with self._changed:
+            self._closed = True
+            if error is not None:
+                self._error = self._error or error
+                self._items.clear()
+            # Always, even when closed before: a signal handler's own notification can fall
+            # between its thread's last look and its wait; the next close then wakes it.
+            self._changed.notify_all()
+
+    def _wait(self) -> None:
+        self._changed.wait()
+
+    def _drop_oldest(self) -> None:
+        self._items.popleft()
+        self.dropped += 1
+
+
+MAKE_ROOM: dict[Policy, Callable[[Channel[Any]], None]] = {
+    "wait": Channel._wait,
+    "latest": Channel._drop_oldest,
+}

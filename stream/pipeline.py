@@ -1,0 +1,253 @@
+"""Source to sinks in four threads, one engine request at a time, all cores inside the engine.
+
+    decode -> [4] -> infer -> [4] -> overlay -> [4] -> encode        files: full queues wait
+    decode -> [newest] -> infer -> [1] -> overlay -> [1] -> encode   cameras: the newest frame
+
+decode, infer and overlay have a thread of their own; encode (all sinks) runs on the caller's
+thread, where windows have to be served and from where `frames` yields. Memory: at most 4 frames
+per queue and one in each hand, 1.4 MB each at 720p. A camera drops frames at the first hand-over
+only, before anything was spent on them.
+
+The first error of any thread stops all others and is raised once, in the caller. `stop` lets no
+more frames in and finishes those under way; `abort` throws them away.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
+from typing import TypeAlias
+
+import cv2
+
+from engines.base import Engine, Explanation
+from stream.channel import Channel, ChannelClosed
+from stream.frame import Frame
+from stream.sinks.base import Sink
+from stream.sources.base import Source
+from stream.stats import Ages, Ending, Report, StageTimer
+from stream.worker import Crew
+
+log = logging.getLogger(__name__)
+
+QUEUE_FRAMES = 4
+"""Frames between two stages of a file: evens out their jitter; more gained nothing measured."""
+JOIN_SECONDS = 1.0
+"""How long the threads get to end by themselves before the source is closed under them."""
+HUNG_SECONDS = 4.0
+"""How long they get after that before a thread hung in a driver is left behind."""
+REPLACED = "replaced by a newer frame"
+CUT_SHORT = "under way when the run was cut short"
+
+Item: TypeAlias = tuple[Frame, Explanation]
+Draw: TypeAlias = Callable[[Frame, Explanation], Frame]
+Smooth: TypeAlias = Callable[[Frame, Explanation], Explanation]
+
+
+class _Aborted(Exception):  # noqa: N818 - a wish, not an error
+    """`abort` was called."""
+
+
+class Pipeline:
+    """Explain the frames of one source. For one run; it owns and closes source and sinks.
+
+    Args:
+        source: open source.
+        engine: open engine; stays open, it is the caller's.
+        sinks: where drawn frames go, in this order.
+        overlay: draws an explanation on a frame; None hands frames on untouched.
+        smoother: steadies the explanations over time; None takes each as it is.
+        clock: seconds, the clock of `Frame.captured_at`.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        engine: Engine,
+        sinks: Sequence[Sink] = (),
+        *,
+        overlay: Draw | None = None,
+        smoother: Smooth | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._source, self._engine, self._sinks = source, engine, tuple(sinks)
+        self._overlay, self._smoother = overlay, smoother
+        live = source.info.live
+        capacity = 1 if live else QUEUE_FRAMES
+        self._decoded: Channel[Frame] = Channel(capacity, "latest" if live else "wait")
+        self._explained: Channel[Item] = Channel(capacity)
+        # Without an overlay nothing stands between the engine and the caller.
+        self._drawn: Channel[Item] = Channel(capacity) if overlay else self._explained
+        self._crew = Crew(self._close_channels)
+        self._timers = {name: StageTimer(name) for name in ("decode", "infer", "overlay", "encode")}
+        self._ages = Ages(clock)
+        self._stopping = False
+        self._used = False
+        self._first_at: float | None = None
+        self.frames_in = 0
+        self.frames_out = 0
+
+    @property
+    def dropped(self) -> int:
+        """Frames dropped so far because a newer one came."""
+        return self._decoded.dropped
+
+    def stop(self) -> None:
+        """Let no more frames in and finish those under way. Safe in a signal handler."""
+        self._stopping = True
+        self._decoded.close()
+
+    def abort(self) -> None:
+        """End at once; frames under way are thrown away. Safe in a signal handler."""
+        self._crew.stop(_Aborted())
+
+    def run(self, on_frame: Callable[[Frame], None] | None = None) -> Report:
+        """Run to the end of the source, to `stop`, `abort` or a sink's wish.
+
+        Sinks are closed whole after the end of the source, and after `stop` of a live source;
+        else not.
+
+        Args:
+            on_frame: called on this thread after each frame written.
+
+        Raises:
+            StreamError, EngineError: the first error of any stage.
+        """
+        began = time.perf_counter()
+        whole = False
+        try:
+            with closing(self.frames()) as frames:
+                for frame, explanation in frames:
+                    with self._timers["encode"]:
+                        for sink in self._sinks:
+                            sink.write(frame, explanation)
+                    self._written(frame)
+                    if on_frame is not None:
+                        on_frame(frame)
+                    if any(sink.stop_requested() for sink in self._sinks):
+                        self.stop()
+            ended = self._ended()
+            whole = ended == "end" or (ended == "stopped" and self._source.info.live)
+        finally:
+            _close_sinks(self._sinks, whole)
+        return self._report(ended, began)
+
+    def frames(self) -> Generator[Item, None, None]:
+        """Frames and their explanations, in order, on the caller's thread; sinks are not used.
+
+        Leaving early, closing the generator included, stops the threads and closes the source.
+
+        Raises:
+            StreamError, EngineError: the first error of any stage, after the threads ended.
+        """
+        if self._used:
+            raise RuntimeError("pipeline: already run; build a new one for another run")
+        self._used = True
+        opencv_threads = cv2.getNumThreads()
+        cv2.setNumThreads(1)  # small pictures: its threads cost more than they bring
+        self._crew.start("decode", self._decode)
+        self._crew.start("infer", self._infer)
+        if overlay := self._overlay:
+            self._crew.start("overlay", lambda: self._draw(overlay))
+        try:
+            yield from self._drawn
+        except ChannelClosed:
+            pass  # the crew knows why
+        except BaseException as error:
+            self._crew.stop(error)
+            raise
+        finally:
+            self._end()
+            cv2.setNumThreads(opencv_threads)
+        first = self._crew.error
+        if first is not None and not isinstance(first, _Aborted):
+            raise first
+
+    def _decode(self) -> None:
+        try:
+            frames = iter(self._source)
+            while not self._stopping:
+                with self._timers["decode"]:
+                    frame = next(frames, None)
+                if frame is None:
+                    break
+                self._decoded.put(frame)
+                self.frames_in += 1
+        finally:
+            self._decoded.close()
+
+    def _infer(self) -> None:
+        size = self._engine.input_size
+        try:
+            for frame in self._decoded:
+                with self._timers["infer"]:
+                    explanation = self._engine.run(frame.rgb(size)[None])
+                    if self._smoother is not None:
+                        explanation = self._smoother(frame, explanation)
+                self._explained.put((frame, explanation))
+        finally:
+            self._explained.close()
+
+    def _draw(self, overlay: Draw) -> None:
+        try:
+            for frame, explanation in self._explained:
+                with self._timers["overlay"]:
+                    drawn = overlay(frame, explanation)
+                self._drawn.put((drawn, explanation))
+        finally:
+            self._drawn.close()
+
+    def _close_channels(self, error: BaseException) -> None:
+        self._stopping = True
+        for channel in (self._decoded, self._explained, self._drawn):
+            channel.close(error)
+
+    def _end(self) -> None:
+        hung = self._crew.join(JOIN_SECONDS)
+        self._source.close()
+        if hung:
+            hung = self._crew.join(HUNG_SECONDS)
+        if hung:
+            log.warning("%s: did not stop; left behind: %s", self._source.info.name, hung)
+
+    def _written(self, frame: Frame) -> None:
+        self.frames_out += 1
+        self._ages.add(frame.captured_at)
+        if self._first_at is None:
+            self._first_at = time.perf_counter()
+
+    def _ended(self) -> Ending:
+        if self._crew.error is not None:
+            return "aborted"
+        return "stopped" if self._stopping else "end"
+
+    def _report(self, ended: Ending, began: float) -> Report:
+        drops = {}
+        if self.dropped:
+            drops[REPLACED] = self.dropped
+        if cut := self.frames_in - self.frames_out - self.dropped:
+            drops[CUT_SHORT] = cut
+        return Report(
+            frames_in=self.frames_in,
+            frames_out=self.frames_out,
+            drops=drops,
+            source_counts=dict(self._source.counts),
+            seconds=time.perf_counter() - began,
+            first_frame_seconds=None if self._first_at is None else self._first_at - began,
+            latency_p50_ms=self._ages.percentile_ms(50),
+            latency_p95_ms=self._ages.percentile_ms(95),
+            stages=tuple(t.report() for t in self._timers.values()),
+            ended=ended,
+        )
+
+
+def _close_sinks(sinks: Sequence[Sink], whole: bool) -> None:
+    """Close all sinks, also after one of them failed; the first failure is raised."""
+    if not sinks:
+        return
+    try:
+        sinks[0].close(whole=whole)
+    finally:
+        _close_sinks(sinks[1:], whole)

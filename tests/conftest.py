@@ -1,0 +1,43 @@
+"""What every test has to leave in order: threads ended, nothing logged as an error."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+JOIN_SECONDS = 5.0
+"""A thread told to end gets this long to be gone."""
+LIBRARY_THREADS = {"tqdm_monitor"}
+"""Threads that libraries keep for the whole process."""
+
+
+class _ErrorRecords(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(level=logging.ERROR)
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+
+@pytest.fixture(autouse=True)
+def no_thread_left() -> Iterator[None]:
+    before = set(threading.enumerate())
+    yield
+    new = [t for t in threading.enumerate() if t not in before and t.name not in LIBRARY_THREADS]
+    for thread in new:
+        thread.join(JOIN_SECONDS)
+    alive = [thread.name for thread in new if thread.is_alive()]
+    assert not alive, f"threads left alive: {alive}"
+
+
+@pytest.fixture(autouse=True)
+def no_error_logged() -> Iterator[None]:
+    handler = _ErrorRecords()
+    logging.getLogger().addHandler(handler)
+    yield
+    logging.getLogger().removeHandler(handler)
+    assert not handler.records, [record.getMessage() for record in handler.records]

@@ -1,0 +1,267 @@
+import threading
+from contextlib import closing
+
+import cv2
+import numpy as np
+import pytest
+
+from stream.errors import SinkError, SourceError
+from stream.pipeline import CUT_SHORT, REPLACED, Pipeline
+from stream.stats import AGES_KEPT, Ages
+from tests.stream.fakes import (
+    DEADLINE,
+    FakeEngine,
+    FakeOverlay,
+    FakeSource,
+    Gate,
+    MemorySink,
+    fail_at,
+)
+
+
+def our_threads():
+    return [t.name for t in threading.enumerate() if t.name.startswith("nem-")]
+
+
+def test_every_frame_of_a_file_comes_out_once_in_order():
+    source, engine, sinks = FakeSource(50), FakeEngine(), [MemorySink(), MemorySink()]
+    report = Pipeline(source, engine, sinks, overlay=FakeOverlay()).run()
+    assert [sink.indices for sink in sinks] == [list(range(50))] * 2
+    assert [sink.closed for sink in sinks] == [[True], [True]]
+    assert engine.runs == report.frames_in == report.frames_out == 50
+    assert report.drops == {}
+    assert report.ended == "end"
+    assert source.closed == 1
+    assert our_threads() == []
+    engine.run(np.zeros((1, 4, 4, 3), np.uint8))  # still open: it is the caller's
+
+
+def test_sinks_run_on_the_callers_thread():
+    sink = MemorySink()
+    Pipeline(FakeSource(3), FakeEngine(), [sink], overlay=FakeOverlay()).run()
+    assert sink.threads == {threading.current_thread().name}
+
+
+def test_a_source_without_frames_is_a_plain_end():
+    report = Pipeline(FakeSource(0), FakeEngine(), [MemorySink()]).run()
+    assert (report.frames_in, report.frames_out, report.first_frame_seconds) == (0, 0, None)
+    assert report.fps == 0
+
+
+STAGES = ["decode", "infer", "smooth", "overlay", "encode"]
+
+
+@pytest.mark.parametrize("live", [False, True])
+@pytest.mark.parametrize("at", [0, 7])
+@pytest.mark.parametrize("stage", STAGES)
+def test_an_error_of_any_stage_is_raised_once_and_stops_all(stage, at, live):
+    error = SourceError("broken") if stage == "decode" else SinkError("broken")
+    hooks = {stage: fail_at(at, error)}
+    source = FakeSource(None if stage != "decode" else 10, live=live)
+    seen = []
+
+    def smoother(frame, explanation):
+        seen.append(frame.index)
+        hooks.get("smooth", lambda _: None)(len(seen) - 1)
+        return explanation
+
+    source.hook = hooks.get("decode", source.hook)
+    engine = FakeEngine(hooks.get("infer", lambda _: None))
+    sink = MemorySink()
+    counted = iter(range(1000000))
+    if stage == "encode":  # by count: a live source's indices have gaps
+        sink.hook = lambda _: hooks["encode"](next(counted))
+    overlay = FakeOverlay()
+    if stage == "overlay":
+        overlay.hook = lambda _: hooks["overlay"](next(counted))
+    with pytest.raises(type(error)) as caught:
+        Pipeline(source, engine, [sink], overlay=overlay, smoother=smoother).run()
+    assert caught.value is error
+    assert sink.closed == [False]
+    assert source.closed == 1
+    assert our_threads() == []
+
+
+def test_stop_finishes_what_is_under_way():
+    gate, source, sink = Gate(3), FakeSource(None), MemorySink()
+    pipeline = Pipeline(source, FakeEngine(gate), [sink], overlay=FakeOverlay())
+    helper = threading.Thread(target=stop_at, args=(gate, pipeline.stop))
+    helper.start()
+    report = pipeline.run()
+    helper.join()
+    assert report.ended == "stopped"
+    assert report.drops == {}
+    assert report.frames_out == report.frames_in >= 4
+    assert sink.indices == list(range(report.frames_out))
+    assert sink.closed == [False]  # a file cut short is not whole
+
+
+def test_a_stopped_live_source_ends_whole():
+    sink = MemorySink(stop_after=5)
+    report = Pipeline(FakeSource(None, live=True), FakeEngine(), [sink]).run()
+    assert report.ended == "stopped"
+    assert sink.closed == [True]
+    assert report.frames_in == report.frames_out + sum(report.drops.values())
+
+
+def test_a_sinks_wish_ends_the_run():
+    sink = MemorySink(stop_after=5)
+    report = Pipeline(FakeSource(None), FakeEngine(), [sink], overlay=FakeOverlay()).run()
+    assert report.ended == "stopped"
+    assert 5 <= len(sink.indices) <= 5 + 15  # what was under way: 3 queues and 3 hands
+
+
+def test_abort_throws_away_what_is_under_way():
+    gate, sink = Gate(3), MemorySink()
+    pipeline = Pipeline(FakeSource(None), FakeEngine(gate), [sink], overlay=FakeOverlay())
+    helper = threading.Thread(target=stop_at, args=(gate, pipeline.abort))
+    helper.start()
+    report = pipeline.run()
+    helper.join()
+    assert report.ended == "aborted"
+    assert report.frames_out <= 3
+    assert report.drops == {CUT_SHORT: report.frames_in - report.frames_out}
+    assert sink.closed == [False]
+    assert our_threads() == []
+
+
+def test_a_second_wish_to_end_changes_nothing():
+    pipeline = Pipeline(FakeSource(5), FakeEngine(), [MemorySink()])
+    pipeline.abort()
+    pipeline.stop()
+    pipeline.abort()
+    assert pipeline.run().ended == "aborted"
+
+
+def stop_at(gate, stop):
+    assert gate.reached.wait(DEADLINE)
+    stop()
+    gate.opened.set()
+
+
+def test_a_live_source_drops_old_frames_and_counts_them():
+    # The engine holds frame 0 until the source has given 20 more: 19 of them were replaced.
+    engine_gate, source_done = Gate(0), Gate(20)
+    source = FakeSource(20, live=True)
+    source.hook = lambda i: engine_gate.reached.wait(DEADLINE) if i == 1 else None
+    taken = iter(source)
+
+    class Then(FakeSource):
+        def __iter__(self):
+            yield from taken
+            source_done.reached.set()
+            source_done.opened.wait(DEADLINE)
+
+    pipeline = Pipeline(Then(20, live=True), FakeEngine(engine_gate), [sink := MemorySink()])
+    helper = threading.Thread(
+        target=lambda: (
+            source_done.reached.wait(DEADLINE),
+            engine_gate.opened.set(),
+            source_done.opened.set(),
+        )
+    )
+    helper.start()
+    report = pipeline.run()
+    helper.join()
+    assert sink.indices == [0, 19]
+    assert report.drops == {REPLACED: 18}
+    assert (report.frames_in, report.frames_out) == (20, 2)
+
+
+def test_a_slow_sink_holds_a_file_back_instead_of_dropping():
+    gate, source, sink = Gate(0), FakeSource(200), MemorySink()
+    given = []
+    source.hook = given.append
+    sink.hook = gate
+    pipeline = Pipeline(source, FakeEngine(), [sink], overlay=FakeOverlay())
+    early = []
+
+    def release():
+        assert gate.reached.wait(DEADLINE)
+        early.append(len(given))
+        gate.opened.set()
+
+    helper = threading.Thread(target=release)
+    helper.start()
+    report = pipeline.run()
+    helper.join()
+    assert early[0] <= 1 + 3 * 4 + 4  # queues and hands are the bound
+    assert sink.indices == list(range(200))
+    assert report.drops == {}
+
+
+def test_leaving_the_frames_early_ends_the_threads():
+    source = FakeSource(None)
+    with closing(Pipeline(source, FakeEngine()).frames()) as frames:
+        indices = [next(frames)[0].index for _ in range(3)]
+    assert indices == [0, 1, 2]
+    assert source.closed == 1
+    assert our_threads() == []
+
+
+def test_a_hung_source_is_closed_under_its_thread():
+    gate = Gate(2)
+
+    class Hung(FakeSource):
+        def close(self):
+            super().close()
+            gate.opened.set()
+
+    report = Pipeline(Hung(None, hook=gate), FakeEngine(), [MemorySink(stop_after=2)]).run()
+    assert report.ended == "stopped"
+    assert our_threads() == []
+
+
+def test_all_sinks_are_closed_even_if_one_fails_to():
+    class Failing(MemorySink):
+        def close(self, *, whole=True):
+            super().close(whole=whole)
+            raise SinkError("disk full")
+
+    sinks = [Failing(), MemorySink()]
+    with pytest.raises(SinkError, match="disk full"):
+        Pipeline(FakeSource(2), FakeEngine(), sinks).run()
+    assert [sink.closed for sink in sinks] == [[True], [True]]
+
+
+def test_opencv_gets_its_threads_back():
+    before = cv2.getNumThreads()
+    inside = []
+    Pipeline(FakeSource(2), FakeEngine(lambda i: inside.append(cv2.getNumThreads()))).run()
+    assert inside == [1, 1]
+    assert cv2.getNumThreads() == before
+
+
+def test_a_pipeline_is_for_one_run():
+    pipeline = Pipeline(FakeSource(1), FakeEngine())
+    pipeline.run()
+    with pytest.raises(RuntimeError, match="already run"):
+        pipeline.run()
+
+
+def test_the_report_tells_ages_and_stages():
+    now = iter(range(1, 1000))
+    sink = MemorySink()
+    pipeline = Pipeline(
+        FakeSource(9), FakeEngine(), [sink], overlay=FakeOverlay(), clock=lambda: next(now) / 1000
+    )
+    written = []
+    report = pipeline.run(on_frame=lambda frame: written.append(frame.index))
+    assert written == list(range(9))
+    assert report.latency_p50_ms == pytest.approx(5)  # captured_at is 0: ages are 1..9 ms
+    assert report.latency_p95_ms == pytest.approx(9)
+    assert [(s.name, s.frames) for s in report.stages] == [
+        ("decode", 10),  # the last look finds the end
+        ("infer", 9),
+        ("overlay", 9),
+        ("encode", 9),
+    ]
+    assert all(s.wall_ms > 0 for s in report.stages)
+    assert 0 < report.first_frame_seconds <= report.seconds
+
+
+def test_ages_keep_the_newest_only():
+    ages = Ages(lambda: 10.0)
+    for i in range(AGES_KEPT + 500):
+        ages.add(0.0 if i < 500 else 9.0)
+    assert ages.percentile_ms(0) == ages.percentile_ms(100) == pytest.approx(1000)
