@@ -1,0 +1,240 @@
+"""The frozen model: one run gives pyramid, embedding and logits.
+
+Channels, strides, mean, deviation and input size are asked of timm, never tabled.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import timm
+from huggingface_hub.errors import HfHubHTTPError
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
+from torch import Tensor, nn
+
+from nem.errors import ModelError
+from nem.manifest import FOREIGN_ARGUMENTS
+
+TOKEN_MAPS = 4
+"""How many evenly spaced blocks of a model without a pyramid (a ViT) the decoder sees."""
+
+
+class Features(NamedTuple):
+    """What one run of the backbone gives.
+
+    Attributes:
+        pyramid: maps (N, C_i, H_i, W_i), fine to coarse; see `Backbone.channels`.
+        embedding: (N, D), the features before the classifier.
+        logits: (N, classes), or None for a model without a classifier.
+    """
+
+    pyramid: list[Tensor]
+    embedding: Tensor
+    logits: Tensor | None
+
+
+class Backbone(nn.Module):
+    """A timm model, frozen: no gradients to its weights, always in eval mode.
+
+    Attributes:
+        name, kwargs: what `create_backbone` builds the same architecture from.
+        source: where the weights came from, for people.
+        channels: channels of each pyramid map, fine to coarse.
+        strides: input pixels per map pixel, same order. Maps of a ViT share one stride.
+        input_size: side of the square input in pixels.
+        mean, std: of the input's RGB channels, in units of a [0, 1] image.
+        num_classes: classes of the logits, 0 without.
+        classes: their names, empty if unknown.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        name: str,
+        kwargs: Mapping[str, Any] | None = None,
+        source: str = "random",
+        input_size: int | None = None,
+        mean: tuple[float, float, float] | None = None,
+        std: tuple[float, float, float] | None = None,
+        classes: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__()
+        if not hasattr(model, "forward_intermediates") or not hasattr(model, "forward_head"):
+            raise ModelError(f"backbone {name}: timm can't give its feature maps; choose another")
+        timm_model: Any = model
+        cfg = dict(timm_model.pretrained_cfg)
+        self.name, self.kwargs, self.source = name, dict(kwargs or {}), source
+        self.input_size = input_size or int(cfg["input_size"][-1])
+        self.mean = _three(mean or cfg["mean"])
+        self.std = _three(std or cfg["std"])
+        self.num_classes = int(timm_model.num_classes)
+        if classes and len(classes) != self.num_classes:
+            raise ModelError(f"backbone {name}: {len(classes)} names for {self.num_classes} logits")
+        self.classes = tuple(classes)
+        levels = [(int(i["num_chs"]), int(i["reduction"])) for i in timm_model.feature_info]
+        # A pyramid may hold several maps of one stride: the last, deepest one counts.
+        last = {stride: index for index, (_, stride) in enumerate(levels)}
+        self.is_pyramid = len(last) > 1
+        if self.is_pyramid:
+            self.indices = sorted(last.values())
+        else:
+            self.indices = [len(levels) * (i + 1) // TOKEN_MAPS - 1 for i in range(TOKEN_MAPS)]
+            if self.indices[0] < 0:
+                raise ModelError(f"backbone {name}: {len(levels)} feature map(s), 4 are needed")
+        self.channels = tuple(levels[i][0] for i in self.indices)
+        self.strides = tuple(levels[i][1] for i in self.indices)
+        if hasattr(model, "set_input_size") and self.input_size != _built_size(model):
+            timm_model.set_input_size(img_size=(self.input_size, self.input_size))
+        self.model = model.requires_grad_(False)
+        self.eval()
+
+    def train(self, mode: bool = True) -> Self:
+        """Stay in eval mode whatever the surrounding module is told: the backbone is frozen."""
+        return super().train(False)
+
+    def forward(self, x: Tensor) -> Features:
+        """One run.
+
+        Args:
+            x: normalised pictures, float (N, 3, S, S) with S = `input_size`.
+        """
+        model: Any = self.model
+        final, pyramid = model.forward_intermediates(x, indices=self.indices)
+        embedding = model.forward_head(final, pre_logits=True)
+        return Features(list(pyramid), embedding, self._logits(final, embedding))
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Only the embedding (N, D) of normalised pictures (N, 3, S, S)."""
+        model: Any = self.model
+        embedding: Tensor = model.forward_head(model.forward_features(x), pre_logits=True)
+        return embedding
+
+    def _logits(self, final: Tensor, embedding: Tensor) -> Tensor | None:
+        if self.num_classes == 0:
+            return None
+        model: Any = self.model
+        classifier = model.get_classifier()
+        if isinstance(classifier, nn.Linear) and classifier.in_features == embedding.shape[-1]:
+            logits: Tensor = classifier(embedding)
+        else:  # a head of several layers; running it again costs little
+            logits = model.forward_head(final)
+        return logits
+
+
+def create_backbone(
+    name: str,
+    weights: Path | str | None = None,
+    *,
+    input_size: int | None = None,
+    mean: tuple[float, float, float] | None = None,
+    std: tuple[float, float, float] | None = None,
+    classes: tuple[str, ...] = (),
+    **kwargs: Any,
+) -> Backbone:
+    """Build a timm model and freeze it.
+
+    Args:
+        name: timm model name, as "resnet50" or "resnet50.a1_in1k".
+        weights: "timm" fetches the pretrained weights from the hub, a path reads a safetensors
+            file, None leaves them random.
+        input_size: side of the square input; default what timm says.
+        mean: per-channel mean; default what timm says.
+        std: per-channel deviation; default what timm says.
+        classes: class names; default timm's own ImageNet names where it knows them.
+        **kwargs: further arguments of `timm.create_model`.
+
+    Raises:
+        ModelError: unknown name, arguments timm refuses, weights that don't fit, or a hub that
+            can't be reached.
+    """
+    if foreign := sorted(FOREIGN_ARGUMENTS & kwargs.keys()):
+        raise ModelError(f"backbone {name}: {', '.join(foreign)} not allowed; use `weights`")
+    if ":" in name or not timm.is_model(name):
+        near = difflib.get_close_matches(name, timm.list_models(), n=3)
+        hint = f"did you mean {', '.join(near)}?" if near else "see timm.list_models()"
+        raise ModelError(f"backbone {name}: timm has no such model; {hint}")
+    pretrained = weights == "timm"
+    try:
+        model = timm.create_model(name, pretrained=pretrained, **kwargs)
+    except (HfHubHTTPError, OSError) as error:
+        raise ModelError(
+            f"backbone {name}: can't fetch it from the hub ({_line(error)}); check the network, "
+            "or give a local weights file (--weights FILE) or none (--weights none)"
+        ) from None
+    except (TypeError, ValueError, RuntimeError, AttributeError, AssertionError) as error:
+        raise ModelError(
+            f"backbone {name} with {json.dumps(kwargs, default=str)}: timm refuses: {_line(error)}"
+        ) from None
+    if weights is not None and not pretrained:
+        load_weights(model, Path(weights), name)
+    if not classes and weights is not None:
+        classes = _known_classes(model)
+    source = {True: f"timm {name}", False: "random"}[pretrained]
+    if weights is not None and not pretrained:
+        source = f"file {Path(weights).name}"
+    return Backbone(
+        model, name=name, kwargs=kwargs, source=source, input_size=input_size, mean=mean, std=std,
+        classes=classes,
+    )  # fmt: skip
+
+
+def load_weights(model: nn.Module, path: Path, name: str) -> None:
+    """Read a safetensors file with exactly the tensors of `model`.
+
+    Raises:
+        ModelError: not a readable safetensors file, or tensors missing, unknown or of other shape.
+    """
+    try:
+        state = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ModelError(
+            f"weights {path}: expected a safetensors file ({_line(error)}); pickled checkpoints "
+            "are not read, convert with safetensors.torch.save_file"
+        ) from None
+    own = model.state_dict()
+    missing, unknown = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    other = sorted(k for k in own.keys() & state.keys() if own[k].shape != state[k].shape)
+    if missing or unknown or other:
+        first = (missing + unknown + other)[0]
+        raise ModelError(
+            f"weights {path} don't fit {name}: {len(missing)} tensors missing, {len(unknown)} "
+            f"unknown, {len(other)} of another shape (first: {first})"
+        )
+    model.load_state_dict(state)
+
+
+def _built_size(model: nn.Module) -> int | None:
+    size = getattr(getattr(model, "patch_embed", None), "img_size", None)
+    return int(size[0]) if size and size[0] == size[1] else None
+
+
+def _known_classes(model: nn.Module) -> tuple[str, ...]:
+    """Names timm knows for an ImageNet classifier; empty for anything else."""
+    timm_model: Any = model
+    if timm_model.num_classes != timm_model.pretrained_cfg.get("num_classes"):
+        return ()
+    subset = infer_imagenet_subset(timm_model)
+    if not subset:
+        return ()
+    names = tuple(ImageNetInfo(subset).label_descriptions())
+    return names if len(names) == timm_model.num_classes else ()
+
+
+def _three(values: Any) -> tuple[float, float, float]:
+    red, green, blue = (float(v) for v in values)
+    if not all(math.isfinite(v) for v in (red, green, blue)):
+        raise ModelError(f"mean and deviation must be finite, not {values}")
+    return red, green, blue
+
+
+def _line(error: BaseException) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0][:160]
