@@ -1,0 +1,259 @@
+"""Pictures to train on: folders of images and video files, squashed to the model's square input.
+
+Everything is decoded once when it is collected, so files that can't be read are known before the
+training starts. What fits in `keep_bytes` stays decoded in memory; beyond that image files are
+read again each time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from nem.errors import DataError
+
+Picture = NDArray[np.uint8]
+
+IMAGE_SUFFIXES = frozenset(".jpg .jpeg .png .webp .bmp .tif .tiff .ppm .pgm .jp2".split())
+VIDEO_SUFFIXES = frozenset(".mp4 .mkv .mov .avi .webm .m4v .ts .mpg .mpeg .flv .wmv".split())
+_READ_AHEAD = 64
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Item:
+    """One picture: where it came from, and its RGB pixels (S, S, 3) if they are kept in memory."""
+
+    name: str
+    path: Path
+    pixels: Picture | None
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A file that was left out, and why."""
+
+    path: Path
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Collection:
+    """Usable pictures in a fixed order, and the files that were skipped."""
+
+    items: tuple[Item, ...]
+    skipped: tuple[Skipped, ...]
+    size: int
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def pixels(self, index: int) -> Picture:
+        """RGB uint8 (S, S, 3) of one picture.
+
+        Raises:
+            DataError: the file can no longer be read.
+        """
+        item = self.items[index]
+        if item.pixels is not None:
+            return item.pixels
+        try:
+            return squash(read_image(item.path), self.size)
+        except (OSError, ValueError) as error:
+            raise DataError(f"{item.path}: was readable, is no longer: {error}") from None
+
+
+def collect(
+    paths: Iterable[Path | str],
+    size: int,
+    *,
+    every: int = 10,
+    keep_bytes: int = 2 << 30,
+    progress: Callable[[int, int], None] | None = None,
+) -> Collection:
+    """Gather all images and video frames below some paths.
+
+    Args:
+        paths: image files, video files, and folders of them (searched to the bottom).
+        size: side of the square every picture is squashed to, in pixels; nothing is cropped.
+        every: of a video, take each `every`-th frame.
+        keep_bytes: memory for decoded pictures.
+        progress: called with files done and files in all.
+
+    Raises:
+        DataError: a path is missing, nothing usable was found, or the video frames do not fit
+            in `keep_bytes`.
+    """
+    files, skipped = _find(paths)
+    items: list[Item] = []
+    room = keep_bytes
+    for done, (path, pictures) in enumerate(_read_all(files, size, every), 1):
+        if progress is not None:
+            progress(done, len(files))
+        try:
+            for index, picture in enumerate(pictures):
+                video = _is_video(path)
+                name = f"{path}#{index * every}" if video else str(path)
+                room -= picture.nbytes
+                if room < 0 and video:
+                    raise DataError(
+                        f"{path}: video frames beyond {keep_bytes >> 20} MiB of memory; take "
+                        f"fewer (every {every}th now) or allow more"
+                    )
+                items.append(Item(name, path, picture if room >= 0 else None))
+        except (OSError, ValueError) as error:
+            if isinstance(error, DataError):
+                raise
+            skipped.append(Skipped(path, _line(error)))
+    if not items:
+        first = f", first: {skipped[0].path}: {skipped[0].reason}" if skipped else ""
+        raise DataError(
+            f"no usable picture in {', '.join(str(p) for p in paths)} "
+            f"({len(skipped)} files skipped{first}); give a folder of images or video files"
+        )
+    return Collection(tuple(items), tuple(skipped), size)
+
+
+def read_image(path: Path) -> Picture:
+    """RGB uint8 (H, W, 3) of an image file, turned as its EXIF says.
+
+    Raises:
+        ValueError: not an image, or damaged.
+        OSError: the file can't be read.
+    """
+    data = np.fromfile(path, np.uint8)
+    try:
+        picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    except cv2.error as error:
+        raise ValueError(f"not a readable image ({error.err})") from None
+    if picture is None:
+        raise ValueError("empty file" if data.size == 0 else "not a readable image")
+    return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def read_video(path: Path, every: int) -> Iterator[Picture]:
+    """Each `every`-th frame of a video, RGB uint8 (H, W, 3), turned as its rotation says.
+
+    Raises:
+        ValueError: not a video, or no frame in it.
+        OSError: the file can't be read.
+    """
+    count = 0
+    with av.open(path) as container:
+        if not container.streams.video:
+            raise ValueError("no video stream")
+        stream = container.streams.video[0]
+        stream.thread_type = "AUTO"
+        try:
+            for count, frame in enumerate(container.decode(stream), 1):
+                if (count - 1) % every == 0:
+                    rgb = frame.to_ndarray(format="rgb24")
+                    yield np.ascontiguousarray(np.rot90(rgb, round(frame.rotation / 90)))
+        except av.FFmpegError:
+            if count == 0:
+                raise
+            # A damaged end costs the frames after it, not the ones before.
+    if count == 0:
+        raise ValueError("no frame in it")
+
+
+def squash(picture: Picture, size: int) -> Picture:
+    """Resize (H, W, 3) to (size, size, 3); an axis that shrinks is averaged, one that grows is
+    interpolated. The same rule as the engines' `resize`.
+    """
+    height, width = picture.shape[:2]
+    shrunk = (min(width, size), min(height, size))
+    if shrunk != (width, height):
+        picture = np.asarray(cv2.resize(picture, shrunk, interpolation=cv2.INTER_AREA), np.uint8)
+    if shrunk != (size, size):
+        picture = np.asarray(
+            cv2.resize(picture, (size, size), interpolation=cv2.INTER_LINEAR), np.uint8
+        )
+    return picture
+
+
+def normalise(pictures: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Pictures uint8 (N, S, S, 3) to float32 (N, 3, S, S) with mean 0 and deviation 1."""
+    x = pictures.permute(0, 3, 1, 2).float() / 255
+    shape = (1, 3, 1, 1)
+    return (x - x.new_tensor(mean).view(shape)) / x.new_tensor(std).view(shape)
+
+
+class PictureData(Dataset[tuple[Tensor, int]]):
+    """A collection as torch data: (uint8 (S, S, 3), index).
+
+    Args:
+        collection: the pictures.
+        flip: mirror half of them, at random by (seed, epoch, index).
+        seed: of the mirroring.
+    """
+
+    def __init__(self, collection: Collection, *, flip: bool = False, seed: int = 0) -> None:
+        self.collection, self.flip, self.seed = collection, flip, seed
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return len(self.collection)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        pixels = self.collection.pixels(index)
+        if self.flip and np.random.default_rng((self.seed, self.epoch, index)).random() < 0.5:
+            pixels = np.ascontiguousarray(pixels[:, ::-1])
+        return torch.from_numpy(pixels), index
+
+
+def _find(paths: Iterable[Path | str]) -> tuple[list[Path], list[Skipped]]:
+    """Files to read, sorted within each path and none twice; given files of unknown kind."""
+    files: dict[Path, None] = {}
+    skipped = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            inside = sorted(p for p in path.rglob("*") if p.is_file())
+            files.update(dict.fromkeys(p for p in inside if _is_image(p) or _is_video(p)))
+        elif not path.exists():
+            raise DataError(f"{path}: no such file or folder; give images, videos or folders")
+        elif _is_image(path) or _is_video(path):
+            files[path] = None
+        else:
+            skipped.append(Skipped(path, "neither an image nor a video by its suffix"))
+    return list(files), skipped
+
+
+def _read_all(
+    files: Sequence[Path], size: int, every: int
+) -> Iterator[tuple[Path, Iterable[Picture]]]:
+    """Each file with its squashed pictures, in order; images are decoded by threads ahead."""
+
+    def image(path: Path) -> Picture:
+        return squash(read_image(path), size)
+
+    with ThreadPoolExecutor(thread_name_prefix="collect") as pool:
+        for start in range(0, len(files), _READ_AHEAD):
+            part = files[start : start + _READ_AHEAD]
+            jobs = {path: pool.submit(image, path) for path in part if _is_image(path)}
+            for path in part:
+                if path in jobs:
+                    yield path, (job.result() for job in [jobs[path]])
+                else:
+                    yield path, (squash(frame, size) for frame in read_video(path, every))
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES
+
+
+def _is_video(path: Path) -> bool:
+    return path.suffix.lower() in VIDEO_SUFFIXES
+
+
+def _line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:160]

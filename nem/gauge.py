@@ -1,0 +1,64 @@
+"""The quality gauge of a mask: does the model see in the kept part what it sees in the whole?"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from nem.masking import Fill, hide, random_like
+from nem.model import NEM
+
+
+class Gauge(NamedTuple):
+    """Per-picture figures, each (N,).
+
+    Attributes:
+        kept: cosine of the full and the kept embedding, the accuracy of NEM's appendix A.
+        complement: cosine of the full and the hidden part's embedding.
+        control: cosine of the full and a randomly placed part of the same values.
+        area: mean of the mask, the complexity of NEM's appendix A.
+    """
+
+    kept: Tensor
+    complement: Tensor
+    control: Tensor
+    area: Tensor
+
+
+@torch.no_grad()
+def gauge(
+    model: NEM,
+    x: Tensor,
+    mask: Tensor | None = None,
+    *,
+    fill: Fill = "mean",
+    generator: torch.Generator | None = None,
+) -> Gauge:
+    """Measure masks on the model they explain; four runs of the backbone.
+
+    Args:
+        model: the model, in eval mode.
+        x: normalised pictures (N, 3, S, S).
+        mask: (N, 1, S, S) in [0, 1]; default the model's own.
+        fill: what replaces hidden pixels.
+        generator: for noise and the control, on the device of `x`.
+    """
+    if mask is None:
+        mask = model(x).mask
+    embed = model.backbone.embed
+    full = embed(x)
+    return Gauge(
+        kept=_cosine(full, embed(hide(x, mask, fill, generator))),
+        complement=_cosine(full, embed(hide(x, 1 - mask, fill, generator))),
+        control=_cosine(full, embed(hide(x, random_like(mask, generator), fill, generator))),
+        area=mask.float().flatten(1).mean(1),
+    )
+
+
+def _cosine(a: Tensor, b: Tensor) -> Tensor:
+    """Cosine in float64, so that equal embeddings give exactly 1; 0 if one of them is 0."""
+    a, b = a.double(), b.double()
+    size = (a * a).sum(1).sqrt() * (b * b).sum(1).sqrt()
+    return ((a * b).sum(1) / size.clamp_min(1e-12)).float()

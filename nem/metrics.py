@@ -1,0 +1,96 @@
+"""How good a map is, per picture. numpy only; CPU tensors are accepted as they are.
+
+Maps are (N, H, W) or (N, 1, H, W), non-negative (below 0 counts as 0), larger = more important.
+Ground truth is of the same shape, non-zero inside the object. Where the truth is empty the result
+is NaN, to be left out of averages (`numpy.nanmean`). A map that is 0 everywhere says nothing, and
+counts as uniform. Tied values share what they would win, so order never matters.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Values = NDArray[np.float64]
+
+
+def relevance_mass(maps: ArrayLike, truth: ArrayLike) -> Values:
+    """Share of the map's mass inside the object, (N,). Arras et al. 2022 (RMA)."""
+    m, inside = _pair(maps, truth)
+    return _or_nan((m * inside).sum(1) / m.sum(1), inside)
+
+
+def relevance_rank(maps: ArrayLike, truth: ArrayLike) -> Values:
+    """Share of the K largest values inside the object of K pixels, (N,). Arras et al. 2022."""
+    m, inside = _pair(maps, truth)
+    hits = np.zeros(len(m))
+    for i, (row, object_) in enumerate(zip(m, inside, strict=True)):
+        size = int(object_.sum())
+        if size == 0:
+            continue
+        threshold = np.partition(row, len(row) - size)[len(row) - size]
+        above, tied = row > threshold, row == threshold
+        share = (size - above.sum()) / tied.sum()
+        hits[i] = (object_[above].sum() + share * object_[tied].sum()) / size
+    return _or_nan(hits, inside)
+
+
+def pointing_game(maps: ArrayLike, truth: ArrayLike) -> Values:
+    """Share of the map's largest values inside the object, (N,): 1 or 0 but for ties."""
+    m, inside = _pair(maps, truth)
+    top = m == m.max(1, keepdims=True)
+    return _or_nan((top & inside).sum(1) / top.sum(1), inside)
+
+
+def entropy(maps: ArrayLike) -> Values:
+    """Entropy of the map as a distribution, in nats, (N,): 0 for one pixel, ln(HW) if uniform."""
+    m = _flat(maps)
+    share = m / m.sum(1, keepdims=True)
+    logs = np.log(share, out=np.zeros_like(share), where=share > 0)
+    result: Values = np.abs((share * logs).sum(1))
+    return result
+
+
+def gini(maps: ArrayLike) -> Values:
+    """Gini index of the values, (N,): 0 if uniform, 1 - 1/(HW) for one pixel. Hurley 2009."""
+    m = np.sort(_flat(maps), axis=1)
+    count = m.shape[1]
+    weights = (count - np.arange(1, count + 1) + 0.5) / count
+    result: Values = 1 - 2 * (m * weights).sum(1) / m.sum(1)
+    return result
+
+
+def area(maps: ArrayLike) -> Values:
+    """Mean of the map, (N,): the share of the picture that a mask keeps."""
+    array = np.asarray(maps, np.float64)
+    result: Values = array.reshape(len(array), -1).mean(1)
+    return result
+
+
+def _flat(maps: ArrayLike) -> Values:
+    """(N, pixels) in float64, >= 0, an all-zero row made uniform."""
+    array = np.asarray(maps, np.float64)
+    if array.ndim == 4 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim != 3:
+        raise ValueError(f"maps: expected (N, H, W) or (N, 1, H, W), got {array.shape}")
+    flat = np.maximum(array.reshape(len(array), -1), 0)
+    if not np.isfinite(flat).all():
+        raise ValueError("maps: values that are not finite")
+    flat[flat.sum(1) == 0] = 1
+    return flat
+
+
+def _pair(maps: ArrayLike, truth: ArrayLike) -> tuple[Values, NDArray[np.bool_]]:
+    m = _flat(maps)
+    inside: NDArray[Any] = np.asarray(truth)
+    inside = (inside != 0).reshape(len(inside), -1)
+    if inside.shape != m.shape:
+        raise ValueError(f"truth {np.shape(truth)} and maps {np.shape(maps)} differ in size")
+    return m, inside
+
+
+def _or_nan(values: Values, inside: NDArray[np.bool_]) -> Values:
+    return np.where(inside.any(1), values, np.nan)
