@@ -5,13 +5,14 @@ Frames stay in YUV from decoder to encoder: half the bytes of RGB and no convers
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from engines.base import resize
 from stream.colour import ColourTags, rgb_to_yuv_matrix, yuv_to_rgb_matrix
 
 Plane = NDArray[np.uint8]
@@ -39,7 +40,7 @@ class Frame:
     pts: int
     time_base: Fraction
     captured_at: float
-    colour: ColourTags = ColourTags()
+    colour: ColourTags = field(default_factory=ColourTags)
 
     def __post_init__(self) -> None:
         height, width = self.y.shape
@@ -73,8 +74,6 @@ class Frame:
 
         Each plane is brought to the size first, so a small picture of a large frame is cheap.
         """
-        from engines.base import resize
-
         target = size or (self.height, self.width)
         planes = [resize(plane, target) for plane in (self.y, self.u, self.v)]
         rgb = cv2.transform(cv2.merge(planes), yuv_to_rgb_matrix(self.colour))
@@ -95,6 +94,6 @@ def frame_from_rgb(
     yuv = cv2.transform(rgb, rgb_to_yuv_matrix(colour))
     height, width = rgb.shape[:2]
     half = ((width + 1) // 2, (height + 1) // 2)
-    u, v = (cv2.resize(yuv[..., i], half, interpolation=cv2.INTER_AREA) for i in (1, 2))
-    y = np.ascontiguousarray(yuv[..., 0])
+    y, u, v = (np.ascontiguousarray(yuv[..., i], np.uint8) for i in range(3))
+    u, v = (np.asarray(cv2.resize(p, half, interpolation=cv2.INTER_AREA), np.uint8) for p in (u, v))
     return Frame(y, u, v, index, pts, time_base, captured_at, colour)

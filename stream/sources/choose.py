@@ -1,0 +1,178 @@
+"""From what the user wrote to an open source."""
+
+from __future__ import annotations
+
+import glob
+import stat
+from dataclasses import dataclass, fields
+from fractions import Fraction
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from stream.errors import SourceError, UsageError
+from stream.sources.base import Source
+from stream.sources.camera import CameraSource
+from stream.sources.demo import DemoSource
+from stream.sources.file import FileSource
+from stream.sources.images import ImagesSource, pictures_in
+from stream.sources.modes import Wish, exact_rate
+from stream.sources.names import is_picture, natural_key, redact
+
+KINDS = (
+    "a video file, a picture, a directory of pictures, a quoted pattern ('shots/*.png'), "
+    "a camera (0 or /dev/video0), or demo"
+)
+
+
+def open_source(
+    spec: str | Path | int,
+    *,
+    width: int | None = None,
+    height: int | None = None,
+    fps: Fraction | float | None = None,
+    frames: int | None = None,
+    live: bool | None = None,
+) -> Source:
+    """Open what `spec` names.
+
+    | spec | source |
+    | --- | --- |
+    | 0, "0", "/dev/video0" | camera |
+    | "demo", "demo:" | synthetic camera over the photos of scikit-image (extra `demo`) |
+    | "clip.mp4", "file:///tmp/clip.mp4" | video file |
+    | "photo.jpg" | one picture |
+    | "shots/" | the pictures of a directory, in natural order |
+    | "shots/*.png" | the pictures that match, in natural order; or the one video that does |
+
+    A file called `0` or `demo` is named `./0` or `./demo`. Video files know their own size and
+    times, so none of the options applies to them.
+
+    Args:
+        spec: what to open.
+        width: of the frames in pixels; camera (a wish) and demo. Needs `height`.
+        height: of the frames in pixels; camera (a wish) and demo. Needs `width`.
+        fps: frames per second; camera (a wish), pictures (25 unless given) and demo.
+        frames: number of frames; demo only.
+        live: demo only; False gives frames as fast as they are asked for.
+
+    Raises:
+        UsageError: if `spec` names no kind of source, or an option doesn't apply to it.
+        SourceError: if the source can't be opened.
+    """
+    options = Options(width, height, fps, frames, live)
+    if isinstance(spec, int) or (isinstance(spec, str) and spec.isdecimal()):
+        return _camera(int(spec), options)
+    if spec in {"demo", "demo:"}:
+        options.only("the demo", "width", "height", "fps", "frames", "live")
+        given = {f.name: getattr(options, f.name) for f in fields(options)}
+        return DemoSource(**{k: v for k, v in given.items() if v is not None})
+    path = spec if isinstance(spec, Path) else _path(spec)
+    if _is_device(path):
+        return _camera(str(path), options)
+    if path.is_dir():
+        return _pictures(_in_directory(path), str(spec), options)
+    if glob.has_magic(str(path)) and not path.exists():
+        return _matching(str(path), options)
+    if is_picture(path):
+        return _pictures([path], str(spec), options)
+    options.only("a video file")
+    return FileSource(path)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What was asked for besides the source; None where nothing was."""
+
+    width: int | None = None
+    height: int | None = None
+    fps: Fraction | float | None = None
+    frames: int | None = None
+    live: bool | None = None
+
+    def __post_init__(self) -> None:
+        if (self.width is None) != (self.height is None):
+            raise UsageError(f"give width and height or neither, got {self.width}, {self.height}")
+        for name in ("width", "height", "fps", "frames"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise UsageError(f"{name} must be positive, got {value}")
+
+    def only(self, kind: str, *allowed: str) -> None:
+        """Refuse options that would do nothing.
+
+        Raises:
+            UsageError: naming them.
+        """
+        given = [f.name for f in fields(self) if getattr(self, f.name) is not None]
+        useless = [name for name in given if name not in allowed]
+        if useless:
+            takes = f"takes {', '.join(allowed)}" if allowed else "takes none of these"
+            raise UsageError(f"{', '.join(useless)}: not for {kind}, which {takes}; leave it out")
+
+
+def _camera(device: int | str, options: Options) -> Source:
+    options.only("a camera", "width", "height", "fps")
+    rate = None if options.fps is None else exact_rate(options.fps)
+    return CameraSource(device, wish=Wish(options.width, options.height, rate))
+
+
+def _pictures(paths: list[Path], name: str, options: Options) -> Source:
+    options.only("pictures", "fps")
+    return ImagesSource(paths, name=name, fps=options.fps or 25)
+
+
+def _path(text: str) -> Path:
+    """The path that `text` names.
+
+    Raises:
+        UsageError: if it is a URL of another kind, the standard input, or nothing.
+    """
+    if not text or text == "-":
+        what = "the standard input is no source yet" if text else "no source given"
+        raise UsageError(f"{what}; give {KINDS}")
+    if "://" not in text:
+        return Path(text).expanduser()
+    parts = urlsplit(text)
+    if parts.scheme == "file" and parts.netloc in {"", "localhost"}:
+        return Path(unquote(parts.path))
+    raise UsageError(f"{redact(text)}: {parts.scheme} sources are not supported; give {KINDS}")
+
+
+def _is_device(path: Path) -> bool:
+    if path.parts[:2] == ("/", "dev"):
+        return True
+    try:
+        return stat.S_ISCHR(path.stat().st_mode)
+    except OSError:
+        return False
+
+
+def _in_directory(folder: Path) -> list[Path]:
+    try:
+        found = pictures_in(folder)
+        others = sorted(p.name for p in folder.iterdir())
+    except PermissionError:
+        raise SourceError(f"{folder}: no permission to list it; try: chmod u+rx") from None
+    if not found:
+        what = f"it holds {', '.join(others[:3])}" if others else "it is empty"
+        raise SourceError(f"{folder}: no pictures in this directory ({what}); name one video in it")
+    return found
+
+
+def _matching(pattern: str, options: Options) -> Source:
+    """The pictures, or the one video, that match a pattern."""
+    found = glob.glob(pattern, recursive=True)  # noqa: PTH207 - pathlib takes no absolute pattern
+    paths = sorted(map(Path, found), key=natural_key)
+    files = [path for path in paths if path.is_file()]
+    if not files:
+        raise SourceError(f"{pattern}: no file matches; check the pattern, and quote it")
+    pictures = [path for path in files if is_picture(path)]
+    if len(pictures) == len(files):
+        return _pictures(files, pattern, options)
+    if len(files) == 1:
+        options.only("a video file")
+        return FileSource(files[0])
+    raise UsageError(
+        f"{pattern}: matches {len(files)} files, {len(files) - len(pictures)} of them no "
+        "pictures; one video at a time, or pictures only"
+    )

@@ -1,0 +1,89 @@
+"""Packets to decoded frames: bad ones skipped and counted, the end only from the demuxer."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+import av
+from av.container import InputContainer
+from av.packet import Packet
+
+from stream.errors import SourceError
+
+BAD_RUN = 300
+SKIPPED = "bad packets skipped"
+DAMAGED = "damaged frames delivered as well as could be"
+
+
+def decode(
+    container: InputContainer,
+    stream: av.VideoStream,
+    *,
+    name: str,
+    truncated: bool,
+    counts: Counter[str],
+) -> Iterator[av.VideoFrame]:
+    """Every frame of `stream` once, in presentation order.
+
+    Args:
+        container: open input.
+        stream: its video stream.
+        name: of the source, for messages.
+        truncated: True if the file is known to end early; then a read error is its end.
+        counts: where skipped packets and damaged frames are counted.
+
+    Raises:
+        SourceError: after `BAD_RUN` bad packets in a row.
+    """
+    context = stream.codec_context
+    context.thread_type = "SLICE"
+    context.thread_count = 1  # more only moves the waiting: the engine has all cores
+    bad, last = 0, None
+    for packet in _packets(container, stream, name, truncated, counts):
+        try:
+            frames = context.decode(packet)
+        except av.FFmpegError as error:
+            bad += 1
+            counts[SKIPPED] += 1
+            if bad >= BAD_RUN:
+                raise _unreadable(name, bad, last, error) from error
+            continue
+        for frame in frames:
+            bad, last = 0, frame.time
+            if frame.is_corrupt:
+                counts[DAMAGED] += 1
+            yield frame
+
+
+def _packets(
+    container: InputContainer,
+    stream: av.VideoStream,
+    name: str,
+    truncated: bool,
+    counts: Counter[str],
+) -> Iterator[Packet[av.VideoStream] | None]:
+    """Packets of `stream`, and a last one (or None) that makes the decoder give all it has."""
+    bad = 0
+    while True:
+        try:
+            for packet in container.demux(stream):
+                bad = 0
+                yield packet
+            return
+        except av.FFmpegError as error:
+            if truncated:
+                break
+            bad += 1
+            counts[SKIPPED] += 1
+            if bad >= BAD_RUN:
+                raise _unreadable(name, bad, None, error) from error
+    yield None
+
+
+def _unreadable(name: str, bad: int, last: float | None, error: av.FFmpegError) -> SourceError:
+    where = "" if last is None else f" after {last:.2f} s"
+    return SourceError(
+        f"{name}: {bad} bad packets in a row{where} ({error.strerror}); the file is damaged, "
+        "try to repair it with: ffmpeg -err_detect ignore_err -i IN -c copy OUT"
+    )

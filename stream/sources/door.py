@@ -1,0 +1,200 @@
+"""The door: whatever a decoder delivers becomes upright 8-bit YUV 4:2:0 planes of one size."""
+
+from __future__ import annotations
+
+from collections import Counter
+from fractions import Fraction
+
+import av
+import numpy as np
+from av.video.reformatter import Interpolation, VideoReformatter
+
+from stream.colour import MATRIX_NUMBERS, ColourTags, Matrix, matrix_by_size
+from stream.errors import SourceError
+from stream.frame import Plane
+from stream.sources.orientation import Orientation, read_orientation
+
+PLANAR_420 = frozenset({"yuv420p", "yuvj420p", "yuva420p"})
+SWS_MATRIX: dict[Matrix, int] = {"bt709": 1, "bt601": 5, "bt2020": 9}
+LIMITED_GREY = frozenset({"h264", "hevc", "av1", "vp9", "mpeg2video"})
+RESIZED = "frames of another size scaled to the first"
+RECOLOURED = "frames of other colour tags converted to the first"
+Planes = tuple[Plane, Plane, Plane]
+
+
+class Door:
+    """Converts the frames of one video to the size, position and colour tags of the first.
+
+    8-bit 4:2:0 passes without a copy; the planes then are the decoder's own buffers, which stay
+    valid as long as the arrays live. All else goes once through swscale.
+
+    Args:
+        name: of the source, for messages.
+        first: the first decoded frame.
+        codec: FFmpeg name of the codec.
+        sample_aspect: width : height of a stored pixel, or None.
+        counts: where changes in the middle of the stream are counted.
+
+    Attributes:
+        width: of the upright frames in pixels.
+        height: of the upright frames in pixels.
+        colour: how all planes are to be read.
+        notes: what is converted, one sentence each.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        first: av.VideoFrame,
+        codec: str,
+        sample_aspect: Fraction | None,
+        counts: Counter[str],
+    ) -> None:
+        self._name = name
+        self._codec = codec
+        self._counts = counts
+        self._scaler = VideoReformatter()
+        self._stored = (first.width, first.height)
+        notes = list(_format_notes(first.format))
+        self._size, note = _square_pixels(first.width, first.height, sample_aspect)
+        notes += note
+        self.colour, note = self._tags(first)
+        notes += note
+        orientation = read_orientation(first)
+        if orientation is None:
+            notes.append("rotation by other than quarter turns is not applied")
+        elif not orientation.is_upright:
+            notes.append("turned upright as the file asks")
+        self._orientation = orientation or Orientation()
+        self.width, self.height = self._orientation.size(*self._size)
+        self.notes = tuple(notes)
+
+    def planes(self, frame: av.VideoFrame) -> Planes:
+        """The Y, U and V planes of a decoded frame, read-only.
+
+        Raises:
+            SourceError: if the pixel format can't be converted.
+        """
+        if (frame.width, frame.height) != self._stored:
+            self._counts[RESIZED] += 1
+        tags, _ = self._tags(frame)
+        if (tags.matrix, tags.full_range) != (self.colour.matrix, self.colour.full_range):
+            self._counts[RECOLOURED] += 1
+        try:
+            y, u, v = self._convert(frame, tags)
+        except (av.FFmpegError, ValueError) as error:
+            raise SourceError(
+                f"{self._name}: pixel format {frame.format.name} can't be converted to 8-bit "
+                f"4:2:0 ({error}); convert the file with ffmpeg -pix_fmt yuv420p first"
+            ) from error
+        turned = [self._orientation.apply(plane) for plane in (y, u, v)]
+        for plane in turned:
+            plane.flags.writeable = False
+        return turned[0], turned[1], turned[2]
+
+    def _convert(self, frame: av.VideoFrame, tags: ColourTags) -> Planes:
+        grey, name = _is_grey(frame.format), frame.format.name
+        flipped = any(plane.line_size < 0 for plane in frame.planes)
+        if grey:
+            target = "gray"
+        elif flipped:
+            # Stored bottom-up: swscale returns a frame untouched if nothing changes, so ask for
+            # the format that has the same three planes and one more.
+            target = "yuv420p" if name == "yuva420p" else "yuva420p"
+        else:
+            target = name if name in PLANAR_420 else "yuv420p"
+        same_tags = tags == self.colour or grey
+        if target != name or self._size != (frame.width, frame.height) or not same_tags:
+            frame = self._scale(frame, target, tags)
+        height, width = frame.height, frame.width
+        half = ((height + 1) // 2, (width + 1) // 2)
+        y = _plane(frame, 0, (height, width))
+        if grey:
+            neutral = np.full(half, 128, np.uint8)
+            return y, neutral, neutral
+        return y, _plane(frame, 1, half), _plane(frame, 2, half)
+
+    def _scale(self, frame: av.VideoFrame, target: str, tags: ColourTags) -> av.VideoFrame:
+        source_range = 2 if tags.full_range or _is_rgb(frame.format) else 1
+        return self._scaler.reformat(
+            frame,
+            *self._size,
+            format=target,
+            src_colorspace=SWS_MATRIX[tags.matrix],
+            dst_colorspace=SWS_MATRIX[self.colour.matrix],
+            src_color_range=source_range,
+            dst_color_range=source_range if target == "gray" else 1 + self.colour.full_range,
+            interpolation=Interpolation.BICUBIC | Interpolation.ACCURATE_RND,
+            threads=1,
+        )
+
+    def _tags(self, frame: av.VideoFrame) -> tuple[ColourTags, list[str]]:
+        """How the planes made of `frame` are to be read, and what had to be assumed."""
+        primaries, transfer = int(frame.color_primaries), int(frame.color_trc)
+        stated = int(frame.colorspace)
+        by_size = matrix_by_size(frame.height)
+        full = int(frame.color_range) == 2 or frame.format.name.startswith("yuvj")
+        if _is_rgb(frame.format):
+            return ColourTags(by_size, False, primaries, transfer), []
+        if _is_grey(frame.format):
+            unstated = int(frame.color_range) == 0 and self._codec not in LIMITED_GREY
+            return ColourTags(by_size, full or unstated, primaries, transfer), []
+        notes = []
+        if stated not in MATRIX_NUMBERS:
+            size = "below 720 lines" if by_size == "bt601" else "720 lines or more"
+            what = "no colour matrix stated" if stated == 2 else f"colour matrix {stated} unknown"
+            notes.append(f"{what}: read as {_spelled(by_size)} ({size})")
+        matrix = MATRIX_NUMBERS.get(stated, by_size)
+        return ColourTags(matrix, full, primaries, transfer), notes
+
+
+def _plane(frame: av.VideoFrame, index: int, shape: tuple[int, int]) -> Plane:
+    """A view of plane `index`; it keeps the decoder's buffer alive. Rows may be padded."""
+    plane = frame.planes[index]
+    rows = np.frombuffer(memoryview(plane), np.uint8)
+    return rows.reshape(-1, plane.line_size)[: shape[0], : shape[1]]
+
+
+def _square_pixels(
+    width: int, height: int, aspect: Fraction | None
+) -> tuple[tuple[int, int], list[str]]:
+    """(width, height) with square pixels; only ever enlarged, so that nothing is lost."""
+    if aspect is None or aspect <= 0 or abs(aspect - 1) < Fraction(1, 100):
+        return (width, height), []
+    if not Fraction(1, 4) <= aspect <= 4:
+        return (width, height), [f"pixel aspect {aspect} is not believable and not applied"]
+    size = (round(width * aspect), height) if aspect > 1 else (width, round(height / aspect))
+    return size, [f"pixels of aspect {aspect} made square: {width}x{height} to {size[0]}x{size[1]}"]
+
+
+def _spelled(matrix: Matrix) -> str:
+    return matrix.upper().replace("BT", "BT.")
+
+
+def _is_rgb(pixels: av.VideoFormat) -> bool:
+    return pixels.is_rgb or pixels.has_palette or pixels.is_bayer
+
+
+def _is_grey(pixels: av.VideoFormat) -> bool:
+    return not _is_rgb(pixels) and not any(c.is_chroma for c in pixels.components)
+
+
+def _format_notes(pixels: av.VideoFormat) -> list[str]:
+    notes = []
+    bits = max(component.bits for component in pixels.components)
+    if bits > 8:
+        notes.append(f"{bits}-bit reduced to 8-bit")
+    if any(component.is_alpha for component in pixels.components):
+        notes.append("transparency ignored")
+    if _is_rgb(pixels):
+        notes.append("RGB converted to YUV 4:2:0")
+    elif _is_grey(pixels):
+        notes.append("grey given neutral colour")
+    else:
+        sampling = (pixels.chroma_width(4), pixels.chroma_height(4))
+        if sampling != (2, 2):
+            notes.append(f"{_SAMPLINGS.get(sampling, pixels.name)} colour reduced to 4:2:0")
+    return notes
+
+
+_SAMPLINGS = {(4, 4): "4:4:4", (2, 4): "4:2:2", (1, 4): "4:1:1", (4, 2): "4:4:0", (1, 1): "4:1:0"}

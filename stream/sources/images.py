@@ -1,0 +1,129 @@
+"""Still pictures as a source: one file, many, or a directory of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from stream.colour import ColourTags
+from stream.errors import SourceError
+from stream.frame import Frame, frame_from_rgb
+from stream.sources.base import SourceInfo
+from stream.sources.modes import exact_rate
+from stream.sources.names import is_picture, natural_key, redact
+from stream.sources.pulled import PulledSource
+
+UNREADABLE = "unreadable pictures skipped"
+OTHER_SIZE = "pictures of another size than the first"
+COLOUR = ColourTags("bt709", full_range=False, primaries=1, transfer=1)
+
+
+class ImagesSource(PulledSource):
+    """Pictures in the order given, one frame each, turned upright as their EXIF data says.
+
+    A frame keeps its picture's own size; sizes other than the first are counted, and it is for
+    the sink to say whether it can take them. A picture that can't be read is skipped and counted
+    and leaves its place in time empty. Colours become BT.709, limited range.
+
+    Args:
+        paths: picture files, at least one.
+        name: what to call the source in messages; the first path unless given.
+        fps: pictures per second; sets the time stamps only.
+
+    Raises:
+        SourceError: if there is no picture that can be read.
+    """
+
+    def __init__(
+        self, paths: Sequence[Path], *, name: str | None = None, fps: Fraction | float = 25
+    ) -> None:
+        super().__init__()
+        self._name = redact(name or str(paths[0]) if paths else name or "images")
+        self._paths = list(paths)
+        rate = exact_rate(fps)
+        self._base = 1 / rate
+        self._position = 0
+        self._index = 0
+        ahead = self._next_picture()
+        if ahead is None:
+            raise SourceError(self._none_readable())
+        self._ahead: tuple[int, NDArray[np.uint8]] | None = ahead
+        self._size = ahead[1].shape[:2]
+        self.info = SourceInfo(
+            name=self._name,
+            live=False,
+            width=self._size[1],
+            height=self._size[0],
+            fps_declared=rate,
+            frames_declared=len(self._paths),
+            time_base=self._base,
+            colour=COLOUR,
+            codec=self._paths[ahead[0]].suffix.lower().lstrip(".") or "raw",
+            notes=("RGB converted to YUV 4:2:0",),
+        )
+
+    def _read(self) -> Frame | None:
+        picture = self._ahead or self._next_picture()
+        self._ahead = None
+        if picture is None:
+            return None
+        position, rgb = picture
+        if rgb.shape[:2] != self._size:
+            self.counts[OTHER_SIZE] += 1
+        index, self._index = self._index, self._index + 1
+        return frame_from_rgb(
+            rgb,
+            index=index,
+            pts=position,
+            time_base=self._base,
+            captured_at=time.monotonic(),
+            colour=COLOUR,
+        )
+
+    def _free(self) -> None:
+        self._ahead = None
+
+    def _next_picture(self) -> tuple[int, NDArray[np.uint8]] | None:
+        """Position and RGB of the next picture that can be read."""
+        while self._position < len(self._paths):
+            position, self._position = self._position, self._position + 1
+            rgb = _load(self._paths[position])
+            if rgb is not None:
+                return position, rgb
+            self.counts[UNREADABLE] += 1
+        return None
+
+    def _none_readable(self) -> str:
+        if not self._paths:
+            return f"{self._name}: no pictures in it; give a directory or pattern with some"
+        if len(self._paths) > 1:
+            return f"{self._name}: none of {len(self._paths)} pictures can be read"
+        path = self._paths[0]
+        reason = "no such file" if not path.exists() else "damaged, empty, or no permission"
+        return f"{self._name}: picture can't be read ({reason}); check that a viewer shows it"
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """The pictures directly in `folder`, in natural order (`img2` before `img10`)."""
+    return sorted((p for p in folder.iterdir() if p.is_file() and is_picture(p)), key=natural_key)
+
+
+def _load(path: Path) -> NDArray[np.uint8] | None:
+    """RGB uint8 (H, W, 3), upright; None if it can't be read. 16 bits and alpha are dropped."""
+    try:
+        data = np.frombuffer(path.read_bytes(), np.uint8)
+    except OSError:
+        return None
+    if data.size == 0:
+        return None
+    try:
+        bgr = cv2.imdecode(data, cv2.IMREAD_COLOR)
+    except cv2.error:
+        return None
+    return None if bgr is None else np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)

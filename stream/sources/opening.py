@@ -1,0 +1,103 @@
+"""Opening a video file, and refusing what is none with the reason and the cure."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from pathlib import Path
+
+import av
+from av.container import InputContainer
+from av.stream import Disposition
+
+from stream.errors import SourceError
+from stream.sources.container import Extent, examine
+
+STILL = Disposition.attached_pic | Disposition.timed_thumbnails
+# Formats FFmpeg would take for a video though they are text or lists of other files.
+NO_VIDEO = frozenset({"tty", "ffmetadata", "concat", "hls", "dash", "lavfi"})
+
+
+def check_file(path: Path, name: str) -> Extent:
+    """What the file's outer structure tells.
+
+    Raises:
+        SourceError: if there is no such file, or it is forbidden, empty, no file or encrypted.
+    """
+    try:
+        extent = examine(path)
+    except IsADirectoryError:
+        raise SourceError(f"{name}: is a directory; name a file in it") from None
+    except FileNotFoundError:
+        raise SourceError(f"{name}: no such file{_similar(path)}") from None
+    except PermissionError:
+        raise SourceError(f"{name}: no permission to read it; try: chmod u+r '{name}'") from None
+    except OSError as error:
+        raise SourceError(f"{name}: can't be read ({error.strerror or error})") from error
+    if extent.size == 0:
+        raise SourceError(f"{name}: file is empty (0 bytes); copy or download it again")
+    if extent.encrypted:
+        raise SourceError(f"{name}: encrypted (DRM); use a copy without protection")
+    return extent
+
+
+def open_container(path: Path, name: str, extent: Extent) -> InputContainer:
+    """Open the file for reading.
+
+    Raises:
+        SourceError: if FFmpeg knows no such format, or too much of the file is missing.
+    """
+    # With a protocol in front, no file name is taken for another protocol or a pattern.
+    locations = [f"file:{path}"]
+    if extent.missing and extent.whole:
+        # Cut inside a part of the index: FFmpeg refuses the file, but reads it up to there.
+        locations.append(f"subfile,,start,0,end,{extent.whole},,:{path}")
+    failure: av.FFmpegError | None = None
+    for location in locations:
+        try:
+            container = av.open(location, options={"protocol_whitelist": "file,subfile"})
+        except av.FFmpegError as error:
+            failure = error
+            continue
+        if container.format.name in NO_VIDEO:
+            found = container.format.name
+            container.close()
+            raise SourceError(f"{name}: not a video (found {found}); give a video or image file")
+        return container
+    if extent.missing:
+        raise SourceError(
+            f"{name}: file is truncated ({extent.missing} of {extent.size + extent.missing} bytes "
+            "missing) and can't be read without them; copy or download it again"
+        ) from failure
+    reason = failure.strerror if failure else ""
+    raise SourceError(
+        f"{name}: not a video that can be read ({reason}); give a video or image file"
+    ) from failure
+
+
+def video_stream(container: InputContainer, name: str) -> av.VideoStream:
+    """The video track to read: FFmpeg's best one, cover pictures aside.
+
+    Raises:
+        SourceError: if there is none, or its codec is unknown.
+    """
+    streams = [s for s in container.streams.video if not s.disposition & STILL]
+    if not streams:
+        kinds = sorted({stream.type for stream in container.streams} - {"video"})
+        what = "audio only" if kinds == ["audio"] else f"tracks: {', '.join(kinds) or 'none'}"
+        raise SourceError(f"{name}: no video in it ({what}); give a file with pictures")
+    best = container.streams.best("video")
+    chosen = next((stream for stream in streams if stream is best), streams[0])
+    if chosen.codec_context is None:
+        raise SourceError(
+            f"{name}: its video codec is unknown to this FFmpeg ({av.ffmpeg_version_info}); "
+            "convert it first: ffmpeg -i IN -c:v libx264 OUT.mp4"
+        )
+    return chosen
+
+
+def _similar(path: Path) -> str:
+    folder = path.parent
+    if not folder.is_dir():
+        return f" (nor a directory {folder})"
+    names = get_close_matches(path.name, [entry.name for entry in folder.iterdir()], 3, 0.75)
+    return f"; did you mean {' or '.join(names)}?" if names else f" in {folder.resolve()}"

@@ -1,0 +1,58 @@
+"""Time stamps made strictly increasing with the least change, each change counted."""
+
+from __future__ import annotations
+
+from collections import Counter
+from fractions import Fraction
+
+FILLED = "missing time stamps filled in"
+NUDGED = "time stamps moved to stay in order"
+CONTINUED = "jumps back in time continued"
+
+
+class Stamps:
+    """Repairs the stamps of one stream, in its own time base.
+
+    A missing stamp becomes the last one plus a frame. One that is not after the last becomes the
+    last plus one tick. A jump back by more than a second is a new start of the clock (a broadcast
+    that wraps, files put end to end): from there on all stamps are shifted so that time goes on.
+
+    Args:
+        time_base: seconds per tick.
+        fps: frames per second, or None where unknown (25 is used where a frame's length is
+            needed and the frame doesn't tell).
+        counts: where changes are counted.
+    """
+
+    def __init__(self, time_base: Fraction, fps: Fraction | None, counts: Counter[str]) -> None:
+        self._step = max(round(1 / ((fps or Fraction(25)) * time_base)), 1)
+        self._second = 1 / time_base
+        self._counts = counts
+        self._shift = 0
+        self._last: int | None = None
+
+    def next(self, pts: int | None, duration: int | None = None) -> int:
+        """The stamp to use for the next frame, in ticks.
+
+        Args:
+            pts: what the file says, or None.
+            duration: length of the frame in ticks; None or 0 where unknown.
+        """
+        step = duration or self._step
+        if pts is None:
+            self._counts[FILLED] += 1
+            stamp = 0 if self._last is None else self._last + step
+        else:
+            stamp = pts + self._shift
+            if self._last is not None and stamp <= self._last:
+                stamp = self._repair(stamp, self._last, step)
+        self._last = stamp
+        return stamp
+
+    def _repair(self, stamp: int, last: int, step: int) -> int:
+        if last - stamp > self._second:
+            self._counts[CONTINUED] += 1
+            self._shift += last + step - stamp
+            return last + step
+        self._counts[NUDGED] += 1
+        return last + 1
