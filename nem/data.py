@@ -24,8 +24,8 @@ from nem.errors import DataError
 
 Picture = NDArray[np.uint8]
 
-IMAGE_SUFFIXES = frozenset(".jpg .jpeg .png .webp .bmp .tif .tiff .ppm .pgm .jp2".split())
-VIDEO_SUFFIXES = frozenset(".mp4 .mkv .mov .avi .webm .m4v .ts .mpg .mpeg .flv .wmv".split())
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2")
+VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".ts", ".mpg", ".mpeg", ".wmv")
 _READ_AHEAD = 64
 
 
@@ -167,8 +167,9 @@ def read_video(path: Path, every: int) -> Iterator[Picture]:
 
 
 def squash(picture: Picture, size: int) -> Picture:
-    """Resize (H, W, 3) to (size, size, 3); an axis that shrinks is averaged, one that grows is
-    interpolated. The same rule as the engines' `resize`.
+    """Resize (H, W, 3) to (size, size, 3) by the rule of the engines' `resize`.
+
+    An axis that shrinks is averaged over area, one that grows is interpolated linearly.
     """
     height, width = picture.shape[:2]
     shrunk = (min(width, size), min(height, size))
@@ -189,26 +190,16 @@ def normalise(pictures: Tensor, mean: Sequence[float], std: Sequence[float]) -> 
 
 
 class PictureData(Dataset[tuple[Tensor, int]]):
-    """A collection as torch data: (uint8 (S, S, 3), index).
+    """A collection as torch data: (uint8 (S, S, 3), index)."""
 
-    Args:
-        collection: the pictures.
-        flip: mirror half of them, at random by (seed, epoch, index).
-        seed: of the mirroring.
-    """
-
-    def __init__(self, collection: Collection, *, flip: bool = False, seed: int = 0) -> None:
-        self.collection, self.flip, self.seed = collection, flip, seed
-        self.epoch = 0
+    def __init__(self, collection: Collection) -> None:
+        self.collection = collection
 
     def __len__(self) -> int:
         return len(self.collection)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        pixels = self.collection.pixels(index)
-        if self.flip and np.random.default_rng((self.seed, self.epoch, index)).random() < 0.5:
-            pixels = np.ascontiguousarray(pixels[:, ::-1])
-        return torch.from_numpy(pixels), index
+        return torch.from_numpy(self.collection.pixels(index)), index
 
 
 def _find(paths: Iterable[Path | str]) -> tuple[list[Path], list[Skipped]]:

@@ -7,7 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from nem.masking import Fill, hide, random_like
+from nem.config import Fill
+from nem.masking import hide, random_like
 from nem.model import NEM
 
 

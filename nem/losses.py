@@ -14,13 +14,12 @@ All are per sample; the batch loss is their mean.
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor
 
-Variant = Literal["intent", "code", "printed"]
-VARIANTS: tuple[Variant, ...] = ("intent", "code", "printed")
+from nem.config import Variant
 
 
 class Loss(NamedTuple):
@@ -69,5 +68,5 @@ def nem_u_loss(
     elif variant == "printed":
         loss = -(1.5 + n) * p + area_weight * area
     else:
-        raise ValueError(f"loss variant {variant!r}: allowed are {', '.join(VARIANTS)}")
+        raise ValueError(f"loss variant {variant!r}: allowed are intent, code, printed")
     return Loss(loss, p, n, area)

@@ -5,12 +5,10 @@ In normalised space 0 is the data mean, so a hidden pixel becomes the mean colou
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
-Fill = Literal["mean", "noise"]
+from nem.config import Fill
 
 
 def hide(

@@ -1,0 +1,140 @@
+"""One training step of NEM-U, as Lightning wants it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from prodigyopt import Prodigy
+from torch import Tensor
+from torch.utils.data import DataLoader, DistributedSampler
+
+from nem.config import TrainConfig
+from nem.data import Collection, PictureData, normalise
+from nem.errors import TrainError
+from nem.losses import Loss, nem_u_loss
+from nem.masking import hide
+from nem.model import NEM
+
+
+class Learner(pl.LightningModule):
+    """Trains the decoder of `model` on a collection; the backbone stays as it is.
+
+    Args:
+        model: the model.
+        collection: pictures, already squashed to the model's input size.
+        config: the settings.
+        recipe: what a continuation must agree on; kept in the checkpoint.
+    """
+
+    def __init__(
+        self, model: NEM, collection: Collection, config: TrainConfig, recipe: dict[str, Any]
+    ) -> None:
+        super().__init__()
+        # The backbone is no part of the checkpoints, so loading one finds only the decoder.
+        self.strict_loading = False
+        self.model = model.to(memory_format=torch.channels_last)
+        self.collection, self.config, self.recipe = collection, config, recipe
+
+    def forward(self, pictures: Tensor, generator: torch.Generator) -> Loss:
+        """The loss of uint8 pictures (N, S, S, 3), per sample."""
+        backbone = self.model.backbone
+        x = normalise(pictures, backbone.mean, backbone.std)
+        x = x.contiguous(memory_format=torch.channels_last)
+        if self.config.flip:
+            turned = torch.rand(len(x), 1, 1, 1, generator=generator, device=x.device) < 0.5
+            x = torch.where(turned, x.flip(3), x)
+        mask, _, full = self.model(x)
+        fill = self.config.fill
+        # One run for both halves; they are independent, as the backbone is in eval mode.
+        parts = [hide(x, mask, fill, generator), hide(x, 1 - mask, fill, generator)]
+        kept, hidden = backbone.embed(torch.cat(parts)).chunk(2)
+        return nem_u_loss(
+            full, kept, hidden, mask, self.config.loss, area_weight=self.config.area_weight
+        )
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """Mean loss of a batch.
+
+        Raises:
+            TrainError: the loss is not finite; names the batch.
+        """
+        pictures, index = batch
+        # Noise and mirroring depend on the place in the training only, so resuming repeats them.
+        place = (self.config.seed, self.current_epoch, batch_idx, self.global_rank)
+        seed = int(np.random.SeedSequence(place).generate_state(1)[0])
+        generator = torch.Generator(self.device).manual_seed(seed)
+        values = self(pictures, generator)
+        loss: Tensor = values.loss.mean()
+        if not torch.isfinite(loss):
+            raise TrainError(self._what_broke(float(loss.detach()), values.loss, index, batch_idx))
+        for name, value in values._asdict().items():
+            mean = value.detach().mean()
+            self.log(name, mean, prog_bar=True, on_step=True, on_epoch=False)
+            self.log(
+                f"{name}_epoch", mean, on_step=False, on_epoch=True,
+                batch_size=len(pictures), sync_dist=self.trainer.world_size > 1,
+            )  # fmt: skip
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        """Prodigy, with a cosine over all steps if asked for."""
+        config = self.config
+        # Prodigy prints a remark on stdout, which carries data only.
+        with contextlib.redirect_stdout(io.StringIO()):
+            optimiser = Prodigy(
+                self.model.decoder.parameters(),
+                lr=config.lr,
+                weight_decay=config.weight_decay,
+                safeguard_warmup=True,
+            )
+        if not config.cosine:
+            return optimiser
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, self.trainer.max_steps)
+        return {
+            "optimizer": optimiser,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def train_dataloader(self) -> DataLoader[tuple[Tensor, int]]:
+        """Batches in an order drawn from (seed, epoch), shared out among processes."""
+        config, data = self.config, PictureData(self.collection)
+        sampler: DistributedSampler[tuple[Tensor, int]] = DistributedSampler(
+            data,
+            num_replicas=self.trainer.world_size,
+            rank=self.trainer.global_rank,
+            seed=config.seed,
+        )
+        return DataLoader(
+            data,
+            batch_size=config.batch_size,
+            sampler=sampler,
+            # A last, smaller batch would have noisy BatchNorm statistics.
+            drop_last=len(sampler) >= config.batch_size,
+            num_workers=config.workers,
+            pin_memory=self.device.type == "cuda",
+        )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leave the frozen backbone out; refuse to store a decoder that is not finite."""
+        state = checkpoint["state_dict"]
+        for name in [n for n in state if n.startswith("model.backbone.")]:
+            del state[name]
+        if broken := [n for n, t in state.items() if not torch.isfinite(t).all()]:
+            raise TrainError(
+                f"decoder weights are not finite after epoch {self.current_epoch} "
+                f"(first: {broken[0]}); the checkpoint before stays. Lower the learning rate"
+            )
+        checkpoint["recipe"] = self.recipe
+
+    def _what_broke(self, loss: float, values: Tensor, index: Tensor, batch: int) -> str:
+        bad = index[~torch.isfinite(values)].tolist() or index.tolist()
+        names = ", ".join(self.collection.items[i].name for i in bad[:3])
+        return (
+            f"loss is {loss} in epoch {self.current_epoch}, batch {batch} ({names}); the last "
+            f"good checkpoint stays in {self.config.out}. Look at those pictures, or lower lr"
+        )

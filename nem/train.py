@@ -1,0 +1,177 @@
+"""Training a decoder for a frozen model: `fit(TrainConfig(...))`."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+import signal
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import RichProgressBar
+
+from nem.backbone import Backbone, create_backbone
+from nem.bundle import open_bundle
+from nem.bundle_io import load_model, state_sha256
+from nem.checkpoint import SafetensorsIO, load_tree
+from nem.config import TrainConfig
+from nem.data import Collection, collect
+from nem.errors import TrainError
+from nem.learner import Learner
+from nem.model import NEM
+from nem.watch import CHECKPOINT, Watch
+
+__all__ = ["TrainConfig", "fit"]
+
+_log = logging.getLogger(__name__)
+
+
+def fit(config: TrainConfig, *, backbone: Backbone | None = None, progress: bool = True) -> NEM:
+    """Train a decoder.
+
+    Writes into `config.out`: a checkpoint, a log line and a picture of masks per epoch, and an
+    early picture.
+
+    Args:
+        config: the settings.
+        backbone: an existing backbone, instead of `config.model`.
+        progress: show a progress bar on stderr.
+
+    Returns:
+        The model in eval mode on the CPU, float32.
+
+    Raises:
+        TrainError: `out` holds another training, a loss is not finite, or a setting clashes.
+        ModelError: the backbone or the decoder can't be built.
+        BundleError: the bundle can't be used.
+        DataError: there is nothing to train on.
+        KeyboardInterrupt: Ctrl-C; the last checkpoint stays.
+    """
+    out = Path(config.out)
+    checkpoint = out / CHECKPOINT
+    if checkpoint.exists() and not config.resume:
+        raise TrainError(f"out {out}: holds a training; resume it, or give another folder")
+    backbone = _backbone(config, backbone)
+    frozen = state_sha256(backbone.state_dict())
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        model = NEM(backbone, config.decoder, **config.decoder_kwargs)
+    collection = collect(
+        config.data, backbone.input_size, every=config.every, keep_bytes=config.memory_mb << 20
+    )
+    _report(collection)
+    recipe = config.recipe() | {"backbone": frozen, "pictures_seen": _digest(collection)}
+    if checkpoint.exists():
+        _check_continues(checkpoint, recipe)
+    out.mkdir(parents=True, exist_ok=True)
+    learner = Learner(model, collection, config, recipe)
+    watch = Watch(out, collection, config.pictures, config.early_step)
+    with _quiet_lightning():
+        trainer = _trainer(config, watch, len(collection), progress)
+        _run(trainer, learner, checkpoint if checkpoint.exists() else None)
+    model.cpu().to(memory_format=torch.contiguous_format)
+    if state_sha256(backbone.state_dict()) != frozen:
+        raise TrainError("the frozen backbone changed during training; the result is not usable")
+    return model.eval()
+
+
+def _backbone(config: TrainConfig, given: Backbone | None) -> Backbone:
+    if (given is None) == (config.model is None):
+        raise TrainError("model: name one, or give fit a backbone; not both, not neither")
+    if given is not None:
+        return given
+    assert config.model is not None
+    if config.from_bundle:
+        return load_model(open_bundle(config.model)).backbone
+    weights = None if config.weights == "none" else config.weights or "timm"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        return create_backbone(
+            str(config.model), weights, input_size=config.input_size, **config.model_kwargs
+        )
+
+
+def _trainer(config: TrainConfig, watch: Watch, pictures: int, progress: bool) -> pl.Trainer:
+    callbacks: list[pl.Callback] = [watch]
+    if progress:
+        callbacks.append(RichProgressBar(console_kwargs={"stderr": True}))
+    trainer = pl.Trainer(
+        accelerator=config.accelerator,
+        devices=config.devices,
+        precision="bf16-mixed" if config.precision == "bf16" else "32-true",
+        max_epochs=math.ceil(config.epochs),
+        accumulate_grad_batches=config.accumulate,
+        callbacks=callbacks,
+        plugins=[SafetensorsIO()],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=progress,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        default_root_dir=config.out,
+    )
+    # Known only now: how many processes share the data.
+    share = math.ceil(pictures / trainer.world_size)
+    batches = max(1, share // config.batch_size)
+    steps = max(1, round(config.epochs * math.ceil(batches / config.accumulate)))
+    trainer.fit_loop.epoch_loop.max_steps = min(steps, config.max_steps or steps)
+    return trainer
+
+
+def _run(trainer: pl.Trainer, learner: Learner, checkpoint: Path | None) -> None:
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        trainer.fit(learner, ckpt_path=None if checkpoint is None else str(checkpoint))
+    except SystemExit:
+        # Lightning turns Ctrl-C into an exit and leaves the signal ignored; the caller decides.
+        signal.signal(signal.SIGINT, handler)
+        raise KeyboardInterrupt from None
+
+
+def _check_continues(checkpoint: Path, recipe: dict[str, Any]) -> None:
+    before = load_tree(checkpoint).get("recipe", {})
+    differ = sorted(k for k in recipe.keys() | before.keys() if recipe.get(k) != before.get(k))
+    if differ:
+        first = differ[0]
+        raise TrainError(
+            f"checkpoint {checkpoint} is of another training: {', '.join(differ)} differ "
+            f"({first}: {before.get(first)!r} then, {recipe.get(first)!r} now); "
+            "use its settings or another folder"
+        )
+
+
+def _digest(collection: Collection) -> str:
+    """Hash of the pictures' names without their folders, so data may move between runs."""
+    names = "\n".join(Path(item.name).name for item in collection.items)
+    return hashlib.sha256(names.encode()).hexdigest()
+
+
+def _report(collection: Collection) -> None:
+    if collection.skipped:
+        _log.warning("%d of the files were skipped:", len(collection.skipped))
+        for skipped in collection.skipped:
+            _log.warning("  %s: %s", skipped.path, skipped.reason)
+    _log.info("training on %d pictures", len(collection))
+
+
+@contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Without Lightning's banners, and its advice on settings that were chosen on purpose."""
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            for text in (".*does not have many workers", ".*number of training batches",
+                         ".*GPU available but not used", ".*LeafSpec",
+                         "Found .* module.s. in eval mode"):  # fmt: skip
+                warnings.filterwarnings("ignore", text)
+            yield
+    finally:
+        logger.setLevel(level)
