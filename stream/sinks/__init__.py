@@ -1,0 +1,1 @@
+"""Where annotated frames go: `file`, `window`, `scores`, `null`; the contract is `base`."""

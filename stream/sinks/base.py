@@ -22,8 +22,11 @@ class Sink(ABC):
         """
 
     def stop_requested(self) -> bool:
-        """True once the viewer asked to end (a closed window, the key q)."""
+        """True once nobody wants more (a closed window, the key q, a closed pipe)."""
         return False
+
+    def interrupt(self) -> None:  # noqa: B027 - most sinks never wait
+        """End a wait inside `write` (a paused window). Safe in a signal handler."""
 
     @abstractmethod
     def close(self, *, whole: bool = True) -> None:

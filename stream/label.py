@@ -1,0 +1,133 @@
+"""The label line: class names and percentages on a dark strip in the top left corner.
+
+`cv2.putText` of OpenCV 5 draws most scripts, that of OpenCV 4 draws ASCII only and a row of "?"
+for the rest. So each character is tried once; what can't be drawn is folded to ASCII letters
+where it has some (é -> e, ß -> ss) and else spelled as its code (U+1F408).
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from functools import lru_cache
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from stream.colour import ColourTags
+from stream.paint import Planes
+from stream.palette import yuv
+
+FONT = cv2.FONT_HERSHEY_SIMPLEX
+TEXT_SHARE = 1 / 36
+"""Height of the letters per picture height: 20 pixels at 720p."""
+MIN_TEXT = 8
+"""Lower letters can't be read; a picture too small for them gets no label."""
+MAX_STRIP_SHARE = 1 / 3
+"""A strip may not hide more of the picture's height than this."""
+INK, STRIP = (240, 240, 240), (16, 16, 16)
+# Letters that Unicode gives no decomposition into a plain letter and marks.
+SPELLED = {"ß": "ss", "æ": "ae", "Æ": "AE", "œ": "oe", "Œ": "OE", "ø": "o", "Ø": "O", "đ": "d"}
+SPELLED |= {"Đ": "D", "ł": "l", "Ł": "L", "ı": "i", "þ": "th", "Þ": "Th", "ð": "d", "Ð": "D"}
+SPELLED |= {"‘": "'", "’": "'", "“": '"', "”": '"', "–": "-", "—": "-", "…": "..."}
+
+
+def draw_label(planes: Planes, entries: Sequence[tuple[str, float]], tags: ColourTags) -> None:
+    """Draw "name 87 %" for as many entries as fit, best first, onto `planes` in place.
+
+    Args:
+        planes: the picture; luma and chroma under the strip are overwritten.
+        entries: names and probabilities in [0, 1], best first; none draws nothing.
+        tags: how the planes are to be read.
+    """
+    y, u, v = planes
+    height, width = y.shape
+    texts = [f"{name} {100 * share:.0f} %" for name, share in entries]
+    coverage = _strip(tuple(texts), height, width)
+    if coverage is None:
+        return
+    ink, strip = yuv(INK, tags), yuv(STRIP, tags)
+    rows, columns = coverage.shape
+    scale = (ink[0] - strip[0]) / 255
+    y[:rows, :columns] = cv2.convertScaleAbs(coverage, alpha=scale, beta=strip[0])
+    u[: rows // 2, : columns // 2] = strip[1]
+    v[: rows // 2, : columns // 2] = strip[2]
+
+
+def drawable(text: str) -> str:
+    """`text` with every character that this OpenCV can't draw folded or spelled (see above)."""
+    return "".join(_drawable(char) for char in text)
+
+
+def fold(char: str) -> str:
+    """ASCII for one character: its plain letters where it has some, else "U+" and its code."""
+    if char in SPELLED:
+        return SPELLED[char]
+    plain = unicodedata.normalize("NFKD", char).encode("ascii", "ignore").decode()
+    if plain.strip():
+        return plain
+    if char.isspace() or unicodedata.category(char).startswith("M"):
+        return " " if char.isspace() else ""
+    return f"U+{ord(char):04X}"
+
+
+@lru_cache(maxsize=4096)
+def _drawable(char: str) -> str:
+    if " " <= char <= "~":
+        return char
+    drawn = _trial(char)
+    # An unknown character comes out as one "?", or as one per byte of its UTF-8 form.
+    missing = any(np.array_equal(drawn, _trial("?" * count)) for count in range(5))
+    return fold(char) if missing else char
+
+
+def _trial(text: str) -> NDArray[np.uint8]:
+    image = np.zeros((48, 128), np.uint8)
+    cv2.putText(image, text, (8, 32), FONT, 0.8, 255, 1)
+    return image
+
+
+@lru_cache(maxsize=32)
+def _strip(texts: tuple[str, ...], height: int, width: int) -> NDArray[np.uint8] | None:
+    """How much ink each pixel of the strip has, uint8 of even size; None if nothing fits."""
+    letters = max(MIN_TEXT, round(height * TEXT_SHARE))
+    for count in range(len(texts), 0, -1):
+        found = _fitting("   ".join(texts[:count]), letters, height, width)
+        if found is not None:
+            return found
+    if not texts:
+        return None
+    found = _fitting(texts[0], MIN_TEXT, height, width)
+    return found if found is not None else _shortened(texts[0], height, width)
+
+
+def _shortened(text: str, height: int, width: int) -> NDArray[np.uint8] | None:
+    """The name cut so that it and its percentage fit; at least three letters of it must."""
+    name, share, unit = text.rsplit(" ", 2)
+    for length in range(len(name) - 1, 2, -1):
+        found = _fitting(f"{name[:length]}.. {share} {unit}", MIN_TEXT, height, width)
+        if found is not None:
+            return found
+    return None
+
+
+def _fitting(text: str, letters: int, height: int, width: int) -> NDArray[np.uint8] | None:
+    text = drawable(text)
+    stroke = max(1, round(letters / 12))
+    scale = cv2.getFontScaleFromHeight(FONT, letters, stroke)
+    (text_width, text_height), below = cv2.getTextSize(text, FONT, scale, stroke)
+    margin = letters // 2
+    rows = _even(text_height + below + margin)
+    columns = _even(text_width + 2 * margin)
+    if columns > width or rows > height * MAX_STRIP_SHARE:
+        return None
+    ink = np.zeros((rows, columns), np.uint8)
+    cv2.putText(
+        ink, text, (margin, margin // 2 + text_height), FONT, scale, 255, stroke, cv2.LINE_AA
+    )
+    return ink
+
+
+def _even(size: int) -> int:
+    return size + size % 2

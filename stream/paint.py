@@ -1,0 +1,107 @@
+"""Drawing on YUV 4:2:0 planes: the cheapest order of work that is still correct.
+
+Tables are looked up at mask size, the small results are enlarged to the planes, and each plane
+then costs one multiply and one add, all uint8. Every function returns new planes.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.base import resize
+from stream.frame import Plane
+from stream.palette import Table, Tints
+
+Planes: TypeAlias = tuple[Plane, Plane, Plane]
+Levels = NDArray[np.uint8]
+"""Mask levels 0..255, uint8 (S, S), stretched over the whole picture."""
+LINE_SHARE = 1 / 240
+"""Width of an outline per picture height: 3 pixels at 720p."""
+
+
+def tint(planes: Planes, levels: Levels, tints: Tints) -> Planes:
+    """Blend each pixel with the colour of its mask level."""
+    y, u, v = planes
+    keep = _look_up(levels, tints.keep)
+    keep_chroma = resize(keep, _size(u))
+    return (
+        _blend(y, resize(keep, _size(y)), resize(_look_up(levels, tints.y), _size(y))),
+        _blend(u, keep_chroma, resize(_look_up(levels, tints.u), _size(u))),
+        _blend(v, keep_chroma, resize(_look_up(levels, tints.v), _size(v))),
+    )
+
+
+def outline(
+    planes: Planes,
+    levels: Levels,
+    threshold: int,
+    strength: float,
+    line: tuple[int, int, int],
+    casing: tuple[int, int, int],
+) -> Planes:
+    """Draw the border of the region with levels >= `threshold`, a line within a wider casing.
+
+    Args:
+        planes: the picture.
+        levels: mask levels.
+        threshold: 0..255.
+        strength: opacity of line and casing in [0, 1].
+        line: Y, U, V of the line.
+        casing: Y, U, V of the casing, which sets the line off from a picture of its colour.
+    """
+    y, u, v = planes
+    inside = (resize(levels, _size(u)) >= threshold).astype(np.uint8)
+    found, _ = cv2.findContours(inside, cv2.RETR_LIST, cv2.CHAIN_APPROX_TC89_L1)
+    # Found on the chroma grid; sample i of it lies over luma pixels 2i and 2i + 1, and polylines
+    # takes half pixels with shift=1: 2 (2i + 0.5) = 4i + 1.
+    on_luma = [points * 4 + 1 for points in found]
+    width = max(1, round(y.shape[0] * LINE_SHARE))
+
+    def lines(plane: Plane, base: int, wide: float, narrow: float | None) -> Plane:
+        on_chroma = plane is not y
+        image = np.full(_size(plane), base, np.uint8)
+        points, shift = (found, 0) if on_chroma else (on_luma, 1)
+        for thickness, value in ((2 * width + 1, wide), (width, narrow)):
+            if found and value is not None:
+                thickness = max(1, (thickness + 1) // 2) if on_chroma else thickness
+                cv2.polylines(image, points, True, value, thickness, cv2.LINE_AA, shift)
+        return image
+
+    keep = round(255 * (1 - strength))
+    keep_chroma = lines(u, 255, keep, None)
+    return (
+        _blend(y, lines(y, 255, keep, None), lines(y, 0, strength * casing[0], strength * line[0])),
+        _blend(u, keep_chroma, lines(u, 0, strength * casing[1], strength * line[1])),
+        _blend(v, keep_chroma, lines(v, 0, strength * casing[2], strength * line[2])),
+    )
+
+
+def side_by_side(left: Planes, right: Planes) -> Planes:
+    """Two pictures of one size in one; an odd width is first evened by repeating the last column.
+
+    Without that the right half would start in the middle of a chroma sample.
+    """
+    odd = left[0].shape[1] % 2
+    y = np.hstack([_widen(left[0], odd), _widen(right[0], odd)])
+    return y, np.hstack([left[1], right[1]]), np.hstack([left[2], right[2]])
+
+
+def _blend(plane: Plane, keep: Plane, add: Plane) -> Plane:
+    blended = cv2.multiply(plane, keep, scale=1 / 255)
+    return np.asarray(cv2.add(blended, add, dst=blended), dtype=np.uint8)
+
+
+def _look_up(levels: Levels, table: Table) -> Levels:
+    return np.asarray(cv2.LUT(levels, table), dtype=np.uint8)
+
+
+def _size(plane: Plane) -> tuple[int, int]:
+    return plane.shape[0], plane.shape[1]
+
+
+def _widen(plane: Plane, columns: int) -> Plane:
+    return np.pad(plane, ((0, 0), (0, columns)), mode="edge") if columns else plane

@@ -1,0 +1,136 @@
+"""Sound, subtitles and data of the source file, packet by packet, untouched.
+
+They come from a second reading of the file and never pass the pipeline.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+from av.container import OutputContainer
+from av.packet import Packet
+from av.stream import Discard, Stream
+
+from stream.errors import SinkError, SourceError
+from stream.sinks.containers import FORMATS, holds
+
+log = logging.getLogger(__name__)
+
+KINDS = {"audio": "audio", "subtitle": "subtitle", "data": "data", "attachment": "attachment"}
+# Facts about the old file or its writer; the new muxer writes its own.
+NOT_COPIED = {"major_brand", "minor_version", "compatible_brands", "encoder", "rotate", "DURATION"}
+
+
+class CopiedStreams:
+    """All streams of a file but its video, on their way into an output.
+
+    Args:
+        source: file to copy from.
+        container: FFmpeg's name of the output's format.
+
+    Attributes:
+        notes: what could not be kept, one sentence each.
+
+    Raises:
+        SourceError: if the file can't be read.
+        SinkError: if the output can't hold a sound or subtitle track and another format can.
+    """
+
+    def __init__(self, source: Path, container: str) -> None:
+        self.notes: list[str] = []
+        self._path = source
+        try:
+            self._input = av.open(str(source))
+        except (av.FFmpegError, OSError) as error:
+            raise SourceError(f"{source}: can't be read for its sound: {error.strerror}") from error
+        try:
+            self._streams = self._choose(container)
+        except BaseException:
+            self._input.close()
+            raise
+        for stream in self._input.streams:
+            if stream not in self._streams:
+                stream.discard = Discard.all
+        self._packets = self._read()
+        self._next: Packet[Stream] | None = None
+        self._targets: dict[int, Stream] = {}
+        self._last_dts: dict[int, int] = {}
+        self._out: OutputContainer | None = None
+
+    def _choose(self, container: str) -> list[Stream]:
+        others = [s for s in self._input.streams if s.type != "video"]
+        kept = [s for s in others if holds(container, s)]
+        for stream in others:
+            if stream in kept:
+                continue
+            suffix = next(s for s, name in FORMATS.items() if name == container)
+            what = f"{stream.type} track {stream.index} ({stream.name or 'unknown'})"
+            wanted = [s for s in others if s.type in ("audio", "subtitle")]
+            cures = [s for s, name in FORMATS.items() if all(holds(name, w) for w in wanted)]
+            if stream in wanted and cures:
+                raise SinkError(
+                    f"{self._path}: its {what} can't be stored in {suffix}; "
+                    f"write to {' or '.join(cures)}"
+                )
+            self.notes.append(f"{what} left out: {suffix} can't hold it")
+        return kept
+
+    def add_to(self, out: OutputContainer) -> None:
+        """Give `out` the streams, chapters and metadata; before its first packet."""
+        self._out = out
+        for stream in self._streams:
+            target = out.add_stream_from_template(stream)
+            target.metadata.update(_kept(stream.metadata))
+            target.disposition = stream.disposition
+            self._targets[stream.index] = target
+        out.metadata.update(_kept(self._input.metadata))
+        out.set_chapters(self._input.chapters())
+        self._next = next(self._packets, None)
+
+    def copy_until(self, seconds: float | None) -> None:
+        """Mux the packets up to this time; None for all that are left."""
+        assert self._out is not None
+        while self._next is not None:
+            packet = self._next
+            assert packet.dts is not None
+            if seconds is not None and packet.dts * packet.time_base > seconds:
+                return
+            self._next = next(self._packets, None)
+            packet.stream = self._targets[packet.stream.index]
+            self._out.mux_one(packet)
+
+    def close(self) -> None:
+        """Close the file read."""
+        self._input.close()
+
+    def _read(self) -> Iterator[Packet[Stream]]:
+        if not self._streams:
+            return
+        try:
+            for packet in self._input.demux(self._streams):
+                if packet.dts is None:
+                    packet.dts = packet.pts
+                if packet.dts is None or packet.time_base is None:
+                    continue  # the end mark of a stream
+                yield self._in_order(packet)
+        except av.FFmpegError as error:
+            note = f"sound and subtitles end early: {self._path} is damaged ({error.strerror})"
+            self.notes.append(note)
+            log.warning("%s", note)
+
+    def _in_order(self, packet: Packet[Stream]) -> Packet[Stream]:
+        """Muxers refuse stamps that go back, which damaged files have: move those up."""
+        assert packet.dts is not None
+        index = packet.stream.index
+        packet.dts = max(packet.dts, self._last_dts.get(index, packet.dts - 1) + 1)
+        if packet.pts is not None:
+            packet.pts = max(packet.pts, packet.dts)
+        self._last_dts[index] = packet.dts
+        return packet
+
+
+def _kept(metadata: dict[str, str]) -> dict[str, str]:
+    return {key: value for key, value in metadata.items() if key not in NOT_COPIED}

@@ -1,0 +1,169 @@
+"""The video encoder: chosen and tried once, fed with frames."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+import av
+import numpy as np
+from av.container import OutputContainer
+from av.packet import Packet
+from av.video.codeccontext import VideoCodecContext
+from av.video.plane import VideoPlane
+from av.video.stream import VideoStream
+
+from stream.colour import Matrix
+from stream.errors import SinkError, UsageError
+from stream.frame import Frame, Plane
+from stream.sinks.containers import holds_encoder
+
+FAST = {"libx264": ("ultrafast", 20.0), "libx265": ("ultrafast", 24.0)}
+"""Preset and crf where none are given: fastest, and good enough to see no difference."""
+MATRIX_NUMBERS: dict[Matrix, int] = {"bt601": 6, "bt709": 1, "bt2020": 9}
+"""FFmpeg's numbers of the YUV matrices."""
+USUAL_FPS = Fraction(30)
+MAX_FPS = 1000
+TRIAL_SIDE = 256
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderChoice:
+    """An encoder that is known to open here.
+
+    Attributes:
+        codec: FFmpeg's name, as "libx264".
+        options: its options, as {"crf": "20"}.
+    """
+
+    codec: str
+    options: dict[str, str]
+
+
+def choose_encoder(
+    codec: str, preset: str | None, crf: float | None, container: str
+) -> EncoderChoice:
+    """Check that the encoder exists, takes 8-bit 4:2:0 and the options, and opens.
+
+    Args:
+        codec: FFmpeg's name of the encoder.
+        preset: speed; None for the default of x264 and x265, or none at all for others.
+        crf: constant quality, lower is better; None as for `preset`.
+        container: FFmpeg's name of the format that will hold the video.
+
+    Raises:
+        UsageError: if there is no such encoder, or not with these options.
+        SinkError: if it does not work on this machine.
+    """
+    try:
+        found = av.Codec(codec, "w")
+    except ValueError:
+        raise UsageError(f"encoder {codec}: not in this FFmpeg; libx264 always is") from None
+    formats = [f.name for f in getattr(found, "video_formats", None) or ()]
+    if found.type != "video" or (formats and "yuv420p" not in formats):
+        raise UsageError(f"encoder {codec}: does not encode 8-bit 4:2:0 video; try libx264")
+    if not holds_encoder(container, codec):
+        raise UsageError(f"encoder {codec}: its video can't be stored in {container}; try .mkv")
+    usual_preset, usual_crf = FAST.get(codec, (None, None))
+    chosen = {"preset": preset or usual_preset, "crf": usual_crf if crf is None else crf}
+    options = {name: str(value) for name, value in chosen.items() if value is not None}
+    _try(codec, options)
+    return EncoderChoice(codec, options)
+
+
+def _try(codec: str, options: dict[str, str]) -> None:
+    context = av.CodecContext.create(codec, "w")
+    assert isinstance(context, VideoCodecContext)
+    context.width = context.height = TRIAL_SIDE
+    context.pix_fmt = "yuv420p"
+    context.framerate, context.time_base = USUAL_FPS, 1 / USUAL_FPS
+    context.options = dict(options)
+    said = ", ".join(f"{name} {value}" for name, value in options.items()) or "no options"
+    try:
+        context.open()
+    except (av.FFmpegError, OSError) as error:
+        raise SinkError(
+            f"encoder {codec} with {said}: does not open here ({error.strerror}); try libx264 "
+            "and its own presets (ultrafast .. veryslow) and crf (0 .. 51)"
+        ) from error
+    if unknown := [name for name in options if name in context.options]:
+        raise UsageError(f"encoder {codec}: has no option {' or '.join(unknown)}; leave it out")
+
+
+class VideoEncoder:
+    """Encodes frames of one size into a stream of `out`.
+
+    Args:
+        out: container to add the stream to.
+        choice: what to encode with.
+        first: the first frame; gives size, time base and colour tags.
+        fps: about how many frames come per second, or None; only a hint for rate control, time
+            stamps are the frames' own.
+    """
+
+    def __init__(
+        self, out: OutputContainer, choice: EncoderChoice, first: Frame, fps: Fraction | None
+    ) -> None:
+        self.size = (first.width, first.height)
+        width, height = (side + side % 2 for side in self.size)
+        rate = fps if fps and 0 < fps <= MAX_FPS else USUAL_FPS
+        stream = out.add_stream(
+            choice.codec,
+            rate=rate,
+            options=choice.options,
+            width=width,
+            height=height,
+            time_base=first.time_base,
+        )
+        assert isinstance(stream, VideoStream)
+        self._stream = stream
+        stream.time_base = first.time_base
+        context = stream.codec_context
+        context.thread_count = 1
+        context.color_range = 2 if first.colour.full_range else 1
+        context.colorspace = MATRIX_NUMBERS[first.colour.matrix]
+        context.color_primaries = first.colour.primaries
+        context.color_trc = first.colour.transfer
+        if choice.codec == "libx265" and out.format.name in ("mp4", "mov"):
+            context.codec_tag = "hvc1"  # what Apple's players ask for
+        self._picture = av.VideoFrame(width, height, "yuv420p")
+        for name in ("color_range", "colorspace", "color_primaries", "color_trc"):
+            setattr(self._picture, name, getattr(context, name))
+        self._time_base = first.time_base
+        self._last: int | None = None
+        self._duration = max(1, round(1 / (rate * first.time_base)))
+
+    def encode(self, frame: Frame) -> list[Packet[VideoStream]]:
+        """Encode one frame; an odd side is evened by repeating its last line.
+
+        Raises:
+            SinkError: if the frame has another size than the first.
+        """
+        if (frame.width, frame.height) != self.size:
+            raise SinkError(
+                f"frame {frame.index} is {frame.width}x{frame.height} after "
+                f"{self.size[0]}x{self.size[1]}: a file keeps one size; write two files"
+            )
+        self._picture.make_writable()
+        for target, plane in zip(self._picture.planes, (frame.y, frame.u, frame.v), strict=True):
+            _fill(target, plane)
+        if self._last is not None:
+            self._duration = frame.pts - self._last
+        self._last = frame.pts
+        self._picture.pts, self._picture.time_base = frame.pts, frame.time_base
+        self._picture.duration = self._duration
+        return list(self._stream.encode(self._picture))
+
+    def flush(self) -> list[Packet[VideoStream]]:
+        """The packets still inside."""
+        return list(self._stream.encode(None))
+
+
+def _fill(target: VideoPlane, plane: Plane) -> None:
+    image = np.frombuffer(memoryview(target), np.uint8).reshape(-1, target.line_size)
+    rows, columns = plane.shape
+    image[:rows, :columns] = plane
+    if columns < target.width:
+        image[:rows, columns : target.width] = plane[:, -1:]
+    if rows < target.height:
+        image[rows : target.height] = image[rows - 1]

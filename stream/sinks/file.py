@@ -1,0 +1,184 @@
+"""A video file: encoded frames, and the sound, subtitles and data of the source untouched."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+
+import av
+from av.container import OutputContainer
+from av.packet import Packet
+from av.video.stream import VideoStream
+
+from engines.base import Explanation
+from stream.errors import SinkError
+from stream.frame import Frame
+from stream.sinks.base import Sink
+from stream.sinks.containers import format_of, muxer_options
+from stream.sinks.copied import CopiedStreams
+from stream.sinks.encoder import VideoEncoder, choose_encoder
+from stream.sinks.partial import PartialFile
+
+log = logging.getLogger(__name__)
+
+IO_BYTES = 1 << 18
+
+
+class FileSink(Sink):
+    """Writes frames with their own time stamps to MP4, MOV or Matroska, by suffix.
+
+    Until it is whole the file is `<path>.partial`, and playable up to the last second written.
+    Frames are written as they are shown, so the file carries no rotation.
+
+    Args:
+        path: the output: .mp4, .m4v, .mov or .mkv.
+        copy_from: file whose sound, subtitles, data, chapters and metadata are copied.
+        inputs: further files that must not be written over.
+        overwrite: replace an existing output.
+        fps: about how many frames come per second, a hint for the encoder.
+        codec: FFmpeg's name of the encoder.
+        preset: the encoder's; None for `ultrafast` of x264 and x265.
+        crf: the encoder's quality; None for 20 with x264, 24 with x265.
+
+    Raises:
+        UsageError: for an unknown suffix or encoder, or an output that is an input.
+        SinkError: if the output exists, can't be created, or can't hold a copied track.
+        SourceError: if `copy_from` can't be read.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        copy_from: Path | None = None,
+        inputs: Iterable[Path] = (),
+        overwrite: bool = False,
+        fps: Fraction | None = None,
+        codec: str = "libx264",
+        preset: str | None = None,
+        crf: float | None = None,
+    ) -> None:
+        self._format = format_of(path)
+        self._choice = choose_encoder(codec, preset, crf, self._format)
+        self._fps = fps
+        sources = [*inputs] if copy_from is None else [*inputs, copy_from]
+        self._output = PartialFile(path, overwrite=overwrite, inputs=sources)
+        self._copied: CopiedStreams | None = None
+        try:
+            if copy_from is not None:
+                self._copied = CopiedStreams(copy_from, self._format)
+        except BaseException:
+            self._output.discard()
+            raise
+        self._container: OutputContainer | None = None
+        self._encoder: VideoEncoder | None = None
+        self._notes: list[str] = []
+        self._closed = False
+        self.frames = 0
+
+    @property
+    def path(self) -> Path:
+        """The output's name once it is whole."""
+        return self._output.path
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is not as in the source, one sentence each; complete after `close`."""
+        return (*self._notes, *(self._copied.notes if self._copied else ()))
+
+    def write(self, frame: Frame, explanation: Explanation) -> None:
+        """Encode one frame.
+
+        Raises:
+            SinkError: if it can't be encoded or stored, or differs in size from the first.
+        """
+        with self._failures():
+            if self._encoder is None or self._container is None:
+                self._encoder = self._start(frame)
+            self._mux(self._encoder.encode(frame))
+            self.frames += 1
+
+    def close(self, *, whole: bool = True) -> None:
+        """Finish the file; see `Sink.close`. Without any frame it is removed."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            if self.frames and whole:
+                with self._failures():
+                    self._finish(all_packets=True)
+                self._output.finish()
+            elif self.frames:
+                self._finish(all_packets=False)
+        except (SinkError, av.FFmpegError, OSError) as error:
+            if whole:
+                raise
+            log.warning("%s: not ended cleanly: %s", self._output.partial, error)
+        finally:
+            self._release()
+
+    def _start(self, first: Frame) -> VideoEncoder:
+        out = av.open(
+            self._output.file,
+            "w",
+            format=self._format,
+            container_options=muxer_options(self._format, first.time_base),
+            buffer_size=IO_BYTES,
+        )
+        self._container = out
+        encoder = VideoEncoder(out, self._choice, first, self._fps)
+        if self._copied is not None:
+            self._copied.add_to(out)
+        if first.width % 2 or first.height % 2:
+            self._notes.append(
+                f"{first.width}x{first.height} evened to "
+                f"{first.width + first.width % 2}x{first.height + first.height % 2} for the encoder"
+            )
+        return encoder
+
+    def _mux(self, packets: list[Packet[VideoStream]]) -> None:
+        assert self._container is not None
+        for packet in packets:
+            if self._copied is not None and packet.dts is not None:
+                self._copied.copy_until(float(packet.dts * packet.time_base))
+            self._container.mux_one(packet)
+
+    def _finish(self, *, all_packets: bool) -> None:
+        assert self._encoder is not None
+        assert self._container is not None
+        self._mux(self._encoder.flush())
+        if all_packets and self._copied is not None:
+            self._copied.copy_until(None)
+        self._container.close()
+
+    def _release(self) -> None:
+        if self.frames:
+            self._output.leave()
+        else:
+            self._output.discard()
+        if self._copied is not None:
+            self._copied.close()
+        if self._container is not None:
+            self._container.close()  # after its file: then it writes no more
+
+    @contextmanager
+    def _failures(self) -> Iterator[None]:
+        """Turn failures of encoder and disk into one line, and end the file where it is."""
+        try:
+            yield
+        except SinkError:
+            raise
+        except OSError as error:
+            self._fail()
+            raise self._output.failed(error) from error
+        except av.FFmpegError as error:
+            self._fail()
+            raise SinkError(f"{self.path}: encoding failed: {error.strerror}") from error
+
+    def _fail(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._release()

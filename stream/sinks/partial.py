@@ -1,0 +1,115 @@
+"""An output file that gets its name only when it is whole."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from stream.errors import SinkError, UsageError
+
+SUFFIX = ".partial"
+
+
+class PartialFile:
+    """`<name>.partial` beside the output, renamed by `finish`; nothing else ever has the name.
+
+    The constructor creates the file, so that a bad place shows before any frame is computed.
+
+    Args:
+        path: the output's name once whole.
+        overwrite: replace an existing output, and what an earlier run left of one.
+        inputs: files that are read meanwhile and must not be written over.
+
+    Attributes:
+        path: as given.
+        partial: where the bytes are until then.
+        file: to write to, binary.
+
+    Raises:
+        UsageError: if the output is one of the inputs.
+        SinkError: if it exists, or can't be created here.
+    """
+
+    def __init__(
+        self, path: str | Path, *, overwrite: bool = False, inputs: Iterable[Path] = ()
+    ) -> None:
+        self.path = Path(path)
+        self.partial = self.path.with_name(self.path.name + SUFFIX)
+        self._overwrite = overwrite
+        for source in inputs:
+            if _same(self.path, source) or _same(self.partial, source):
+                raise UsageError(
+                    f"{self.path}: is also the input {source}; give the output another name"
+                )
+        self._check_place()
+        try:
+            # Buffered: a raw file may take fewer bytes than given, which FFmpeg does not look at.
+            self.file = self.partial.open("wb" if overwrite else "xb")
+        except FileExistsError:
+            raise SinkError(
+                f"{self.partial}: left by a run that was cut short, or still being written; "
+                "move it away, or pass --overwrite"
+            ) from None
+        except OSError as error:
+            raise SinkError(
+                f"{self.path}: can't write here: {error.strerror}; choose another output"
+            ) from error
+
+    def _check_place(self) -> None:
+        folder = self.path.parent
+        if not folder.is_dir():
+            raise SinkError(f"{self.path}: there is no directory {folder}; create it first")
+        if self.path.is_dir():
+            raise SinkError(f"{self.path}: is a directory; give the output a file name in it")
+        self._check_free()
+
+    def _check_free(self) -> None:
+        if not self._overwrite and os.path.lexists(self.path):
+            raise SinkError(f"{self.path}: already exists; pass --overwrite or another name")
+
+    def finish(self) -> None:
+        """Store the last bytes and give the file its name.
+
+        Raises:
+            SinkError: if they can't be stored, or something took the name meanwhile; the partial
+                file stays.
+        """
+        try:
+            self.file.flush()
+            os.fsync(self.file.fileno())
+            self.file.close()
+            self._check_free()
+            self.partial.replace(self.path)
+        except SinkError:
+            raise
+        except OSError as error:
+            raise self.failed(error) from error
+        finally:
+            self.leave()
+
+    def leave(self) -> None:
+        """Close the file and keep it under its partial name; closing twice is fine."""
+        with suppress(OSError):  # bytes that could not be stored were reported when written
+            self.file.close()
+
+    def discard(self) -> None:
+        """Close and remove the file."""
+        self.leave()
+        self.partial.unlink(missing_ok=True)
+
+    def failed(self, error: OSError) -> SinkError:
+        """The error for bytes that could not be stored."""
+        return SinkError(
+            f"{self.path}: writing failed: {error.strerror or error}; what there is stays in "
+            f"{self.partial.name}. Free some space or choose another disk"
+        )
+
+
+def _same(first: Path, second: Path) -> bool:
+    """True for two names of one file, links of both kinds included."""
+    try:
+        return first.samefile(second)
+    except OSError:
+        return False

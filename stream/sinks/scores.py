@@ -1,0 +1,125 @@
+"""One JSON line per frame, written and flushed as it comes: to a file or to stdout.
+
+    {"schema": 1, "frame": 12, "seconds": 0.48, "mask_mean": 0.1372, "mask_area": 0.0911,
+     "top": [{"name": "cat", "score": 0.874}, ...], "embedding": [...]}
+
+`mask_mean` is the mean of the mask, `mask_area` the share of it at or above 0.5. `top` is empty
+for a model without classes; `embedding` is there when asked for. A later schema with other
+meanings gets another number; fields may be added under the same one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from engines.base import Explanation
+from stream.errors import SinkError, UsageError
+from stream.frame import Frame
+from stream.sinks.base import Sink
+from stream.sinks.partial import PartialFile
+
+SCHEMA = 1
+AREA_THRESHOLD = 0.5
+
+
+def score_line(frame: Frame, explanation: Explanation, top: int, embedding: bool) -> str:
+    """The JSON line of one frame, without line end; see the module's header."""
+    mask = explanation.mask[0]
+    line: dict[str, Any] = {
+        "schema": SCHEMA,
+        "frame": frame.index,
+        "seconds": round(frame.pts_seconds, 6),
+        "mask_mean": round(float(mask.mean()), 4),
+        "mask_area": round(float(np.mean(mask >= AREA_THRESHOLD)), 4),
+        "top": [{"name": name, "score": round(score, 4)} for name, score in explanation.top(top)],
+    }
+    if embedding:
+        line["embedding"] = [round(float(value), 5) for value in explanation.embedding[0]]
+    return json.dumps(line, ensure_ascii=False)
+
+
+class ScoresSink(Sink):
+    """Writes `score_line`s to `path`, as `<path>.partial` until whole, or to stdout for "-".
+
+    Args:
+        path: file, or "-".
+        top: number of classes per line.
+        embedding: write the embedding too.
+        overwrite: replace an existing file.
+        inputs: files that must not be written over.
+
+    Raises:
+        UsageError: if `top` is negative or the output is an input.
+        SinkError: if the file exists or can't be created.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        top: int = 5,
+        embedding: bool = False,
+        overwrite: bool = False,
+        inputs: Iterable[Path] = (),
+    ) -> None:
+        if top < 0:
+            raise UsageError(f"scores: top {top}; choose 0 or a number of classes")
+        self._top, self._embedding = top, embedding
+        self._output = (
+            None if str(path) == "-" else PartialFile(path, overwrite=overwrite, inputs=inputs)
+        )
+        self._frames = 0
+        self._pipe_closed = False
+        self._closed = False
+
+    def write(self, frame: Frame, explanation: Explanation) -> None:
+        """Write and flush one line.
+
+        Raises:
+            SinkError: if the disk does not take it.
+        """
+        if self._pipe_closed:
+            return
+        line = score_line(frame, explanation, self._top, self._embedding) + "\n"
+        out: IO[bytes] = sys.stdout.buffer if self._output is None else self._output.file
+        try:
+            out.write(line.encode())
+            out.flush()
+        except BrokenPipeError:
+            self._forget_pipe()
+        except OSError as error:
+            if self._output is None:
+                raise SinkError(f"stdout: writing scores failed: {error.strerror}") from error
+            raise self._output.failed(error) from error
+        self._frames += 1
+
+    def stop_requested(self) -> bool:
+        """True once the reader of stdout went away (`... | head`): an end, not an error."""
+        return self._pipe_closed
+
+    def close(self, *, whole: bool = True) -> None:
+        """Give the file its name if `whole`; without any line it is removed."""
+        if self._closed or self._output is None:
+            return
+        self._closed = True
+        if not self._frames:
+            self._output.discard()
+        elif whole:
+            self._output.finish()
+        else:
+            self._output.leave()
+
+    def _forget_pipe(self) -> None:
+        """Point stdout at nothing, so that the flush at exit does not fail a second time."""
+        self._pipe_closed = True
+        if self._output is None:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, sys.stdout.fileno())
+            os.close(nowhere)

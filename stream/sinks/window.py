@@ -1,0 +1,214 @@
+"""A window that shows the frames as they come, with keys."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+from numpy.typing import NDArray
+
+from engines.base import Explanation
+from stream.dial import OverlayDial
+from stream.errors import SinkError
+from stream.frame import Frame
+from stream.sinks.base import Sink
+from stream.sinks.display import CURE, check_display
+
+log = logging.getLogger(__name__)
+
+HELP = (
+    "q, Esc  quit",
+    "space   pause",
+    "s       save a picture",
+    "o       next overlay style",
+    "+ -     strength",
+    "h       this help",
+)
+MAX_SIZE = (720, 1280)
+"""Frames are shown at most this high and wide; pictures saved with s are whole."""
+TOAST_SECONDS = 2.0
+PAUSED_POLL_MS = 30
+LATE_SECONDS = 0.25
+"""A paced picture later than this is shown at once, and the clock starts anew from it."""
+ESCAPE = 27
+
+
+class WindowSink(Sink):
+    """Shows frames in a window of OpenCV. All calls must come from the main thread.
+
+    Keys: q or Esc quit, space pause, s picture, o next style, + and - strength, h help. Closing
+    the window quits. While paused `write` does not return, so that files wait and cameras drop.
+
+    Args:
+        title: of the window.
+        dial: the overlay that o, + and - turn; None disables these keys.
+        paced: hold frames back to their own time stamps, for a file faster than its clock.
+        snapshots: directory for pictures.
+        say: told in words what a key did, besides the window itself; None logs it.
+        gui: OpenCV, or what stands in for its window functions.
+        clock: seconds.
+
+    Raises:
+        SinkError: if no window can be opened here.
+    """
+
+    main_thread = True
+
+    def __init__(
+        self,
+        title: str = "nem-stream",
+        *,
+        dial: OverlayDial | None = None,
+        paced: bool = False,
+        snapshots: Path = Path(),
+        say: Callable[[str], None] | None = None,
+        gui: Any = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._title, self._dial, self._snapshots = title, dial, snapshots
+        self._say = say or log.info
+        self._clock = clock
+        if gui is None:
+            # Qt complains about fonts that OpenCV's windows have no use for.
+            os.environ.setdefault("QT_LOGGING_RULES", "default.warning=false")
+            check_display()
+            gui = cv2
+        self._gui = gui
+        try:
+            gui.namedWindow(title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
+        except cv2.error as error:
+            raise SinkError(f"window: this OpenCV can't open one ({error.err}); {CURE}") from error
+        self._paced = paced
+        self._epoch: float | None = None
+        self._frame: Frame | None = None
+        self._size: tuple[int, int] | None = None
+        self._toast, self._toast_until = "", 0.0
+        self._help = self._paused = self._quit = self._closed = False
+
+    def write(self, frame: Frame, explanation: Explanation) -> None:
+        """Show one frame, at its time if paced; waits while paused."""
+        if self._quit:
+            return
+        self._frame = frame
+        self._wait_for_time(frame)
+        self._show()
+        self.pump()
+        while self._paused and not self._quit:
+            self.pump(PAUSED_POLL_MS)
+            self._epoch = None
+
+    def pump(self, milliseconds: int = 1) -> None:
+        """Let the window work and answer its keys; for the main thread while no frame comes."""
+        if self._closed or self._quit:
+            return
+        key = self._gui.waitKey(max(1, milliseconds))
+        shown = self._gui.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE)
+        if shown < 1 and self._size is not None:
+            self._quit = True
+        elif key >= 0:
+            self._answer(key & 0xFF)
+
+    def stop_requested(self) -> bool:
+        """True after q, Esc or a closed window."""
+        return self._quit
+
+    def interrupt(self) -> None:
+        """Go on if paused, as the run ends."""
+        self._paused = False
+        self._paced = False
+
+    def close(self, *, whole: bool = True) -> None:
+        """Close the window."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            self._gui.destroyWindow(self._title)
+            self._gui.waitKey(1)
+        except cv2.error:
+            log.debug("window: was closed already")
+
+    def _wait_for_time(self, frame: Frame) -> None:
+        while self._paced and not self._quit and not self._paused:
+            now = self._clock()
+            if self._epoch is None or now - self._epoch - frame.pts_seconds > LATE_SECONDS:
+                self._epoch = now - frame.pts_seconds
+            left = self._epoch + frame.pts_seconds - now
+            if left <= 0:
+                return
+            self.pump(min(PAUSED_POLL_MS, int(left * 1000)))
+
+    def _answer(self, key: int) -> None:
+        name = chr(key).lower()
+        if key == ESCAPE or name == "q":
+            self._quit = True
+        elif name == " ":
+            self._paused = not self._paused
+            self._tell("paused" if self._paused else "going on")
+        elif name == "s":
+            self._save()
+        elif name == "h":
+            self._help = not self._help
+        elif name == "o" and self._dial is not None:
+            self._tell(f"overlay {self._dial.next_style()}")
+        elif name in "+=-" and self._dial is not None:
+            strength = self._dial.change_strength(-1 if name == "-" else 1)
+            self._tell(f"strength {strength:.1f}")
+        self._show()
+
+    def _save(self) -> None:
+        if self._frame is None:
+            return
+        picture = cv2.cvtColor(self._frame.rgb(), cv2.COLOR_RGB2BGR)
+        stem = f"nem-stream-{self._frame.index:06d}"
+        number = 1
+        while (path := self._snapshots / f"{stem}{f'-{number}' * (number > 1)}.png").exists():
+            number += 1
+        try:
+            path.write_bytes(cv2.imencode(".png", picture)[1].tobytes())
+        except OSError as error:
+            self._tell(f"picture not saved: {path.absolute()}: {error.strerror}")
+        else:
+            self._tell(f"saved {path.absolute()}")
+
+    def _tell(self, words: str) -> None:
+        self._toast, self._toast_until = words, self._clock() + TOAST_SECONDS
+        self._say(words)
+
+    def _show(self) -> None:
+        if self._frame is None or self._quit:
+            return
+        size = fitted((self._frame.height, self._frame.width), MAX_SIZE)
+        picture = cv2.cvtColor(self._frame.rgb(size), cv2.COLOR_RGB2BGR)
+        lines = list(HELP) if self._help else []
+        if self._toast and (self._paused or self._clock() < self._toast_until):
+            lines.append(self._toast)
+        _print(picture, lines)
+        if size != self._size:
+            self._size = size
+            self._gui.resizeWindow(self._title, size[1], size[0])
+        self._gui.imshow(self._title, picture)
+
+
+def fitted(size: tuple[int, int], limit: tuple[int, int]) -> tuple[int, int]:
+    """`size` (height, width) reduced in proportion until it is within `limit`; never enlarged."""
+    scale = min(1.0, limit[0] / size[0], limit[1] / size[1])
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def _print(picture: NDArray[Any], lines: list[str]) -> None:
+    """Words in the bottom left corner, each on a dark strip, in place."""
+    for row, line in enumerate(reversed(lines)):
+        (width, height), below = cv2.getTextSize(line, cv2.FONT_HERSHEY_SIMPLEX, 0.5, 1)
+        bottom = picture.shape[0] - row * (height + below + 6)
+        top = max(0, bottom - height - below - 6)
+        picture[top : max(bottom, 0), : width + 12] //= 4
+        place = (6, bottom - below - 3)
+        cv2.putText(
+            picture, line, place, cv2.FONT_HERSHEY_SIMPLEX, 0.5, (240, 240, 240), 1, cv2.LINE_AA
+        )
