@@ -1,0 +1,74 @@
+"""Engines: a bundle made runnable. The only door for `stream` and `scripts`.
+
+    with open_engine("nem-tiny") as engine:
+        explanation = engine.run(frames)  # RGB uint8 (N, H, W, 3)
+
+Importing this loads neither torch nor a runtime; what needs one is imported when asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from engines.base import Engine, Explanation, Frames, check_frames, resize
+from engines.errors import (
+    EngineClosed,
+    EngineError,
+    EngineUnavailable,
+    FrameError,
+    OptionError,
+    StoreError,
+)
+from engines.fake import FakeEngine
+from engines.latency import Latency, measure
+from engines.parity import Parity, compare
+from engines.registry import EngineInfo, available_engines, engine_names, open_engine
+from engines.store import Store
+from engines.store_admin import StoredEngine, list_stored, prune_stored, verify_stored
+
+if TYPE_CHECKING:
+    from engines.export import export_onnx, save_bundle
+
+__all__ = [
+    "Engine",
+    "EngineClosed",
+    "EngineError",
+    "EngineInfo",
+    "EngineUnavailable",
+    "Explanation",
+    "FakeEngine",
+    "FrameError",
+    "Frames",
+    "Latency",
+    "OptionError",
+    "Parity",
+    "Store",
+    "StoreError",
+    "StoredEngine",
+    "available_engines",
+    "check_frames",
+    "compare",
+    "engine_names",
+    "export_onnx",
+    "list_stored",
+    "measure",
+    "open_engine",
+    "prune_stored",
+    "resize",
+    "save_bundle",
+    "verify_stored",
+]
+
+_TORCH_SIDE = {"export_onnx", "save_bundle"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _TORCH_SIDE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        return getattr(importlib.import_module("engines.export"), name)
+    except ModuleNotFoundError as error:
+        raise EngineUnavailable(
+            f"{name} needs {error.name}, which is not installed: pip install 'nem-stream[train]'"
+        ) from error

@@ -1,11 +1,12 @@
 """The engine contract: RGB frames in, an `Explanation` out.
 
-A runtime implements `_run` (model-size frames to arrays) and `_close`. Checks, resizing, timing
-and the closed state live here, once, so all engines refuse and accept the same things.
+A runtime implements `_run` (model-size frames to arrays) and `_close`. Checks, resizing, timing,
+the closed state and one call at a time live here, once, so all engines refuse and accept the same.
 """
 
 from __future__ import annotations
 
+import threading
 import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ class Explanation:
         mask: float32 in [0, 1], (N, S, S), S the model's input side; 1 = kept = important.
         scores: float32 class probabilities, (N, C), or None for a model without classes.
         embedding: float32 (N, D), the features before the classifier.
-        names: the C class names, empty without classes.
+        names: the C class names, empty without scores.
         seconds: wall time of the run, preprocessing included.
     """
 
@@ -79,9 +80,11 @@ def resize(frame: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]
     height, width = frame.shape[:2]
     shrunk = (min(height, size[0]), min(width, size[1]))
     if shrunk != (height, width):
-        frame = cv2.resize(frame, shrunk[::-1], interpolation=cv2.INTER_AREA)
+        smaller = cv2.resize(frame, shrunk[::-1], interpolation=cv2.INTER_AREA)
+        frame = np.asarray(smaller, dtype=np.uint8)
     if shrunk != size:
-        frame = cv2.resize(frame, size[::-1], interpolation=cv2.INTER_LINEAR)
+        larger = cv2.resize(frame, size[::-1], interpolation=cv2.INTER_LINEAR)
+        frame = np.asarray(larger, dtype=np.uint8)
     return frame
 
 
@@ -93,7 +96,8 @@ class Engine(ABC):
         device: where it runs, as "cpu" or "cuda:0".
         precision: arithmetic really used, as "f32" or "bf16".
         input_size: (height, width) of the model's input in pixels.
-        names: class names in score order, empty without classes.
+        names: class names in score order ("class 0"... where nobody named them), empty without
+            classes.
     """
 
     name: str
@@ -106,9 +110,12 @@ class Engine(ABC):
         self.input_size = input_size
         self.names = names
         self._closed = False
+        self._busy = threading.Lock()
 
     def run(self, frames: Frames) -> Explanation:
         """Explain a batch of frames of any size.
+
+        May be called from any thread; calls at the same time are run one after the other.
 
         Args:
             frames: RGB uint8 (N, H, W, 3). Frames at `input_size` are used as they are; others
@@ -121,21 +128,23 @@ class Engine(ABC):
             FrameError: if the frames break the contract.
             EngineClosed: after `close`.
         """
-        if self._closed:
-            raise EngineClosed(f"engine {self.name} is closed; open a new one")
+        self._refuse_closed()
         check_frames(frames)
         began = time.perf_counter()
         if frames.shape[1:3] != self.input_size:
             frames = np.stack([resize(frame, self.input_size) for frame in frames])
-        mask, scores, embedding = self._run(np.ascontiguousarray(frames))
+        with self._busy:
+            self._refuse_closed()
+            mask, scores, embedding = self._run(np.ascontiguousarray(frames))
         seconds = time.perf_counter() - began
         return Explanation(mask, scores, embedding, self.names, seconds)
 
     def close(self) -> None:
-        """Free the runtime's resources. Closing twice is fine."""
-        if not self._closed:
-            self._closed = True
-            self._close()
+        """Free the runtime's resources, once a run in progress is done. Twice is fine."""
+        with self._busy:
+            if not self._closed:
+                self._closed = True
+                self._close()
 
     def __enter__(self) -> Self:
         return self
@@ -148,6 +157,10 @@ class Engine(ABC):
     ) -> None:
         self.close()
 
+    def _refuse_closed(self) -> None:
+        if self._closed:
+            raise EngineClosed(f"engine {self.name} is closed; open a new one")
+
     @abstractmethod
     def _run(
         self, frames: Frames
@@ -157,3 +170,8 @@ class Engine(ABC):
     @abstractmethod
     def _close(self) -> None:
         """Free resources; called once."""
+
+
+def class_names(names: tuple[str, ...], count: int) -> tuple[str, ...]:
+    """The names of `count` scores: those given, or numbers where a model's classes have none."""
+    return names if names or not count else tuple(f"class {i}" for i in range(count))

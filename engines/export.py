@@ -1,0 +1,203 @@
+"""From a model to the portable graph: one ONNX file, checked, with weights in 16 bits.
+
+Needs the extra `train`. Nothing is fused during export: BatchNorm folded into a convolution would
+change its weights, and they are stored as float16 only because `nem.bundle_io.round_weights_` made
+that lossless. Runtimes fold the casts and the BatchNorm themselves when they compile.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import logging
+import os
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.export import Dim
+
+from engines.errors import EngineError, EngineUnavailable
+from engines.graph import FrameGraph
+from engines.onnx_passes import halve_weights, mark_resize, strip_notes
+from nem.bundle import Bundle
+from nem.bundle_io import round_weights_, write_bundle
+from nem.model import NEM
+
+OPSET = 18
+"""ONNX operator set: the first with all operators used here, read by all runtimes of interest."""
+
+TOLERANCE = 1e-3
+"""Largest allowed difference between onnxruntime and torch, both in float32: of mask and scores,
+and of the embedding in units of its largest value. Sums in another order move them by about 1e-6,
+a wrong operator or a lost resize by far more."""
+
+
+def export_onnx(model: NEM, path: Path | str) -> Path:
+    """Write the fused graph of `model` as one ONNX file.
+
+    Input `frames` uint8 (N, H, W, 3); N, H and W are free. Outputs `mask`, `scores` (only with
+    classes) and `embedding`, as in `engines.graph.FrameGraph`. Convolution and linear weights that
+    are exact in 16 bits are stored so. Where onnxruntime is installed, the file's results are
+    compared with torch's before it gets its name.
+
+    Args:
+        model: left as it is.
+        path: the file; written beside it first, then renamed.
+
+    Raises:
+        EngineUnavailable: onnx or onnxscript is missing.
+        EngineError: the model can't be exported, or the file computes something else.
+    """
+    for package in ("onnx", "onnxscript"):
+        if importlib.util.find_spec(package) is None:
+            raise EngineUnavailable(
+                f"export needs {package}, which is not installed: pip install 'nem-stream[train]'"
+            )
+    path = Path(path)
+    graph = FrameGraph(copy.deepcopy(model).cpu().float()).eval()
+    program = _export(graph)
+    mark_resize(program.model)
+    halve_weights(program.model)
+    strip_notes(program.model)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        program.save(partial, external_data=False)
+        _check(partial, graph)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
+
+
+def save_bundle(
+    model: NEM,
+    folder: Path | str,
+    *,
+    name: str,
+    training: Mapping[str, Any] | None = None,
+    quality: Mapping[str, float] | None = None,
+    card: str | None = None,
+    **info: Any,
+) -> Bundle:
+    """Round the model's weights in place, export its graph and write the bundle.
+
+    Args:
+        model: NEM; its convolution and linear weights are rounded to 16 bits.
+        folder: the bundle's folder.
+        name: the bundle's name.
+        training: how it was made; default nothing.
+        quality: measured figures; default none.
+        card: the model card; default a few lines saying what is known.
+        **info: further arguments of `nem.bundle_io.write_bundle`.
+
+    Raises:
+        BundleError, EngineError: see `write_bundle` and `export_onnx`.
+    """
+    round_weights_(model)
+    with tempfile.TemporaryDirectory(prefix="nem-export-") as temporary:
+        graph = export_onnx(model, Path(temporary) / "graph.onnx")
+        return write_bundle(
+            Path(folder),
+            model,
+            graph,
+            name=name,
+            training=training or {},
+            quality=quality or {},
+            card=_default_card(model, name) if card is None else card,
+            **info,
+        )
+
+
+def _export(graph: FrameGraph) -> Any:
+    height, width = graph.input_size
+    # Odd and unequal sizes, so that no dimension is taken for another or for a constant.
+    example = torch.zeros((2, height + 11, width + 6, 3), dtype=torch.uint8)
+    free = {0: Dim("batch"), 1: Dim("height"), 2: Dim("width")}
+    outputs = ["mask", "scores", "embedding"]
+    if graph.model.backbone.num_classes == 0:
+        outputs.remove("scores")
+    try:
+        with _quiet(), torch.no_grad():
+            program = torch.onnx.export(
+                graph,
+                (example,),
+                dynamo=True,
+                input_names=["frames"],
+                output_names=outputs,
+                dynamic_shapes={"frames": free},
+                opset_version=OPSET,
+                optimize=False,
+                verbose=False,
+            )
+    except (torch.onnx.errors.OnnxExporterError, RuntimeError, ValueError, TypeError) as error:
+        reason = " ".join(str(error).split())[:240]
+        raise EngineError(f"{graph.model.backbone.name} can't be exported: {reason}") from error
+    if program is None:
+        raise EngineError(f"{graph.model.backbone.name} can't be exported: the exporter gave none")
+    from onnxscript import optimizer
+
+    with _quiet():
+        optimizer.inline(program.model)
+        optimizer.fold_constants(program.model)
+        optimizer.remove_unused_nodes(program.model)
+    return program
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter's warnings are about itself; what matters is checked on the result."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _check(path: Path, graph: FrameGraph) -> None:
+    """Compare the file with torch in onnxruntime (where installed), at and off model size."""
+    import onnx
+
+    onnx.checker.check_model(str(path))
+    if importlib.util.find_spec("onnxruntime") is None:
+        return
+    import onnxruntime  # type: ignore[import-untyped]
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    random = np.random.default_rng(0)
+    size = graph.input_size[0]
+    for shape in ((1, size, size, 3), (2, size + 7, size // 2 + 1, 3)):
+        frames = random.integers(0, 256, shape, dtype=np.uint8)
+        with torch.no_grad():
+            expected = graph(torch.from_numpy(frames))
+        found = session.run(None, {"frames": frames})
+        for value, reference in zip(found, expected, strict=True):
+            scale = max(1.0, float(reference.abs().max()))
+            difference = float(np.abs(value - reference.numpy()).max()) / scale
+            if not difference <= TOLERANCE:
+                raise EngineError(
+                    f"exported graph differs from torch by {difference:.2g} on frames {shape}, "
+                    f"allowed is {TOLERANCE:g}; is the model finite?"
+                )
+
+
+def _default_card(model: NEM, name: str) -> str:
+    backbone = model.backbone
+    return (
+        f"# {name}\n\nExplains `{backbone.name}` (weights: {backbone.source}) at "
+        f"{backbone.input_size} px with a `{model.decoder_kind}` decoder. Masks show what the "
+        f"model's features depend on; they are no segmentation.\n"
+    )

@@ -1,0 +1,202 @@
+"""OpenVINO, the engine of a CPU: one compiled model per batch size, one request, all cores in it.
+
+The base class hands over frames of model size, so the resize is cut out of the graph (as an
+identity it would still cost a third of the time of a small model). Compiled models for one frame
+are kept in the store: importing one takes half the time of reading and compiling the graph.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import platform
+from collections import OrderedDict
+from typing import Any
+
+import numpy as np
+import openvino as ov
+from numpy.typing import NDArray
+
+from engines.base import Engine, Frames, class_names
+from engines.cpu import cpu_flags, cpu_model, has_bf16
+from engines.errors import EngineError, EngineUnavailable, OptionError, StoreError
+from engines.onnx_passes import PIXELS, RESIZED
+from engines.store import Store
+from nem.bundle import Bundle
+from nem.manifest import GRAPH
+
+RECIPE = "1"
+"""Version of what this module does to a graph before compiling; part of the store's key."""
+
+SHAPES_KEPT = 4
+"""Compiled batch sizes kept in memory; each holds the weights once more."""
+
+PRECISIONS = {"f32": ov.Type.f32, "bf16": ov.Type.bf16}
+
+
+class OpenVinoEngine(Engine):
+    """Runs the bundle's graph with OpenVINO on the CPU.
+
+    Args:
+        bundle: an opened bundle.
+        device: "cpu" or "auto".
+        precision: "f32", "bf16", or "auto": bf16 where the CPU computes in it, else f32.
+            Sigmoid and softmax and all outputs are float32 in both.
+        store: where compiled models are kept; default the user's cache folder.
+    """
+
+    name = "openvino"
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        device: str = "auto",
+        precision: str = "auto",
+        store: Store | None = None,
+    ) -> None:
+        if device not in ("auto", "cpu"):
+            raise OptionError(
+                f"engine openvino: device {device!r}, allowed: auto, cpu (for a GPU: engine eager)"
+            )
+        self._core = ov.Core()
+        self._bundle = bundle
+        self._store = store or Store()
+        self._requests: OrderedDict[int, Any] = OrderedDict()
+        super().__init__(
+            device="cpu",
+            precision=_find_precision(self._core, precision),
+            input_size=(bundle.manifest.input_size,) * 2,
+            names=(),
+        )
+        model = self._request(1).get_compiled_model()
+        self._classes = _width(model, "scores") if _has(model, "scores") else 0
+        self.names = class_names(bundle.manifest.classes, self._classes)
+
+    def _run(
+        self, frames: Frames
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None, NDArray[np.float32]]:
+        request = self._request(len(frames))
+        request.set_input_tensor(ov.Tensor(frames, shared_memory=True))
+        request.infer()
+        scores = self._read(request, "scores") if self._classes else None
+        return self._read(request, "mask"), scores, self._read(request, "embedding")
+
+    def _close(self) -> None:
+        self._requests.clear()
+        del self._core
+
+    @staticmethod
+    def _read(request: Any, name: str) -> NDArray[np.float32]:
+        return np.array(request.get_tensor(name).data, dtype=np.float32)  # a copy: reused inside
+
+    def _request(self, batch: int) -> Any:
+        """The request for frames (batch, S, S, 3), compiled when first asked for."""
+        request = self._requests.pop(batch, None)
+        if request is None:
+            # Only single frames are stored: other batches are rare and each fills 4 bytes a weight.
+            compiled = self._stored() if batch == 1 else self._compile(batch)
+            request = compiled.create_infer_request()
+        self._requests[batch] = request
+        if len(self._requests) > SHAPES_KEPT:
+            self._requests.popitem(last=False)
+        return request
+
+    def _stored(self) -> Any:
+        manifest = self._bundle.manifest
+        flags = hashlib.sha256(" ".join(sorted(cpu_flags())).encode()).hexdigest()
+        facts = {
+            "engine": self.name,
+            "bundle": manifest.name,
+            "graph": manifest.files[GRAPH],
+            "recipe": RECIPE,
+            "openvino": ov.get_version(),
+            "system": f"{platform.system()} {platform.machine()}",
+            "device": self.device,
+            "precision": self.precision,
+            "shape": "x".join(map(str, (1, *self.input_size, 3))),
+            "cpu": cpu_model(),
+            "cpu_flags": flags[:16],
+        }
+        return self._store.fetch(
+            facts, build=lambda: self._compile(1), dump=_dump, load=self._import
+        )
+
+    def _compile(self, batch: int) -> Any:
+        path = self._bundle.graph_path
+        try:
+            model = self._core.read_model(path)
+            _cut_resize(model)
+            model.reshape([batch, *self.input_size, 3])
+            return self._core.compile_model(model, "CPU", self._config())
+        except RuntimeError as error:
+            raise EngineError(f"{path}: OpenVINO can't compile it: {_line(error)}") from None
+
+    def _import(self, blob: bytes) -> Any:
+        try:
+            return self._core.import_model(blob, "CPU", self._config())
+        except RuntimeError as error:
+            raise StoreError(f"OpenVINO can't import it: {_line(error)}") from None
+
+    def _config(self) -> dict[str, Any]:
+        return {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": PRECISIONS[self.precision],
+        }
+
+
+def _find_precision(core: Any, asked: str) -> str:
+    if asked not in ("auto", *PRECISIONS):
+        allowed = ", ".join(("auto", *PRECISIONS))
+        raise OptionError(f"engine openvino: precision {asked!r}, allowed: {allowed}")
+    native = has_bf16(cpu_flags())  # OpenVINO also lists what it would only emulate
+    able = native is not False and "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    if asked == "auto":
+        return "bf16" if able else "f32"
+    if asked == "bf16" and not able:
+        raise EngineUnavailable(
+            f"engine openvino: precision bf16 asked for, but this CPU ({cpu_model()}) does not "
+            "compute in it; use f32 or auto"
+        )
+    return asked
+
+
+def _cut_resize(model: Any) -> None:
+    """Feed the float frames to the readers of the resized ones."""
+    found = {
+        name: output
+        for node in model.get_ordered_ops()
+        for output in node.outputs()
+        for name in output.get_names() & {PIXELS, RESIZED}
+    }
+    if len(found) != 2:
+        raise EngineError(
+            f"graph without the tensors {PIXELS!r} and {RESIZED!r}; save the bundle again "
+            "with engines.save_bundle"
+        )
+    for reader in list(found[RESIZED].get_target_inputs()):
+        reader.replace_source_output(found[PIXELS])
+    model.validate_nodes_and_infer_types()
+
+
+def _dump(compiled: Any) -> bytes:
+    stream = io.BytesIO()
+    try:
+        compiled.export_model(stream)
+    except RuntimeError as error:
+        raise StoreError(f"OpenVINO can't export it: {_line(error)}") from None
+    return stream.getvalue()
+
+
+def _has(model: Any, name: str) -> bool:
+    return any(name in output.get_names() for output in model.outputs)
+
+
+def _width(model: Any, name: str) -> int:
+    return int(model.output(name).shape[1])
+
+
+def _line(error: BaseException) -> str:
+    """The telling line of an OpenVINO message: the last one, without the places in its source."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[-1] if lines else type(error).__name__)[:200]
