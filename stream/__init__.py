@@ -1,0 +1,66 @@
+"""Show what a frozen vision model looks at, on live video and files.
+
+    import stream
+
+    for frame, explanation in stream.explain("clip.mp4"):
+        print(frame.pts_seconds, explanation.top(1))
+
+    with stream.Explainer.load("nem-tiny") as explainer:
+        mask = explainer(image).mask[0]  # image: RGB uint8 (H, W, 3)
+
+Names are imported when they are first used: `import stream` itself loads nothing heavy.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from engines.base import Explanation
+    from stream.errors import SinkError, SourceError, SourceLost, StreamError, UsageError
+    from stream.explainer import Explainer, explain
+    from stream.frame import Frame
+    from stream.overlay import Overlay
+    from stream.pipeline import Pipeline
+    from stream.stats import Report
+
+__all__ = [
+    "Explainer",
+    "Explanation",
+    "Frame",
+    "Overlay",
+    "Pipeline",
+    "Report",
+    "SinkError",
+    "SourceError",
+    "SourceLost",
+    "StreamError",
+    "UsageError",
+    "explain",
+]
+
+_HOMES = {
+    "Explainer": "stream.explainer",
+    "Explanation": "engines.base",
+    "Frame": "stream.frame",
+    "Overlay": "stream.overlay",
+    "Pipeline": "stream.pipeline",
+    "Report": "stream.stats",
+    "SinkError": "stream.errors",
+    "SourceError": "stream.errors",
+    "SourceLost": "stream.errors",
+    "StreamError": "stream.errors",
+    "UsageError": "stream.errors",
+    "explain": "stream.explainer",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'stream' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

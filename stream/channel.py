@@ -22,6 +22,10 @@ T = TypeVar("T")
 Policy = Literal["wait", "latest"]
 
 
+IDLE_SECONDS = 0.05
+"""How often who waits may do something else: a window has to answer its keys."""
+
+
 class ChannelClosed(Exception):  # noqa: N818 - an end, not always an error
     """The channel takes or gives no more. `error` is why, or None after a plain close."""
 
@@ -81,30 +85,41 @@ class Channel(Generic[T]):
             self._items.append(item)
             self._changed.notify_all()
 
-    def get(self) -> T:
+    def get(self, idle: Callable[[], object] | None = None) -> T:
         """Take the oldest item; wait while there is none.
+
+        Args:
+            idle: called every `IDLE_SECONDS` while waiting, on this thread.
 
         Raises:
             ChannelClosed: if it was closed and is empty, or was closed with an error.
         """
-        with self._changed:
-            while not self._items and not self._closed:
-                self._changed.wait()
-            if not self._items:
-                raise ChannelClosed(self._error)
-            item = self._items.popleft()
-            self._changed.notify_all()
-            return item
+        while True:
+            with self._changed:
+                if not self._items and not self._closed:
+                    self._changed.wait(IDLE_SECONDS if idle else None)
+                if self._items:
+                    item = self._items.popleft()
+                    self._changed.notify_all()
+                    return item
+                if self._closed:
+                    raise ChannelClosed(self._error)
+            if idle:
+                idle()
 
     def __iter__(self) -> Iterator[T]:
-        """Items until a plain close.
+        """See `items`."""
+        return self.items()
+
+    def items(self, idle: Callable[[], object] | None = None) -> Iterator[T]:
+        """Items until a plain close; `idle` as in `get`.
 
         Raises:
             ChannelClosed: if the channel was closed with an error.
         """
         while True:
             try:
-                item = self.get()
+                item = self.get(idle)
             except ChannelClosed as end:
                 if end.error is not None:
                     raise

@@ -18,7 +18,7 @@ import logging
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
-from typing import TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import cv2
 
@@ -36,7 +36,7 @@ QUEUE_FRAMES = 4
 """Frames between two stages of a file: evens out their jitter; more gained nothing measured."""
 JOIN_SECONDS = 1.0
 """How long the threads get to end by themselves before the source is closed under them."""
-HUNG_SECONDS = 4.0
+HUNG_SECONDS = 1.0
 """How long they get after that before a thread hung in a driver is left behind."""
 REPLACED = "replaced by a newer frame"
 CUT_SHORT = "under way when the run was cut short"
@@ -48,6 +48,13 @@ Smooth: TypeAlias = Callable[[Frame, Explanation], Explanation]
 
 class _Aborted(Exception):  # noqa: N818 - a wish, not an error
     """`abort` was called."""
+
+
+@runtime_checkable
+class _Window(Protocol):
+    """A sink that has to be served on the caller's thread also while no frame comes."""
+
+    def pump(self) -> None: ...
 
 
 class Pipeline:
@@ -82,6 +89,7 @@ class Pipeline:
         self._drawn: Channel[Item] = Channel(capacity) if overlay else self._explained
         self._crew = Crew(self._close_channels)
         self._timers = {name: StageTimer(name) for name in ("decode", "infer", "overlay", "encode")}
+        self._windows = [sink for sink in self._sinks if isinstance(sink, _Window)]
         self._ages = Ages(clock)
         self._stopping = False
         self._used = False
@@ -98,6 +106,8 @@ class Pipeline:
         """Let no more frames in and finish those under way. Safe in a signal handler."""
         self._stopping = True
         self._decoded.close()
+        for sink in self._sinks:
+            sink.interrupt()
 
     def abort(self) -> None:
         """End at once; frames under way are thrown away. Safe in a signal handler."""
@@ -152,7 +162,7 @@ class Pipeline:
         if overlay := self._overlay:
             self._crew.start("overlay", lambda: self._draw(overlay))
         try:
-            yield from self._drawn
+            yield from self._drawn.items(self._pump if self._windows else None)
         except ChannelClosed:
             pass  # the crew knows why
         except BaseException as error:
@@ -203,6 +213,15 @@ class Pipeline:
         self._stopping = True
         for channel in (self._decoded, self._explained, self._drawn):
             channel.close(error)
+        for sink in self._sinks:
+            sink.interrupt()
+
+    def _pump(self) -> None:
+        """Let the windows work while no frame comes."""
+        for window in self._windows:
+            window.pump()
+        if any(sink.stop_requested() for sink in self._sinks):
+            self.stop()
 
     def _end(self) -> None:
         hung = self._crew.join(JOIN_SECONDS)

@@ -1,0 +1,84 @@
+"""The command `nem-stream`. Entry point: `main`.
+
+nem-stream clip.mp4            clip.nem.mp4 with its mask, beside it
+nem-stream --camera 0          a window with what the model looks at
+nem-stream demo|train|bundles|engines|doctor
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import threading
+from collections.abc import Sequence
+
+from stream.cli.console import PROGRAM, Console
+
+COMMANDS = ("run", "train", "bundles", "engines", "doctor")
+
+__all__ = ["main"]
+
+
+def with_command(arguments: Sequence[str]) -> list[str]:
+    """The arguments with `run` in front unless they begin with a command or --version.
+
+    So `nem-stream clip.mp4` runs; a file called train is given as ./train.
+    """
+    if arguments and arguments[0] in (*COMMANDS, "--version"):
+        return list(arguments)
+    return ["run", *(arguments or ["--help"])]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: without the program's name; `sys.argv` by default.
+
+    Returns:
+        The exit code, see `stream.cli.errors`.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    loud = sum(len(a) - 1 if re.fullmatch("-v+", a) else a == "--verbose" for a in given)
+    console = Console(loud)
+    try:
+        code = _run(given, console)
+    except BaseException as error:  # noqa: BLE001 - the last door: a line and a code, no traceback
+        from stream.cli.errors import report
+
+        code = report(error, console)
+    return _leave(code)
+
+
+def _run(given: list[str], console: Console) -> int:
+    import typer
+
+    from stream.cli.app import app
+
+    # The parser's own errors; its module differs between versions of typer.
+    parser_error: type[Exception] = typer.BadParameter.__mro__[2]
+    try:
+        code = app(with_command(given), prog_name=PROGRAM, standalone_mode=False)
+    except parser_error as error:
+        message = " ".join(error.format_message().split())  # type: ignore[attr-defined]
+        asked = f"{given[0]} " if given and given[0] in COMMANDS else ""
+        console.error(f"{message.rstrip('.')}; see {PROGRAM} {asked}--help")
+        return 2
+    if not given:
+        return 2
+    return code if isinstance(code, int) else 0
+
+
+def _leave(code: int) -> int:
+    """The code, after stdout was flushed; ends the process if a thread is hung in a driver."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader left; nothing may be flushed into the closed pipe at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = code or 5
+    if any(thread.name.startswith("nem-") for thread in threading.enumerate()):
+        sys.stderr.flush()
+        os._exit(code)
+    return code

@@ -1,0 +1,52 @@
+"""Words for people: on stderr, one line each; stdout belongs to data."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+PROGRAM = "nem-stream"
+
+
+class Console:
+    """Prints to stderr as much as was asked for.
+
+    Args:
+        verbosity: -1 errors only, 0 usual, 1 more, 2 everything, with tracebacks.
+    """
+
+    def __init__(self, verbosity: int = 0) -> None:
+        self.verbosity = verbosity
+
+    @property
+    def interactive(self) -> bool:
+        """True if a person at a terminal reads along."""
+        return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+    def say(self, text: str) -> None:
+        """Print unless quiet."""
+        if self.verbosity >= 0:
+            print(text, file=sys.stderr, flush=True)
+
+    def detail(self, text: str) -> None:
+        """Print with -v."""
+        if self.verbosity >= 1:
+            print(text, file=sys.stderr, flush=True)
+
+    def error(self, text: str) -> None:
+        """Print always, marked as an error."""
+        mark = "error:"
+        if self.interactive and not os.environ.get("NO_COLOR"):
+            mark = f"\033[1;31m{mark}\033[0m"
+        print(f"{PROGRAM}: {mark} {text}", file=sys.stderr, flush=True)
+
+    def start_logging(self) -> None:
+        """Send what the packages log to stderr, from the level that was asked for."""
+        levels = {-1: logging.ERROR, 0: logging.WARNING, 1: logging.INFO}
+        logging.basicConfig(
+            level=levels.get(self.verbosity, logging.DEBUG),
+            format=f"{PROGRAM}: %(levelname)s: %(name)s: %(message)s",
+            stream=sys.stderr,
+            force=True,
+        )

@@ -1,0 +1,55 @@
+"""One place that turns an error into a line and an exit code.
+
+0 done            3 source can't be opened or read    6 model, engine or bundle
+1 internal error  4 live source lost                  130, 143 cut short by a signal
+2 usage           5 output, encoder, disk, display
+"""
+
+from __future__ import annotations
+
+import logging
+import traceback
+
+from stream.cli.console import Console
+from stream.errors import StreamError
+
+INTERNAL, USAGE, OUTPUT, MODEL, INTERRUPTED = 1, 2, 5, 6, 130
+
+
+def exit_code(error: BaseException) -> int:
+    """The exit code an error ends the program with."""
+    if isinstance(error, StreamError):
+        return error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED
+    if isinstance(error, BrokenPipeError):
+        return OUTPUT
+    # Imported only now: whoever raised one of these has loaded it already.
+    from engines.errors import EngineError, OptionError
+    from nem.errors import DataError, NemError
+
+    if isinstance(error, DataError | OptionError):
+        return USAGE
+    return MODEL if isinstance(error, EngineError | NemError) else INTERNAL
+
+
+def report(error: BaseException, console: Console) -> int:
+    """Tell of an error in one line, with -vv its traceback too; returns the exit code."""
+    code = exit_code(error)
+    if console.verbosity >= 2:
+        traceback.print_exception(error)
+    if code == INTERRUPTED:
+        console.error("interrupted")
+    elif isinstance(error, BrokenPipeError):
+        logging.getLogger(__name__).debug("stdout was closed by its reader")
+    elif code == INTERNAL:
+        hint = "" if console.verbosity >= 2 else "; run again with -vv for the traceback"
+        console.error(f"internal error: {type(error).__name__}: {one_line(error)}{hint}")
+    else:
+        console.error(one_line(error))
+    return code
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an error without line breaks."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,147 @@
+"""What a run was asked to do, sorted out before anything is opened."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stream.errors import UsageError
+
+if TYPE_CHECKING:
+    from stream.overlay import Overlay
+
+NO_VIDEO = "none"
+"""The OUTPUT that means: write no video."""
+STDOUT = "-"
+KEPT_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv"})
+"""Suffixes a default output takes over from its source; any other becomes .mkv, which holds the
+sound and subtitles of all of them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """A run, as asked for on the command line.
+
+    Attributes:
+        source: file, folder, glob, "demo" or a camera.
+        is_camera: True if `source` was given by --camera.
+        wishes: options of `stream.sources.open_source` that were given.
+        output: video file to write, "none" for no video, or None for the default.
+        scores: file for the scores, "-" for stdout, or None.
+        show: open a window: yes, no, or None for "a live source without any output".
+        overwrite: an existing output may be replaced.
+        model: bundle name or path.
+        engine: engine name, or "auto"; see `engines.open_engine`.
+        device: as "cpu", or "auto".
+        precision: as "bf16", or "auto".
+        overlay: how to draw.
+        smooth: steady the mask over time: yes, no, or None for "live sources only".
+        encoder: options of `stream.sinks.FileSink` that were given.
+        progress: tell of the progress.
+    """
+
+    source: str
+    is_camera: bool
+    wishes: dict[str, Any]
+    output: str | None
+    scores: str | None
+    show: bool | None
+    overwrite: bool
+    model: str
+    engine: str
+    device: str
+    precision: str
+    overlay: Overlay
+    smooth: bool | None
+    encoder: dict[str, Any]
+    progress: bool
+
+
+def pick_places(
+    positionals: tuple[str | None, str | None],
+    *,
+    source: str | None,
+    camera: str | None,
+    output: str | None,
+) -> tuple[str, bool, str | None]:
+    """Sort out what was given as a position and what as a flag.
+
+    Args:
+        positionals: SOURCE and OUTPUT as they came; with --source or --camera the first is OUTPUT.
+        source: --source.
+        camera: --camera.
+        output: --output.
+
+    Returns:
+        source, whether it is a camera, output or None.
+
+    Raises:
+        UsageError: if a place was given twice, no source at all, or stdout for the video.
+    """
+    given = [place for place in positionals if place is not None]
+    named = [place for place in (source, camera) if place is not None]
+    if len(named) > 1:
+        raise UsageError("--source and --camera exclude each other; give one")
+    if not named and not given:
+        raise UsageError("no source; give a video file, a folder of pictures, --camera 0 or demo")
+    chosen = named[0] if named else given.pop(0)
+    if len(given) > 1:
+        raise UsageError(f"two sources, {chosen} and {given[0]}; give one")
+    if given and output is not None:
+        raise UsageError(f"two outputs, {given[0]} and {output}; give one")
+    place = given[0] if given else output
+    if place == STDOUT:
+        raise UsageError("OUTPUT -: a video can't go to stdout; give a file, or --scores -")
+    return chosen, camera is not None, place
+
+
+def read_wishes(size: str | None, fps: float | None, frames: int | None) -> dict[str, Any]:
+    """Options of `stream.sources.open_source` as it takes them, those that were given.
+
+    Raises:
+        UsageError: if `size` isn't WIDTHxHEIGHT.
+    """
+    wishes: dict[str, Any] = {"fps": fps, "frames": frames}
+    if size is not None:
+        match = re.fullmatch(r"(\d+)x(\d+)", size)
+        if match is None:
+            raise UsageError(f"--size {size}: give WIDTHxHEIGHT, as 1280x720")
+        wishes |= {"width": int(match[1]), "height": int(match[2])}
+    return {name: value for name, value in wishes.items() if value is not None}
+
+
+def default_output(path: Path) -> Path:
+    """Where the explained `path` goes: clip.mp4 -> clip.nem.mp4, beside it."""
+    suffix = path.suffix.lower()
+    return path.with_name(f"{path.stem}.nem{suffix if suffix in KEPT_SUFFIXES else '.mkv'}")
+
+
+def plan_outputs(options: Options, *, live: bool, path: Path | None) -> tuple[Path | None, bool]:
+    """Decide what is written and shown.
+
+    Args:
+        options: as asked for.
+        live: the source is a camera or behaves like one.
+        path: file on disk the source is read from, or None.
+
+    Returns:
+        Video file to write or None, and whether to open a window.
+
+    Raises:
+        UsageError: if nothing would come out, or the video has no name.
+    """
+    output = None if options.output in (None, NO_VIDEO) else Path(str(options.output))
+    if options.output is None and not live:
+        if path is not None:
+            output = default_output(path)
+        elif options.scores is None and not options.show:
+            raise UsageError(
+                f"{options.source}: no name for the output; give one, as out.mp4, or --show"
+            )
+    silent = output is None and options.scores is None
+    show = options.show if options.show is not None else live and silent
+    if silent and not show:
+        raise UsageError("nothing would come out; give an OUTPUT, --scores or --show")
+    return output, show

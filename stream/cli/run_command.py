@@ -1,0 +1,237 @@
+"""`nem-stream [run]`: its options. Imports nothing but typer, so that --help comes at once."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from stream.cli.console import Console
+
+INPUT, MODEL, LOOK, OUTPUT, TALK = "Input", "Model", "Look", "Output", "Messages"
+
+Verbose = Annotated[
+    int,
+    typer.Option(
+        "-v",
+        "--verbose",
+        count=True,
+        rich_help_panel=TALK,
+        show_default=False,
+        help="Tell more; -vv everything, with tracebacks.",
+    ),
+]
+Quiet = Annotated[
+    bool, typer.Option("-q", "--quiet", rich_help_panel=TALK, help="Tell errors only.")
+]
+
+
+def option(*names: str, panel: str, metavar: str | None = None, text: str) -> Any:
+    """An option without a default to show, in a panel of the help."""
+    return typer.Option(
+        *names, help=text, metavar=metavar, rich_help_panel=panel, show_default=False
+    )
+
+
+def run(
+    source: Annotated[
+        str | None,
+        typer.Argument(
+            help="Video file, picture, folder, glob in quotes, or demo.",
+            show_default=False,
+        ),
+    ] = None,
+    output: Annotated[
+        str | None,
+        typer.Argument(
+            help="Video to write, .mp4 or .mkv; none for no video. Default: clip.nem.mp4 beside "
+            "clip.mp4; for live sources a window.",
+            show_default=False,
+        ),
+    ] = None,
+    source_: Annotated[
+        str | None, option("-s", "--source", panel=INPUT, metavar="SOURCE", text="As SOURCE.")
+    ] = None,
+    camera: Annotated[
+        str | None,
+        option("--camera", panel=INPUT, metavar="N|PATH", text="Camera: number or device path."),
+    ] = None,
+    size: Annotated[
+        str | None,
+        option("--size", panel=INPUT, metavar="WxH", text="Wanted of a camera or the demo."),
+    ] = None,
+    fps: Annotated[
+        float | None,
+        option("--fps", panel=INPUT, metavar="N", text="Of a camera, the demo or pictures."),
+    ] = None,
+    frames: Annotated[
+        int | None,
+        option("--frames", panel=INPUT, metavar="N", text="End of the demo; default: none."),
+    ] = None,
+    model: Annotated[
+        str,
+        typer.Option(
+            "-m",
+            "--model",
+            metavar="BUNDLE",
+            rich_help_panel=MODEL,
+            help="Bundle: embedded name, folder or hub id.",
+        ),
+    ] = "nem-tiny",
+    engine: Annotated[
+        str,
+        typer.Option(
+            "--engine",
+            metavar="NAME",
+            rich_help_panel=MODEL,
+            help="Runtime, as openvino; see nem-stream engines list.",
+        ),
+    ] = "auto",
+    device: Annotated[
+        str,
+        typer.Option(
+            "--device",
+            metavar="NAME",
+            rich_help_panel=MODEL,
+            help="cpu, or cuda:0 with the eager engine.",
+        ),
+    ] = "auto",
+    precision: Annotated[
+        str,
+        typer.Option(
+            "--precision",
+            metavar="NAME",
+            rich_help_panel=MODEL,
+            help="f32 or bf16; auto takes bf16 where the CPU computes in it.",
+        ),
+    ] = "auto",
+    style: Annotated[
+        str,
+        typer.Option(
+            "--style", metavar="NAME", rich_help_panel=LOOK, help="heat, contour, dim or side."
+        ),
+    ] = "heat",
+    colormap: Annotated[
+        str,
+        typer.Option(
+            "--colormap",
+            metavar="NAME",
+            rich_help_panel=LOOK,
+            help="inferno, magma, viridis, cividis, turbo or hot.",
+        ),
+    ] = "inferno",
+    strength: Annotated[
+        float,
+        typer.Option(
+            "--strength",
+            metavar="SHARE",
+            rich_help_panel=LOOK,
+            help="Opacity of the mask, up to 1.",
+        ),
+    ] = 0.65,
+    threshold: Annotated[
+        float,
+        typer.Option(
+            "--threshold", metavar="SHARE", rich_help_panel=LOOK, help="Mask level of the contour."
+        ),
+    ] = 0.5,
+    label: Annotated[
+        int,
+        typer.Option(
+            "--label",
+            metavar="K",
+            rich_help_panel=LOOK,
+            help="Classes in the label line; 0 for none.",
+        ),
+    ] = 3,
+    smooth: Annotated[
+        bool | None,
+        option(
+            "--smooth/--no-smooth",
+            panel=LOOK,
+            text="Steady the mask over time; default: live sources only.",
+        ),
+    ] = None,
+    output_: Annotated[
+        str | None, option("-o", "--output", panel=OUTPUT, metavar="OUTPUT", text="As OUTPUT.")
+    ] = None,
+    overwrite: Annotated[
+        bool, option("--overwrite", panel=OUTPUT, text="Replace an output that exists.")
+    ] = False,
+    scores: Annotated[
+        str | None,
+        option(
+            "--scores", panel=OUTPUT, metavar="PATH|-", text="One JSON line per frame; - is stdout."
+        ),
+    ] = None,
+    show: Annotated[
+        bool | None,
+        option(
+            "--show/--headless",
+            panel=OUTPUT,
+            text="Open a window; default: live sources without output.",
+        ),
+    ] = None,
+    codec: Annotated[
+        str | None,
+        option("--codec", panel=OUTPUT, metavar="NAME", text="Video encoder; default: libx264."),
+    ] = None,
+    preset: Annotated[
+        str | None,
+        option(
+            "--preset",
+            panel=OUTPUT,
+            metavar="NAME",
+            text="Speed of the encoder; default: ultrafast.",
+        ),
+    ] = None,
+    crf: Annotated[
+        float | None,
+        option("--crf", panel=OUTPUT, metavar="N", text="Quality, lower is better; default: 20."),
+    ] = None,
+    no_progress: Annotated[
+        bool, option("--no-progress", panel=TALK, text="No bar and no progress lines.")
+    ] = False,
+    quiet: Quiet = False,
+    verbose: Verbose = 0,
+) -> int:
+    """Draw on every frame of a video what a vision model looks at.
+
+    [bold]nem-stream clip.mp4[/]          writes clip.nem.mp4 beside it
+    [bold]nem-stream clip.mp4 out.mkv[/]  writes out.mkv
+    [bold]nem-stream --camera 0[/]        opens a window
+    [bold]nem-stream demo[/]              the same without a camera
+
+    Sound and subtitles are copied. Ctrl-C finishes the frames under way and
+    leaves a playable file; a second Ctrl-C stops at once.
+
+    Other commands: [bold]train bundles engines doctor[/], each with --help.
+    """
+    from stream.cli.options import Options, pick_places, read_wishes
+    from stream.cli.session import run_session
+    from stream.overlay import Overlay
+
+    console = Console(-1 if quiet else verbose)
+    console.start_logging()
+    place, is_camera, target = pick_places(
+        (source, output), source=source_, camera=camera, output=output_
+    )
+    encoder = {"codec": codec, "preset": preset, "crf": crf}
+    options = Options(
+        source=place,
+        is_camera=is_camera,
+        wishes=read_wishes(size, fps, frames),
+        output=target,
+        scores=scores,
+        show=show,
+        overwrite=overwrite,
+        model=model,
+        engine=engine,
+        device=device,
+        precision=precision,
+        overlay=Overlay(style, colormap, strength, threshold, label),  # type: ignore[arg-type]
+        smooth=smooth,
+        encoder={name: value for name, value in encoder.items() if value is not None},
+        progress=not no_progress,
+    )
+    return run_session(options, console)

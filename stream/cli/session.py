@@ -1,0 +1,162 @@
+"""One run: open everything, run the pipeline, tell how it went."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from engines import Engine, open_engine
+from stream.cli.console import Console
+from stream.cli.options import STDOUT, Options, plan_outputs
+from stream.cli.progress import open_progress
+from stream.cli.signals import Interrupts
+from stream.dial import OverlayDial
+from stream.pipeline import Pipeline
+from stream.sinks import FileSink, ScoresSink, Sink, WindowSink
+from stream.sinks.partial import SUFFIX as PARTIAL
+from stream.sources import Source, SourceInfo, open_source
+from stream.stats import Report
+from stream.temporal import Smoother
+
+
+def run_session(options: Options, console: Console) -> int:
+    """Run as asked; returns the exit code of a run that ended without an error.
+
+    Raises:
+        StreamError, EngineError, BundleError: what went wrong, with the cure.
+    """
+    with ExitStack() as stack:
+        source = stack.enter_context(_open_source(options))
+        info = source.info
+        video, show = plan_outputs(options, live=info.live, path=info.path)
+        dial = OverlayDial(options.overlay, fixed_size=video is not None)
+        # Before the engine: an output that can't be written is told of at once.
+        sinks = _open_sinks(options, info, video, dial if show else None, stack, console)
+        engine = stack.enter_context(
+            open_engine(
+                options.model, options.engine, device=options.device, precision=options.precision
+            )
+        )
+        _say_first(options, info, engine, video, show, console)
+        smooth = info.live if options.smooth is None else options.smooth
+        pipeline = Pipeline(
+            source,
+            engine,
+            sinks,
+            overlay=dial if video is not None or show else None,
+            smoother=Smoother() if smooth else None,
+        )
+        progress = open_progress(info.frames_declared, console, wanted=options.progress)
+        with Interrupts(pipeline.stop, pipeline.abort) as interrupts, progress:
+            report = pipeline.run(progress)
+    cut = report.ended != "end" and not (info.live and report.ended == "stopped")
+    written = _written(video, options.scores, cut)
+    _say_last(report, [note for s in sinks for note in getattr(s, "notes", ())], written, console)
+    if interrupts.number is None or not cut:
+        return 0
+    return 128 + interrupts.number
+
+
+def describe_source(info: SourceInfo) -> str:
+    """What is read, and how: all frames of a file, the newest of a camera."""
+    rate = "" if info.fps_declared is None else f" {float(info.fps_declared):.4g} fps"
+    policy = "live, newest frame" if info.live else "all frames"
+    return f"{info.name}: {info.codec} {info.width}x{info.height}{rate}, {policy}"
+
+
+def describe_report(report: Report) -> str:
+    """Frames in, out and dropped by cause; speed; ages."""
+    dropped = ", ".join(f"{count} {cause}" for cause, count in report.drops.items())
+    line = f"{report.frames_in} frames in, {report.frames_out} out, "
+    line += f"dropped: {dropped}" if dropped else "0 dropped"
+    line += f"; {report.fps:.1f} fps"
+    if report.frames_out:
+        line += f", age p50 {report.latency_p50_ms:.0f} ms, p95 {report.latency_p95_ms:.0f} ms"
+    return line
+
+
+def _open_source(options: Options) -> Source:
+    place = options.source
+    if options.is_camera and not place.isdecimal():
+        place = str(Path("/dev") / place)
+    return open_source(place, **options.wishes)
+
+
+def _open_sinks(
+    options: Options,
+    info: SourceInfo,
+    video: Path | None,
+    dial: OverlayDial | None,
+    stack: ExitStack,
+    console: Console,
+) -> list[Sink]:
+    """Open all outputs, a window if there is a dial for its keys.
+
+    `stack` closes those that are open if something later fails.
+    """
+    sinks: list[Sink] = []
+    inputs = [] if info.path is None else [info.path]
+    if video is not None:
+        file = FileSink(
+            video,
+            copy_from=info.path,
+            overwrite=options.overwrite,
+            fps=info.fps_declared,
+            **options.encoder,
+        )
+        sinks.append(stack.enter_context(file))
+    if options.scores is not None:
+        scores = ScoresSink(options.scores, overwrite=options.overwrite, inputs=inputs)
+        sinks.append(stack.enter_context(scores))
+    if dial is not None:
+        # A file that is only looked at plays at its own speed.
+        paced = not info.live and video is None
+        window = WindowSink(f"nem-stream {info.name}", dial=dial, paced=paced, say=console.say)
+        sinks.append(stack.enter_context(window))
+    return sinks
+
+
+def _say_first(
+    options: Options,
+    info: SourceInfo,
+    engine: Engine,
+    video: Path | None,
+    show: bool,
+    console: Console,
+) -> None:
+    places = [] if video is None else [str(video)]
+    if options.scores is not None:
+        places.append("scores to stdout" if options.scores == STDOUT else options.scores)
+    if show:
+        places.append("a window")
+    runs = f"{options.model} on {engine.name} {engine.device} {engine.precision}"
+    console.say(f"{describe_source(info)} | {runs} | to {', '.join(places)}")
+    for note in info.notes:
+        console.say(f"note: {note}")
+
+
+def _say_last(
+    report: Report, notes: Sequence[str], written: Sequence[str], console: Console
+) -> None:
+    for stage in report.stages:
+        console.detail(
+            f"{stage.name}: {stage.frames} x {stage.wall_ms:.2f} ms, busy {stage.busy_ms:.2f} ms"
+        )
+    for note in (*notes, *(f"{n} {cause}" for cause, n in report.source_counts.items())):
+        console.say(f"note: {note}")
+    console.say("; ".join([describe_report(report), *written]))
+
+
+def _written(video: Path | None, scores: str | None, cut: bool) -> list[str]:
+    """Each file written with its size, under the name it really has."""
+    files = [video] if video is not None else []
+    if scores not in (None, STDOUT):
+        files.append(Path(str(scores)))
+    told = []
+    for file in files:
+        path = file.with_name(file.name + PARTIAL) if cut else file
+        if path.exists():
+            size = f"{path.stat().st_size / 1e6:.1f} MB"
+            told.append(f"{path} ({size}, cut short)" if cut else f"{path} ({size})")
+    return told

@@ -1,0 +1,176 @@
+"""The Python API: explain a video frame by frame, or pictures one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import closing
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engines import Engine, Explanation, open_engine
+from stream.frame import Frame
+from stream.overlay import Overlay, Style
+from stream.pipeline import Pipeline
+from stream.sources import Source, open_source
+from stream.temporal import Smoother
+
+DEFAULT_BUNDLE = "nem-tiny"
+
+
+class Explainer:
+    """A model with its explainer, ready to run. Use `load`; close it, or use `with`.
+
+        with Explainer.load("nem-tiny") as explainer:
+            explanation = explainer(image)
+            for frame, explanation in explainer.explain("clip.mp4"):
+                ...
+
+    Args:
+        engine: open engine, closed by `close`.
+
+    Attributes:
+        engine: what runs the model.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    @classmethod
+    def load(
+        cls,
+        bundle: str | Path = DEFAULT_BUNDLE,
+        *,
+        engine: str = "auto",
+        device: str = "auto",
+        precision: str = "auto",
+    ) -> Self:
+        """Open a bundle with an engine.
+
+        Args:
+            bundle: name of an embedded bundle, a folder, or a hub id.
+            engine: as "openvino"; see `engines.open_engine`, also for the next two.
+            device: as "cpu".
+            precision: as "f32".
+
+        Raises:
+            BundleError: the bundle can't be opened.
+            EngineError: the engine can't be had, or can't run the bundle.
+        """
+        return cls(open_engine(bundle, engine, device=device, precision=precision))
+
+    def __call__(self, image: NDArray[np.uint8]) -> Explanation:
+        """Explain one picture or a batch.
+
+        Args:
+            image: RGB uint8, (H, W, 3) or (N, H, W, 3), of any size.
+
+        Returns:
+            The explanation; N is 1 for a single picture.
+
+        Raises:
+            FrameError: any other shape or dtype.
+        """
+        single = isinstance(image, np.ndarray) and image.ndim == 3
+        return self.engine.run(image[None] if single else image)
+
+    def explain(
+        self,
+        source: str | Path | int | Source,
+        *,
+        style: Style | Overlay | None = None,
+        smooth: bool | None = None,
+        **wishes: Any,
+    ) -> Generator[tuple[Frame, Explanation], None, None]:
+        """Explain a source frame by frame: all of a file, the newest of a camera.
+
+        Decoding, model and drawing run in threads of their own, a few frames ahead of the loop.
+        Leaving the loop early stops them once the generator is closed: at once where nothing else
+        refers to it, else by its `close`.
+
+        Args:
+            source: video file, pictures, camera number or path, "demo"; or an open source, which
+                is closed at the end.
+            style: draw on the frames, as "heat"; None gives them as they came.
+            smooth: steady the masks over time; None does it for live sources only.
+            **wishes: width, height, fps, ... of `stream.sources.open_source`.
+
+        Yields:
+            Each frame with its explanation (N = 1), in order.
+
+        Raises:
+            SourceError: the source can't be opened or read on.
+            UsageError: an option doesn't fit.
+            EngineError: the model can't be run.
+        """
+        overlay = Overlay(style) if isinstance(style, str) else style
+        opened = source if isinstance(source, Source) else open_source(source, **wishes)
+        live = opened.info.live
+        pipeline = Pipeline(
+            opened,
+            self.engine,
+            overlay=overlay,
+            smoother=Smoother() if (live if smooth is None else smooth) else None,
+        )
+        with closing(pipeline.frames()) as frames:
+            yield from frames
+
+    def close(self) -> None:
+        """Free the model. Closing twice is fine."""
+        self.engine.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def explain(
+    source: str | Path | int | Source,
+    bundle: str | Path = DEFAULT_BUNDLE,
+    *,
+    engine: str = "auto",
+    device: str = "auto",
+    precision: str = "auto",
+    style: Style | Overlay | None = None,
+    smooth: bool | None = None,
+    **wishes: Any,
+) -> Generator[tuple[Frame, Explanation], None, None]:
+    """Explain a source frame by frame, in one line.
+
+        for frame, explanation in stream.explain("clip.mp4"):
+            print(frame.pts_seconds, explanation.top(1))
+
+    Nothing is opened before the first frame is asked for. To leave early and go on with other
+    things, close it: `with contextlib.closing(stream.explain(...)) as results:`.
+
+    Args:
+        source: as in `Explainer.explain`, also `style`, `smooth` and `wishes`.
+        bundle: as in `Explainer.load`, also `engine`, `device` and `precision`.
+        engine: runtime.
+        device: where it runs.
+        precision: arithmetic.
+        style: draw on the frames.
+        smooth: steady the masks over time.
+        **wishes: of the source.
+
+    Yields:
+        Each frame with its explanation (N = 1), in order.
+
+    Raises:
+        SourceError, UsageError, BundleError, EngineError: see `Explainer`.
+    """
+    with (
+        Explainer.load(bundle, engine=engine, device=device, precision=precision) as explainer,
+        closing(explainer.explain(source, style=style, smooth=smooth, **wishes)) as frames,
+    ):
+        yield from frames

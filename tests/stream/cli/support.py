@@ -1,0 +1,61 @@
+"""A bundle without weights, and the command run in a process of its own."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from nem.manifest import GRAPH, MANIFEST, WEIGHTS, BackboneInfo, DecoderInfo, Manifest
+
+ROOT = Path(__file__).parents[3]
+SECONDS = 60.0
+
+
+def make_paper_bundle(folder: Path, *, input_size: int = 32) -> Path:
+    """A bundle whose manifest is true and whose files are dummies: enough for the fake engine."""
+    folder.mkdir(parents=True)
+    contents = {WEIGHTS: b"weights", GRAPH: b"graph"}
+    for name, data in contents.items():
+        (folder / name).write_bytes(data)
+    manifest = Manifest(
+        name="dummy",
+        method="nem-u",
+        fill="mean",
+        input_size=input_size,
+        mean=(0.5, 0.5, 0.5),
+        std=(0.25, 0.25, 0.25),
+        classes=("dark", "grey", "bright"),
+        backbone=BackboneInfo(name="dummy", source="made by a test", sha256="0" * 64),
+        decoder=DecoderInfo(kind="lite"),
+        files={name: hashlib.sha256(data).hexdigest() for name, data in contents.items()},
+    )
+    (folder / MANIFEST).write_text(manifest.model_dump_json())
+    return folder
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """The environment of a child: no display, no colours, this checkout."""
+    kept = {k: v for k, v in os.environ.items() if k not in {"DISPLAY", "WAYLAND_DISPLAY"}}
+    return {**kept, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **changes}
+
+
+def command(*arguments: object) -> list[str]:
+    """The command line `nem-stream ARGUMENTS`."""
+    code = "import sys; from stream.cli import main; sys.exit(main())"
+    return [sys.executable, "-c", code, *map(str, arguments)]
+
+
+def nem_stream(*arguments: object, cwd: Path | None = None, **changes: str):
+    """Run the command to its end; both outputs as text."""
+    return subprocess.run(
+        command(*arguments),
+        cwd=cwd,
+        env=environment(**changes),
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )

@@ -1,0 +1,99 @@
+"""The one-way arrow, the size of modules, the live path without torch, and honest `__all__`s."""
+
+import ast
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+LAYERS = ["nem", "engines", "stream", "scripts"]
+MOST_LINES = 300
+
+
+def modules(*folders):
+    return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
+
+
+def name_of(path):
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports(path):
+    """Names of all modules imported anywhere in a file, inside functions too."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import; write the whole name"
+            found.add(node.module)
+    return found
+
+
+@pytest.mark.parametrize("path", modules(*LAYERS), ids=name_of)
+def test_imports_run_one_way(path):
+    layer = path.relative_to(ROOT).parts[0]
+    above = {*LAYERS[LAYERS.index(layer) + 1 :], "tests", "scripts"} - (
+        {"scripts"} if layer == "scripts" else set()
+    )
+    upward = sorted(name for name in imports(path) if name.split(".")[0] in above)
+    assert upward == [], f"{name_of(path)} imports {upward}"
+
+
+@pytest.mark.parametrize("path", modules("stream"), ids=name_of)
+def test_the_stream_never_imports_torch(path):
+    heavy = {"torch", "torchvision", "timm", "lightning"}
+    assert {name.split(".")[0] for name in imports(path)} & heavy == set()
+
+
+@pytest.mark.parametrize("path", modules(*LAYERS, "tests"), ids=name_of)
+def test_modules_stay_readable_in_one_sitting(path):
+    lines = len(path.read_text().splitlines())
+    assert lines <= MOST_LINES, f"{name_of(path)} has {lines} lines, allowed {MOST_LINES}; split it"
+
+
+@pytest.mark.parametrize("path", modules("tests"), ids=name_of)
+def test_test_folders_are_packages(path):
+    assert (path.parent / "__init__.py").exists()  # else tests/nem would hide the real nem
+
+
+def loaded_after(statement):
+    """Names of all modules loaded by a fresh interpreter that runs `statement`."""
+    code = f"{statement}\nimport json, sys\nprint(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return set(json.loads(done.stdout))
+
+
+@pytest.mark.parametrize(
+    ("statement", "forbidden"),
+    [
+        ("import nem, nem.bundle, nem.errors", {"torch", "timm", "cv2", "av", "openvino"}),
+        ("import engines", {"torch", "timm", "openvino"}),
+        ("import stream", {"torch", "openvino", "cv2", "av", "numpy"}),
+        ("import stream; stream.Explainer, stream.explain", {"torch", "openvino"}),
+        ("import stream.cli", {"torch", "openvino", "cv2", "av", "numpy"}),
+        (
+            "from stream.cli import main\nimport contextlib, io\n"
+            "with contextlib.redirect_stdout(io.StringIO()): main(['run', '--help'])",
+            {"torch", "openvino", "cv2", "av"},
+        ),
+    ],
+)
+def test_what_an_import_loads(statement, forbidden):
+    assert loaded_after(statement) & forbidden == set()
+
+
+@pytest.mark.parametrize("package", ["nem", "engines", "stream", "stream.sources", "stream.sinks"])
+def test_public_names_exist(package):
+    module = importlib.import_module(package)
+    names = getattr(module, "__all__", [])
+    assert len(names) == len(set(names)) <= 40
+    missing = [name for name in names if not hasattr(module, name)]
+    assert missing == []
