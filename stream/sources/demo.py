@@ -20,16 +20,18 @@ from stream.sources.base import SourceInfo
 from stream.sources.modes import exact_rate
 from stream.sources.pulled import PulledSource
 
-PHOTOS = (
-    "astronaut.png",
-    "chelsea.png",
-    "coffee.png",
-    "motorcycle_left.png",
-    "camera.png",
-    "rocket.jpg",
-)
+# File name -> where the thing to look at lies, as shares of the room the window has to move.
+PHOTOS = {
+    "astronaut.png": (0.4, 0.05),
+    "chelsea.png": (0.5, 0.4),
+    "coffee.png": (0.4, 0.3),
+    "motorcycle_left.png": (0.5, 0.5),
+    "camera.png": (0.3, 0.3),
+    "rocket.jpg": (0.3, 0.5),
+}
 SECONDS_PER_PHOTO = 6
-ZOOM = 1.7
+MARGIN = 1.15
+ZOOM = 1.4
 COLOUR = ColourTags("bt709", full_range=False, primaries=1, transfer=1)
 
 
@@ -115,15 +117,16 @@ class DemoSource(PulledSource):
     def _picture(self, index: int) -> tuple[Plane, Plane, Plane]:
         """The planes of frame `index`: a window moving over one photo."""
         turn, phase = divmod(index / (float(self._fps) * SECONDS_PER_PHOTO), 1)
-        photo = self._photo(self._photos[int(turn) % len(self._photos)])
+        path = self._photos[int(turn) % len(self._photos)]
+        photo, (x, y) = self._photo(path), PHOTOS[path.name]
         width, height = self.info.width, self.info.height
-        # Zooms in and out once while the centre runs along an eight; the window never leaves
-        # the photo, because its free way is scaled to what the zoom leaves.
+        # Zooms in and out once while the window runs along an eight around the place (x, y). It
+        # never leaves the photo, because its way is measured in the room that the zoom leaves.
         zoom = 1 + (ZOOM - 1) * (0.5 - 0.5 * math.cos(2 * math.pi * phase))
         scale = 1 / zoom
         free_x, free_y = photo.width - width * scale, photo.height - height * scale
-        left = free_x * (0.5 + 0.5 * math.sin(2 * math.pi * phase))
-        top = free_y * (0.5 + 0.35 * math.sin(4 * math.pi * phase))
+        left = free_x * (x + min(x, 1 - x) * math.sin(2 * math.pi * phase))
+        top = free_y * (y + min(y, 1 - y) * math.sin(4 * math.pi * phase))
         half = ((width + 1) // 2, (height + 1) // 2)
         return (
             _window(photo.y, scale, left, top, (width, height)),
@@ -132,7 +135,7 @@ class DemoSource(PulledSource):
         )
 
     def _photo(self, path: Path) -> Frame:
-        """The photo as planes, just large enough to cover the frame and a quarter more."""
+        """The photo as planes, just large enough to cover the frame and a margin."""
         if self._shown is not None and self._shown[0] == path:
             return self._shown[1]
         bgr = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
@@ -140,7 +143,7 @@ class DemoSource(PulledSource):
             raise SourceError(f"demo: {path} can't be read; reinstall scikit-image")
         rgb = np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
         height, width = rgb.shape[:2]
-        ratio = 1.25 * max(self.info.width / width, self.info.height / height)
+        ratio = MARGIN * max(self.info.width / width, self.info.height / height)
         size = (math.ceil(height * ratio), math.ceil(width * ratio))
         photo = frame_from_rgb(
             resize(rgb, size), index=0, pts=0, time_base=self.info.time_base,

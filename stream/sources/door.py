@@ -78,7 +78,7 @@ class Door:
         if (frame.width, frame.height) != self._stored:
             self._counts[RESIZED] += 1
         tags, _ = self._tags(frame)
-        if (tags.matrix, tags.full_range) != (self.colour.matrix, self.colour.full_range):
+        if not _read_alike(tags, self.colour):
             self._counts[RECOLOURED] += 1
         try:
             y, u, v = self._convert(frame, tags)
@@ -93,18 +93,17 @@ class Door:
         return turned[0], turned[1], turned[2]
 
     def _convert(self, frame: av.VideoFrame, tags: ColourTags) -> Planes:
-        grey, name = _is_grey(frame.format), frame.format.name
+        name, same = frame.format.name, _read_alike(tags, self.colour)
         flipped = any(plane.line_size < 0 for plane in frame.planes)
+        grey = _is_grey(frame.format) and same and not flipped
         if grey:
             target = "gray"
-        elif flipped:
-            # Stored bottom-up: swscale returns a frame untouched if nothing changes, so ask for
-            # the format that has the same three planes and one more.
-            target = "yuv420p" if name == "yuva420p" else "yuva420p"
+        elif name in PLANAR_420 and same and not flipped:
+            target = name
         else:
-            target = name if name in PLANAR_420 else "yuv420p"
-        same_tags = tags == self.colour or grey
-        if target != name or self._size != (frame.width, frame.height) or not same_tags:
+            # Stored bottom-up, swscale would return yuv420p untouched; so ask for one plane more.
+            target = "yuva420p" if name == "yuv420p" else "yuv420p"
+        if target != name or self._size != (frame.width, frame.height):
             frame = self._scale(frame, target, tags)
         height, width = frame.height, frame.width
         half = ((height + 1) // 2, (width + 1) // 2)
@@ -115,15 +114,22 @@ class Door:
         return y, _plane(frame, 1, half), _plane(frame, 2, half)
 
     def _scale(self, frame: av.VideoFrame, target: str, tags: ColourTags) -> av.VideoFrame:
-        source_range = 2 if tags.full_range or _is_rgb(frame.format) else 1
+        if not _read_alike(tags, self.colour) and not _is_rgb(frame.format):
+            # From YUV to YUV swscale keeps the matrix whatever is asked for; from RGB it doesn't.
+            frame = self._reformat(frame, "gbrp", tags, tags)
+        return self._reformat(frame, target, tags, self.colour)
+
+    def _reformat(
+        self, frame: av.VideoFrame, target: str, before: ColourTags, after: ColourTags
+    ) -> av.VideoFrame:
         return self._scaler.reformat(
             frame,
             *self._size,
             format=target,
-            src_colorspace=SWS_MATRIX[tags.matrix],
-            dst_colorspace=SWS_MATRIX[self.colour.matrix],
-            src_color_range=source_range,
-            dst_color_range=source_range if target == "gray" else 1 + self.colour.full_range,
+            src_colorspace=SWS_MATRIX[before.matrix],
+            dst_colorspace=SWS_MATRIX[after.matrix],
+            src_color_range=2 if before.full_range or _is_rgb(frame.format) else 1,
+            dst_color_range=2 if after.full_range or target == "gbrp" else 1,
             interpolation=Interpolation.BICUBIC | Interpolation.ACCURATE_RND,
             threads=1,
         )
@@ -146,6 +152,10 @@ class Door:
             notes.append(f"{what}: read as {_spelled(by_size)} ({size})")
         matrix = MATRIX_NUMBERS.get(stated, by_size)
         return ColourTags(matrix, full, primaries, transfer), notes
+
+
+def _read_alike(one: ColourTags, other: ColourTags) -> bool:
+    return (one.matrix, one.full_range) == (other.matrix, other.full_range)
 
 
 def _plane(frame: av.VideoFrame, index: int, shape: tuple[int, int]) -> Plane:
@@ -176,7 +186,7 @@ def _is_rgb(pixels: av.VideoFormat) -> bool:
 
 
 def _is_grey(pixels: av.VideoFormat) -> bool:
-    return not _is_rgb(pixels) and not any(c.is_chroma for c in pixels.components)
+    return not _is_rgb(pixels) and sum(not c.is_alpha for c in pixels.components) == 1
 
 
 def _format_notes(pixels: av.VideoFormat) -> list[str]:

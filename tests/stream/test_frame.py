@@ -1,0 +1,69 @@
+"""Frames: shapes, the way to RGB and back, padded and tiny planes."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from stream.colour import ColourTags
+from stream.frame import Frame, frame_from_rgb
+from tests.builders import make_frame
+
+TAGS = [ColourTags(m, f) for m in ("bt601", "bt709", "bt2020") for f in (False, True)]
+
+
+def of(rgb: np.ndarray, colour: ColourTags | None = None) -> Frame:
+    return frame_from_rgb(
+        rgb, index=0, pts=0, time_base=Fraction(1, 25), captured_at=0.0, colour=colour
+    )
+
+
+@pytest.mark.parametrize("colour", TAGS)
+@pytest.mark.parametrize("rgb", [(0, 0, 0), (255, 255, 255), (200, 30, 60), (10, 120, 250)])
+def test_a_flat_colour_comes_back(colour, rgb):
+    picture = np.full((6, 8, 3), rgb, np.uint8)
+    back = of(picture, colour).rgb()
+    assert np.abs(back.astype(int) - picture).max() <= 2
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 5), (5, 1), (3, 7), (4, 6)])
+def test_chroma_of_odd_sizes_is_rounded_up(height, width):
+    frame = make_frame(height, width)
+    assert frame.y.shape == (height, width)
+    assert frame.u.shape == frame.v.shape == ((height + 1) // 2, (width + 1) // 2)
+    assert frame.rgb().shape == (height, width, 3)
+    assert frame.rgb((2, 3)).shape == (2, 3, 3)
+
+
+def test_wrong_chroma_is_refused_with_both_sizes():
+    y, c = np.zeros((5, 7), np.uint8), np.zeros((2, 3), np.uint8)
+    with pytest.raises(ValueError, match=r"7x5: chroma planes must be \(3, 4\), got \(2, 3\)"):
+        Frame(y, c, c, 0, 0, Fraction(1, 25), 0.0)
+
+
+def test_padded_rows_read_the_same():
+    frame = make_frame(34, 50)
+    padded = []
+    for plane in (frame.y, frame.u, frame.v):
+        room = np.full((plane.shape[0], plane.shape[1] + 14), 77, np.uint8)
+        room[:, : plane.shape[1]] = plane
+        view = room[:, : plane.shape[1]]
+        view.flags.writeable = False
+        padded.append(view)
+    twin = Frame(*padded, 0, 0, Fraction(1, 25), 0.0, frame.colour)
+    np.testing.assert_array_equal(twin.rgb(), frame.rgb())
+    np.testing.assert_array_equal(twin.rgb((20, 20)), frame.rgb((20, 20)))
+
+
+def test_a_small_picture_is_the_average_of_the_large_one():
+    rgb = np.zeros((64, 64, 3), np.uint8)
+    rgb[:, 32:] = (250, 120, 40)
+    small = of(rgb).rgb((2, 2)).astype(int)
+    assert np.abs(small[:, 0]).max() <= 2
+    assert np.abs(small[:, 1] - [250, 120, 40]).max() <= 2
+
+
+def test_time_is_stamp_times_base():
+    frame = make_frame(index=3, pts=9000, time_base=Fraction(1, 90000))
+    assert frame.pts_seconds == 0.1
+    assert repr(frame) == "Frame(64x48, index=3, t=0.100 s)"
