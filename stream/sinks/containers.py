@@ -14,7 +14,8 @@ from stream.errors import UsageError
 FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
 """Suffix to FFmpeg's name of the muxer."""
 FRAGMENT_SECONDS = 1
-MAX_TIMESCALE = 2**31 - 1
+MIN_TIMESCALE, MAX_TIMESCALE = 1000, 2**31 - 1
+"""Ticks per second: a multiple of the source's, so that chapters too land within a millisecond."""
 
 
 def format_of(path: str | Path) -> str:
@@ -41,7 +42,8 @@ def muxer_options(container: str, time_base: Fraction) -> dict[str, str]:
     """
     if container == "matroska":
         return {}
-    timescale = str(min(time_base.denominator, MAX_TIMESCALE))
+    ticks = time_base.denominator
+    timescale = str(min(ticks * -(-MIN_TIMESCALE // ticks), MAX_TIMESCALE))
     return {
         "movflags": "delay_moov+default_base_moof",
         "frag_duration": str(FRAGMENT_SECONDS * 1_000_000),

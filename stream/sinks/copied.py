@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import av
+from av.bitstream import BitStreamFilterContext
 from av.container import OutputContainer
 from av.packet import Packet
 from av.stream import Discard, Stream
@@ -19,7 +20,6 @@ from stream.sinks.containers import FORMATS, holds
 
 log = logging.getLogger(__name__)
 
-KINDS = {"audio": "audio", "subtitle": "subtitle", "data": "data", "attachment": "attachment"}
 # Facts about the old file or its writer; the new muxer writes its own.
 NOT_COPIED = {"major_brand", "minor_version", "compatible_brands", "encoder", "rotate", "DURATION"}
 
@@ -57,11 +57,15 @@ class CopiedStreams:
         self._packets = self._read()
         self._next: Packet[Stream] | None = None
         self._targets: dict[int, Stream] = {}
+        self._filters: dict[int, BitStreamFilterContext] = {}
         self._last_dts: dict[int, int] = {}
         self._out: OutputContainer | None = None
 
     def _choose(self, container: str) -> list[Stream]:
-        others = [s for s in self._input.streams if s.type != "video"]
+        # The demuxer discards what it has read itself: MP4's track of chapter names.
+        others = [
+            s for s in self._input.streams if s.type != "video" and s.discard != Discard.all
+        ]
         kept = [s for s in others if holds(container, s)]
         for stream in others:
             if stream in kept:
@@ -85,6 +89,9 @@ class CopiedStreams:
             target = out.add_stream_from_template(stream)
             target.metadata.update(_kept(stream.metadata))
             target.disposition = stream.disposition
+            if stream.name == "aac" and not stream.codec_context.extradata:
+                # Headers in each packet, as broadcast needs them, become one in the file.
+                self._filters[stream.index] = BitStreamFilterContext("aac_adtstoasc", stream)
             self._targets[stream.index] = target
         out.metadata.update(_kept(self._input.metadata))
         out.set_chapters(self._input.chapters())
@@ -99,7 +106,6 @@ class CopiedStreams:
             if seconds is not None and packet.dts * packet.time_base > seconds:
                 return
             self._next = next(self._packets, None)
-            packet.stream = self._targets[packet.stream.index]
             self._out.mux_one(packet)
 
     def close(self) -> None:
@@ -113,9 +119,14 @@ class CopiedStreams:
             for packet in self._input.demux(self._streams):
                 if packet.dts is None:
                     packet.dts = packet.pts
-                if packet.dts is None or packet.time_base is None:
+                if packet.dts is None:
                     continue  # the end mark of a stream
-                yield self._in_order(packet)
+                index, time_base = packet.stream.index, packet.time_base
+                reshape = self._filters.get(index)
+                for ready in reshape.filter(packet) if reshape else (packet,):
+                    ready.stream = self._targets[index]
+                    ready.time_base = time_base
+                    yield self._in_order(ready)
         except av.FFmpegError as error:
             note = f"sound and subtitles end early: {self._path} is damaged ({error.strerror})"
             self.notes.append(note)
@@ -133,4 +144,7 @@ class CopiedStreams:
 
 
 def _kept(metadata: dict[str, str]) -> dict[str, str]:
-    return {key: value for key, value in metadata.items() if key not in NOT_COPIED}
+    kept = {key: value for key, value in metadata.items() if key not in NOT_COPIED}
+    if "name" in kept:  # what MP4's reader calls a track's title
+        kept.setdefault("title", kept.pop("name"))
+    return kept

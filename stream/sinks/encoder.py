@@ -18,7 +18,7 @@ from stream.errors import SinkError, UsageError
 from stream.frame import Frame, Plane
 from stream.sinks.containers import holds_encoder
 
-FAST = {"libx264": ("ultrafast", 20.0), "libx265": ("ultrafast", 24.0)}
+FAST = {"libx264": ("ultrafast", 20), "libx265": ("ultrafast", 24)}
 """Preset and crf where none are given: fastest, and good enough to see no difference."""
 MATRIX_NUMBERS: dict[Matrix, int] = {"bt601": 6, "bt709": 1, "bt2020": 9}
 """FFmpeg's numbers of the YUV matrices."""
@@ -41,7 +41,7 @@ class EncoderChoice:
 
 
 def choose_encoder(
-    codec: str, preset: str | None, crf: float | None, container: str
+    codec: str, preset: str | None, crf: float | None, container: str = "mp4"
 ) -> EncoderChoice:
     """Check that the encoder exists, takes 8-bit 4:2:0 and the options, and opens.
 

@@ -171,12 +171,15 @@ class FileSink(Sink):
             yield
         except SinkError:
             raise
+        except av.FFmpegError as error:  # some of these are OSErrors too
+            self._fail()
+            raise SinkError(
+                f"{self.path}: encoder or container failed: {error.strerror}; try another "
+                "suffix (.mkv takes nearly everything)"
+            ) from error
         except OSError as error:
             self._fail()
             raise self._output.failed(error) from error
-        except av.FFmpegError as error:
-            self._fail()
-            raise SinkError(f"{self.path}: encoding failed: {error.strerror}") from error
 
     def _fail(self) -> None:
         if not self._closed:
