@@ -19,8 +19,8 @@ from stream.palette import Table, Tints
 Planes: TypeAlias = tuple[Plane, Plane, Plane]
 Levels = NDArray[np.uint8]
 """Mask levels 0..255, uint8 (S, S), stretched over the whole picture."""
-LINE_SHARE = 1 / 240
-"""Width of an outline per picture height: 3 pixels at 720p."""
+LINE_SHARE, MIN_LINE = 1 / 240, 2
+"""Width of an outline per picture height (3 pixels at 720p), and in pixels at least."""
 
 
 def tint(planes: Planes, levels: Levels, tints: Tints) -> Planes:
@@ -59,7 +59,7 @@ def outline(
     # Found on the chroma grid; sample i of it lies over luma pixels 2i and 2i + 1, and polylines
     # takes half pixels with shift=1: 2 (2i + 0.5) = 4i + 1.
     on_luma = [points * 4 + 1 for points in found]
-    width = max(1, round(y.shape[0] * LINE_SHARE))
+    width = max(MIN_LINE, round(y.shape[0] * LINE_SHARE))
 
     def lines(plane: Plane, base: int, wide: float, narrow: float | None) -> Plane:
         on_chroma = plane is not y

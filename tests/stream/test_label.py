@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from engines.base import Explanation
+from stream import label
+from stream.colour import ColourTags
+from stream.label import draw_label, drawable, fold
+from stream.overlay import Overlay
+from tests.builders import make_explanation, make_frame
+
+
+def grey_planes(height: int, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    half = ((height + 1) // 2, (width + 1) // 2)
+    return (
+        np.full((height, width), 120, np.uint8),
+        np.full(half, 90, np.uint8),
+        np.full(half, 160, np.uint8),
+    )
+
+
+def strip_size(y: np.ndarray) -> tuple[int, int]:
+    """Rows and columns from the corner that are not the grey of `grey_planes`."""
+    changed = np.argwhere(y != 120)
+    return (0, 0) if not len(changed) else tuple(changed.max(0) + 1)
+
+
+def draw(height, width, entries, tags=ColourTags()):
+    planes = grey_planes(height, width)
+    draw_label(planes, entries, tags)
+    return planes
+
+
+def test_writes_light_on_dark_and_leaves_the_rest():
+    y, u, v = draw(240, 640, [("tabby cat", 0.87)])
+    rows, columns = strip_size(y)
+    assert 0 < rows < 40
+    assert 0 < columns < 320
+    strip = y[:rows, :columns]
+    assert strip.max() > 160
+    assert np.median(strip) < 40
+    assert (u[: rows // 2, : columns // 2] == 128).all()
+    assert (v[: rows // 2, : columns // 2] == 128).all()
+    assert (u[rows // 2 :] == 90).all()
+    assert (y[rows:] == 120).all()
+    assert (y[:, columns:] == 120).all()
+
+
+@pytest.mark.parametrize("full_range", [False, True])
+def test_ink_is_as_bright_in_both_ranges(full_range):
+    tags = ColourTags("bt709", full_range)
+    y, u, v = draw(720, 1280, [("cat", 1.0)], tags)
+    rows, columns = strip_size(y)
+    frame = make_frame(720, 1280, colour=tags)
+    y, u, v = frame.y.copy(), frame.u.copy(), frame.v.copy()
+    draw_label((y, u, v), [("cat", 1.0)], tags)
+    rgb = type(frame)(y, u, v, 0, 0, frame.time_base, 0.0, tags).rgb()[:rows, :columns]
+    assert abs(int(rgb.max()) - 240) <= 3
+    assert abs(int(rgb.min()) - 16) <= 3
+
+
+def test_grows_with_the_picture():
+    small, large = (strip_size(draw(h, 16 * h // 9, [("cat", 0.5)])[0]) for h in (360, 1080))
+    assert large[0] == pytest.approx(3 * small[0], rel=0.2)
+    assert large[1] == pytest.approx(3 * small[1], rel=0.2)
+
+
+def test_says_what_it_was_given():
+    texts = {
+        name: draw(120, 320, [(name, share)])[0] for name, share in [("cat", 0.87), ("dog", 0.87)]
+    }
+    assert not np.array_equal(texts["cat"], texts["dog"])
+    assert not np.array_equal(texts["cat"], draw(120, 320, [("cat", 0.42)])[0])
+
+
+def test_drops_the_last_classes_where_all_do_not_fit():
+    entries = [("first class", 0.6), ("second class", 0.3), ("third class", 0.1)]
+    assert np.array_equal(draw(240, 190, entries)[0], draw(240, 190, entries[:2])[0])
+    assert not np.array_equal(draw(240, 640, entries)[0], draw(240, 640, entries[:2])[0])
+
+
+def test_shortens_one_name_that_is_too_long():
+    y = draw(120, 160, [("a very long name of a class that no picture is wide enough for", 0.5)])[0]
+    assert 80 < strip_size(y)[1] <= 160
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 300), (16, 16), (300, 2), (23, 23)])
+def test_tiny_pictures_get_no_label(size):
+    y, u, v = draw(*size, [("class", 0.5)])
+    assert (y == 120).all()
+    assert (u == 90).all()
+
+
+def test_no_classes_no_label():
+    frame = make_frame(240, 320)
+    plain = Overlay(label=0)(frame, make_explanation())
+    assert np.array_equal(Overlay(label=3)(frame, make_explanation(classes=0)).y, plain.y)
+    assert not np.array_equal(Overlay(label=3)(frame, make_explanation()).y, plain.y)
+
+
+def test_label_counts_classes():
+    scores = np.array([[0.5, 0.3, 0.2]], np.float32)
+    explanation = Explanation(
+        np.zeros((1, 8, 8), np.float32), scores, np.zeros((1, 4), np.float32), ("a", "b", "c"), 0.0
+    )
+    frame = make_frame(240, 640)
+    one, two = (Overlay(label=n)(frame, explanation).y for n in (1, 2))
+    expected = frame.y.copy()
+    draw_label((expected, frame.u.copy(), frame.v.copy()), [("a", 0.5)], frame.colour)
+    assert np.array_equal(one, expected)
+    assert not np.array_equal(one, two)
+
+
+def test_the_same_text_is_rendered_once(monkeypatch):
+    draw(241, 640, [("rendered once", 0.5)])
+    monkeypatch.setattr(label.cv2, "putText", None)
+    draw(241, 640, [("rendered once", 0.5)])
+
+
+@pytest.mark.parametrize(
+    ("char", "expected"),
+    [
+        ("é", "e"),
+        ("ß", "ss"),
+        ("ø", "o"),
+        ("Å", "A"),
+        ("ﬁ", "fi"),
+        ("猫", "U+732B"),
+        ("🐈", "U+1F408"),
+    ],
+)
+def test_folds_to_ascii(char, expected):
+    assert fold(char) == expected
+
+
+def test_what_can_be_drawn_is_left_alone():
+    assert drawable("tabby cat, 87 %~") == "tabby cat, 87 %~"
+
+
+@pytest.mark.parametrize("char", ["é", "猫", "ß", "ي", "🐈", "\t", "\u0301", "K"])
+def test_no_name_becomes_question_marks(char):
+    """What is left in the text is drawn as something else than OpenCV's sign for unknown."""
+    drawable_form = drawable(char)
+    for shown in drawable_form:
+        image, unknown = np.zeros((2, 64, 64), np.uint8)
+        cv2.putText(image, shown, (8, 40), label.FONT, 1, 255, 1)
+        cv2.putText(unknown, "?", (8, 40), label.FONT, 1, 255, 1)
+        assert not np.array_equal(image, unknown)
+    assert "?" not in drawable_form
+
+
+def test_folds_where_opencv_draws_ascii_only(monkeypatch):
+    """OpenCV 4 draws a "?" for each byte of what it does not know."""
+    real = cv2.putText
+
+    def ascii_only(image, text, *rest):
+        known = text.encode().decode("ascii", "replace").replace("\ufffd", "?")
+        return real(image, known, *rest)
+
+    monkeypatch.setattr(label.cv2, "putText", ascii_only)
+    label._drawable.cache_clear()
+    assert drawable("café 猫") == "cafe U+732B"
+    label._drawable.cache_clear()
