@@ -173,13 +173,16 @@ def squash(picture: Picture, size: int) -> Picture:
     """
     height, width = picture.shape[:2]
     shrunk = (min(width, size), min(height, size))
-    if shrunk != (width, height):
-        picture = np.asarray(cv2.resize(picture, shrunk, interpolation=cv2.INTER_AREA), np.uint8)
-    if shrunk != (size, size):
-        picture = np.asarray(
-            cv2.resize(picture, (size, size), interpolation=cv2.INTER_LINEAR), np.uint8
-        )
-    return picture
+    if (width, height) == (size, size):
+        return picture
+    if shrunk == (size, size):
+        resized = cv2.resize(picture, shrunk, interpolation=cv2.INTER_AREA)
+    elif shrunk == (width, height):
+        resized = cv2.resize(picture, (size, size), interpolation=cv2.INTER_LINEAR)
+    else:  # one of each: in float32, so that it is rounded once
+        between = cv2.resize(picture.astype(np.float32), shrunk, interpolation=cv2.INTER_AREA)
+        resized = np.rint(cv2.resize(between, (size, size), interpolation=cv2.INTER_LINEAR))
+    return np.asarray(resized, np.uint8)
 
 
 def normalise(pictures: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:

@@ -29,6 +29,9 @@ class Learner(pl.LightningModule):
         collection: pictures, already squashed to the model's input size.
         config: the settings.
         recipe: what a continuation must agree on; kept in the checkpoint.
+
+    Attributes:
+        steps: optimiser steps of the whole training, set before it starts.
     """
 
     def __init__(
@@ -39,6 +42,7 @@ class Learner(pl.LightningModule):
         self.strict_loading = False
         self.model = model.to(memory_format=torch.channels_last)
         self.collection, self.config, self.recipe = collection, config, recipe
+        self.steps = 1
 
     def forward(self, pictures: Tensor, generator: torch.Generator) -> Loss:
         """The loss of uint8 pictures (N, S, S, 3), per sample."""
@@ -81,6 +85,11 @@ class Learner(pl.LightningModule):
             )  # fmt: skip
         return loss
 
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """End after the last step. Lightning's own `max_steps` can't resume at an epoch's end."""
+        if self.global_step >= self.steps:
+            self.trainer.should_stop = True
+
     def configure_optimizers(self) -> Any:
         """Prodigy, with a cosine over all steps if asked for."""
         config = self.config
@@ -94,7 +103,7 @@ class Learner(pl.LightningModule):
             )
         if not config.cosine:
             return optimiser
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, self.trainer.max_steps)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, self.steps)
         return {
             "optimizer": optimiser,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
@@ -113,6 +122,7 @@ class Learner(pl.LightningModule):
             data,
             batch_size=config.batch_size,
             sampler=sampler,
+            generator=torch.Generator(),  # else starting an epoch draws from the global one
             # A last, smaller batch would have noisy BatchNorm statistics.
             drop_last=len(sampler) >= config.batch_size,
             num_workers=config.workers,

@@ -73,7 +73,7 @@ def fit(config: TrainConfig, *, backbone: Backbone | None = None, progress: bool
     learner = Learner(model, collection, config, recipe)
     watch = Watch(out, collection, config.pictures, config.early_step)
     with _quiet_lightning():
-        trainer = _trainer(config, watch, len(collection), progress)
+        trainer, learner.steps = _trainer(config, watch, len(collection), progress)
         _run(trainer, learner, checkpoint if checkpoint.exists() else None)
     model.cpu().to(memory_format=torch.contiguous_format)
     if state_sha256(backbone.state_dict()) != frozen:
@@ -97,7 +97,10 @@ def _backbone(config: TrainConfig, given: Backbone | None) -> Backbone:
         )
 
 
-def _trainer(config: TrainConfig, watch: Watch, pictures: int, progress: bool) -> pl.Trainer:
+def _trainer(
+    config: TrainConfig, watch: Watch, pictures: int, progress: bool
+) -> tuple[pl.Trainer, int]:
+    """A trainer and the number of optimiser steps it will make."""
     callbacks: list[pl.Callback] = [watch]
     if progress:
         callbacks.append(RichProgressBar(console_kwargs={"stderr": True}))
@@ -105,7 +108,7 @@ def _trainer(config: TrainConfig, watch: Watch, pictures: int, progress: bool) -
         accelerator=config.accelerator,
         devices=config.devices,
         precision="bf16-mixed" if config.precision == "bf16" else "32-true",
-        max_epochs=math.ceil(config.epochs),
+        max_epochs=1,
         accumulate_grad_batches=config.accumulate,
         callbacks=callbacks,
         plugins=[SafetensorsIO()],
@@ -119,9 +122,11 @@ def _trainer(config: TrainConfig, watch: Watch, pictures: int, progress: bool) -
     # Known only now: how many processes share the data.
     share = math.ceil(pictures / trainer.world_size)
     batches = max(1, share // config.batch_size)
-    steps = max(1, round(config.epochs * math.ceil(batches / config.accumulate)))
-    trainer.fit_loop.epoch_loop.max_steps = min(steps, config.max_steps or steps)
-    return trainer
+    per_epoch = math.ceil(batches / config.accumulate)
+    steps = max(1, round(config.epochs * per_epoch))
+    steps = min(steps, config.max_steps or steps)
+    trainer.fit_loop.max_epochs = math.ceil(steps / per_epoch)
+    return trainer, steps
 
 
 def _run(trainer: pl.Trainer, learner: Learner, checkpoint: Path | None) -> None:

@@ -1,0 +1,139 @@
+import re
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from nem.backbone import create_backbone, load_weights
+from nem.bundle_io import state_sha256
+from nem.errors import ModelError
+from tests.nem.toys import FAMILIES, batch, tiny_backbone
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_one_run_equals_timm(family: str) -> None:
+    backbone, x = tiny_backbone(family), batch()
+    features = backbone(x)
+    torch.testing.assert_close(features.logits, backbone.model(x))
+    torch.testing.assert_close(features.embedding, backbone.embed(x))
+    assert [m.shape[1] for m in features.pyramid] == list(backbone.channels)
+    sides = [64 // stride for stride in backbone.strides]
+    assert [tuple(m.shape[2:]) for m in features.pyramid] == [(s, s) for s in sides]
+
+
+def test_maps_of_a_vit_are_spaced_evenly_and_without_prefix_tokens() -> None:
+    backbone = tiny_backbone("vit")
+    assert not backbone.is_pyramid
+    assert backbone.indices == [0, 1, 2, 4]
+    assert backbone.strides == (8, 8, 8, 8)
+    last = backbone(batch(1)).pyramid[-1]
+    tokens = backbone.model.blocks[-1].register_forward_hook  # the last block's own output
+    seen = []
+    handle = tokens(lambda module, args, output: seen.append(output))
+    backbone(batch(1))
+    handle.remove()
+    prefix = backbone.model.num_prefix_tokens
+    assert prefix == 3
+    torch.testing.assert_close(last.flatten(2).transpose(1, 2), seen[0][:, prefix:])
+
+
+def test_the_backbone_runs_once_per_call() -> None:
+    backbone = tiny_backbone()
+    calls = []
+    backbone.model.layer1.register_forward_hook(lambda *_: calls.append(1))
+    backbone(batch())
+    assert len(calls) == 1
+
+
+def test_stays_frozen_when_the_outside_trains() -> None:
+    outer = torch.nn.ModuleList([tiny_backbone()])
+    before = state_sha256(outer.state_dict())
+    outer.train()
+    assert not any(module.training for module in outer[0].modules())
+    assert not any(p.requires_grad for p in outer.parameters())
+    outer[0](batch())
+    assert state_sha256(outer.state_dict()) == before
+
+
+def test_gradients_reach_the_input_only() -> None:
+    backbone, x = tiny_backbone(), batch().requires_grad_()
+    backbone.embed(x).sum().backward()
+    assert x.grad is not None
+    assert x.grad.abs().sum() > 0
+    assert all(p.grad is None for p in backbone.parameters())
+
+
+def test_asks_timm_for_size_mean_and_deviation() -> None:
+    backbone = create_backbone("vit_tiny_patch16_224", depth=4)
+    assert backbone.input_size == 224
+    assert backbone.mean == (0.5, 0.5, 0.5)  # this family's own, not ImageNet's
+    given = create_backbone("resnet10t", input_size=96, mean=(0, 0, 0), std=(1, 1, 1))
+    assert (given.input_size, given.mean, given.std) == (96, (0, 0, 0), (1, 1, 1))
+
+
+def test_without_classifier_there_are_no_logits() -> None:
+    features = tiny_backbone(num_classes=0)(batch())
+    assert features.logits is None
+    assert features.embedding.shape == (4, 24)
+
+
+def test_unknown_names_suggest_near_ones() -> None:
+    with pytest.raises(ModelError, match=r"resnet5O: timm has no such model.*resnet50"):
+        create_backbone("resnet5O")
+    with pytest.raises(ModelError, match="no such model"):
+        create_backbone("hf-hub:owner/name")
+
+
+def test_arguments_are_checked() -> None:
+    with pytest.raises(ModelError, match=r"resnet10t with .*timm refuses"):
+        create_backbone("resnet10t", nonsense=1)
+    with pytest.raises(ModelError, match="checkpoint_path not allowed"):
+        create_backbone("resnet10t", checkpoint_path="evil.pth")
+    with pytest.raises(ModelError, match="2 names for 5 logits"):
+        create_backbone("resnet10t", num_classes=5, classes=("a", "b"))
+
+
+def test_an_unreachable_hub_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise ConnectionError("no route\nto host")
+
+    monkeypatch.setattr(timm, "create_model", refuse)
+    with pytest.raises(ModelError, match=r"^backbone resnet10t: can't fetch .*--weights") as error:
+        create_backbone("resnet10t", "timm")
+    assert "\n" not in str(error.value)
+
+
+def test_weights_come_from_a_safetensors_file(tmp_path) -> None:
+    one, path = tiny_backbone(), tmp_path / "w.safetensors"
+    save_file(one.model.state_dict(), path)
+    name, kwargs = FAMILIES["resnet"]
+    two = create_backbone(name, path, num_classes=5, input_size=64, **kwargs)
+    assert state_sha256(two.state_dict()) == state_sha256(one.state_dict())
+    assert two.source == "file w.safetensors"
+
+
+def test_other_weights_are_refused(tmp_path) -> None:
+    backbone, path = tiny_backbone(), tmp_path / "w.safetensors"
+    state = dict(backbone.model.state_dict())
+    state["fc.bias"] = torch.zeros(7)
+    del state["fc.weight"]
+    state["extra"] = torch.zeros(1)
+    save_file(state, path)
+    with pytest.raises(ModelError, match=r"1 tensors missing, 1 unknown, 1 of another shape"):
+        load_weights(backbone.model, path, "tiny")
+    torch.save({"a": torch.zeros(1)}, tmp_path / "w.pth")
+    with pytest.raises(ModelError, match="expected a safetensors file"):
+        load_weights(backbone.model, tmp_path / "w.pth", "tiny")
+    missing = tmp_path / "none.safetensors"
+    with pytest.raises(ModelError, match=re.escape(str(missing))):
+        load_weights(backbone.model, missing, "tiny")
+
+
+def test_imagenet_names_are_known_for_imagenet_weights_only(tmp_path) -> None:
+    model = timm.create_model("mobilenetv3_small_050")
+    save_file(model.state_dict(), tmp_path / "w.safetensors")
+    known = create_backbone("mobilenetv3_small_050", tmp_path / "w.safetensors")
+    assert len(known.classes) == 1000
+    assert "goldfish" in known.classes[1]
+    assert create_backbone("mobilenetv3_small_050").classes == ()

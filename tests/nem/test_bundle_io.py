@@ -1,0 +1,127 @@
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from nem.bundle import open_bundle
+from nem.bundle_io import load_model, round_weights_, state_sha256, write_bundle
+from nem.errors import BundleError, ModelError
+from tests.nem.toys import batch, tiny_nem, write_tiny_bundle
+
+
+@pytest.mark.parametrize("family", ["resnet", "vit", "swin"])
+def test_a_model_comes_back_bit_equal(tmp_path: Path, family: str) -> None:
+    model = tiny_nem(family)
+    bundle = write_tiny_bundle(tmp_path / "b", model, source="here")
+    again = load_model(open_bundle(bundle.path))
+    assert state_sha256(again.state_dict()) == state_sha256(model.state_dict())
+    assert not any(m.training for m in again.modules())
+    assert again.backbone.source == "here"
+    assert again.backbone.classes == ("a", "b", "c", "d", "e")
+    with torch.no_grad():
+        for one, other in zip(model(batch()), again(batch()), strict=True):
+            assert torch.equal(one, other)
+
+
+def test_big_weights_take_16_bits_and_the_rest_32(tmp_path: Path) -> None:
+    bundle = write_tiny_bundle(tmp_path / "b")
+    stored = load_file(bundle.weights_path)
+    assert stored["decoder.head.weight"].dtype == torch.float16
+    assert stored["decoder.head.bias"].dtype == torch.float32
+    assert stored["backbone.model.fc.weight"].dtype == torch.float16
+    assert stored["backbone.model.layer1.0.bn1.weight"].dtype == torch.float32
+    assert stored["backbone.model.layer1.0.bn1.running_var"].dtype == torch.float32
+
+
+def test_rounding_refuses_what_16_bits_can_not_hold() -> None:
+    for value in (1e6, float("nan")):
+        model = tiny_nem()
+        model.decoder.head.weight.data[:] = value
+        with pytest.raises(ModelError, match=r"decoder.head.weight does not fit 16-bit"):
+            round_weights_(model)
+
+
+def test_a_model_that_was_not_rounded_is_refused(tmp_path: Path) -> None:
+    graph = tmp_path / "g.onnx"
+    graph.write_bytes(b"g")
+    with pytest.raises(BundleError, match="is not rounded; call round_weights_"):
+        write_bundle(tmp_path / "b", tiny_nem(), graph, name="b", training={}, quality={}, card="")
+    assert list(tmp_path.iterdir()) == [graph]
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"name": "no/slash"}, "name: String should match"),
+        ({"quality": {"kept": float("nan")}}, "quality.kept: Input should be a finite number"),
+        ({"training": {"when": object()}}, "can't be written as JSON"),
+        ({"classes": ("a",)}, "1 names for 5 logits"),
+    ],
+)
+def test_values_that_are_not_allowed_leave_nothing(
+    tmp_path: Path, changes: dict[str, object], reason: str
+) -> None:
+    with pytest.raises(BundleError, match=reason):
+        write_tiny_bundle(tmp_path / "b", **changes)
+    assert [p.name for p in tmp_path.iterdir()] == ["some.onnx"]
+
+
+def test_a_missing_graph_leaves_nothing(tmp_path: Path) -> None:
+    model = round_weights_(tiny_nem())
+    with pytest.raises(BundleError, match="can't be written"):
+        write_bundle(
+            tmp_path / "b", model, tmp_path / "no.onnx", name="b", training={}, quality={}, card=""
+        )  # fmt: skip
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_existing_folder_is_replaced_only_if_asked(tmp_path: Path) -> None:
+    old = write_tiny_bundle(tmp_path / "b", card="old")
+    (old.path / "note.txt").write_text("mine")
+    with pytest.raises(BundleError, match="exists already"):
+        write_tiny_bundle(tmp_path / "b", card="new")
+    assert old.card_path.read_text() == "old"
+    new = write_tiny_bundle(tmp_path / "b", card="new", overwrite=True)
+    assert new.card_path.read_text() == "new"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["b", "some.onnx"]
+
+
+def test_another_backbone_is_refused(tmp_path: Path) -> None:
+    bundle = write_tiny_bundle(tmp_path / "b")
+    state = load_file(bundle.weights_path)
+    state["backbone.model.fc.bias"] += 1
+    save_file(state, bundle.weights_path)
+    # `load_model` is given an opened bundle: the file was exchanged after it was checked.
+    with pytest.raises(BundleError, match=r"resnet10t has tensors of SHA-256 .* trained on"):
+        load_model(bundle)
+
+
+def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    bundle = write_tiny_bundle(tmp_path / "b")
+    manifest = bundle.manifest
+    for change in (
+        {"decoder": manifest.decoder.model_copy(update={"kwargs": {"width": 8}})},
+        {"decoder": manifest.decoder.model_copy(update={"kwargs": {"nonsense": 8}})},
+        {"decoder": manifest.decoder.model_copy(update={"kwargs": {"width": "wide"}})},
+        {"backbone": manifest.backbone.model_copy(update={"name": "no_such_net"})},
+        {"classes": ("a",)},
+    ):
+        other = dataclasses.replace(bundle, manifest=manifest.model_copy(update=change))
+        with pytest.raises(BundleError, match="can't build its model") as error:
+            load_model(other)
+        assert "\n" not in str(error.value)
+
+
+def test_the_hash_sees_names_types_shapes_and_values() -> None:
+    base = {"a": torch.zeros(2, 3), "b": torch.ones(1)}
+    same = {"b": torch.ones(1), "a": torch.zeros(3, 2).T}
+    assert state_sha256(base) == state_sha256(same)
+    for other in (
+        {"a": torch.zeros(3, 2), "b": torch.ones(1)},
+        {"a": torch.zeros(2, 3, dtype=torch.int32), "b": torch.ones(1)},
+        {"c": torch.zeros(2, 3), "b": torch.ones(1)},
+        {"a": torch.zeros(2, 3), "b": torch.ones(1) * 2},
+    ):
+        assert state_sha256(other) != state_sha256(base)

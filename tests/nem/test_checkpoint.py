@@ -1,0 +1,70 @@
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from nem.checkpoint import SafetensorsIO, load_tree, save_tree
+from nem.errors import TrainError
+
+TREE = {
+    "step": 3,
+    "rate": 0.1,
+    "none": None,
+    "on": True,
+    "pair": (1, [2.5, "x"]),
+    "state": {0: {"m": torch.arange(6.0).view(2, 3)}, 7: {"m": torch.tensor(4)}},
+    "bf16": torch.ones(3, dtype=torch.bfloat16),
+    "empty": {},
+    "turned": torch.arange(6).view(2, 3).T,
+}
+
+
+def test_a_tree_comes_back(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "c.safetensors"
+    save_tree(TREE, path)
+    again = load_tree(path)
+    assert again.keys() == TREE.keys()
+    for key in ("step", "rate", "none", "on", "pair", "empty"):
+        assert again[key] == TREE[key]
+        assert type(again[key]) is type(TREE[key])
+    assert torch.equal(again["state"][0]["m"], TREE["state"][0]["m"])
+    assert again["state"][7]["m"].shape == ()
+    assert again["bf16"].dtype == torch.bfloat16
+    assert torch.equal(again["turned"], TREE["turned"])
+
+
+def test_tensors_that_share_memory_are_fine(tmp_path: Path) -> None:
+    one = torch.arange(4.0)
+    save_tree({"a": one, "b": one[:2]}, tmp_path / "c")
+    assert torch.equal(load_tree(tmp_path / "c")["b"], one[:2])
+
+
+@pytest.mark.parametrize("value", [object(), {1.5: 0}, {"deep": [torch.nn.Linear(1, 1)]}])
+def test_what_needs_pickle_is_refused(tmp_path: Path, value: object) -> None:
+    save_tree({"a": 1}, tmp_path / "c")
+    with pytest.raises(TrainError, match="checkpoint: "):
+        save_tree({"a": value}, tmp_path / "c")
+    assert load_tree(tmp_path / "c") == {"a": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["c"]
+
+
+def test_other_files_are_refused(tmp_path: Path) -> None:
+    torch.save({"a": 1}, tmp_path / "pickle")
+    save_file({"a": torch.zeros(1)}, tmp_path / "weights")
+    for name, reason in (
+        ("pickle", "can't be read"),
+        ("missing", "can't be read"),
+        ("weights", "not of a training"),
+    ):
+        with pytest.raises(TrainError, match=reason):
+            load_tree(tmp_path / name)
+
+
+def test_the_plugin_saves_loads_and_removes(tmp_path: Path) -> None:
+    io, path = SafetensorsIO(), tmp_path / "c"
+    io.save_checkpoint({"a": torch.ones(2)}, path)
+    assert torch.equal(io.load_checkpoint(str(path))["a"], torch.ones(2))
+    io.remove_checkpoint(path)
+    io.remove_checkpoint(path)
+    assert not path.exists()

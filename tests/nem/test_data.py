@@ -1,0 +1,164 @@
+import shutil
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from engines.base import resize
+from nem.data import PictureData, collect, normalise, read_image, read_video, squash
+from nem.errors import DataError
+from tests.nem.toys import shapes, write_pictures
+
+
+def write_video(path: Path, count: int = 7, *, rotation: int = 0) -> Path:
+    """Frames of flat grey 20, 40, 60, ...; the left half of each is black."""
+    with av.open(path, "w") as container:
+        stream = container.add_stream("libx264", rate=Fraction(10))
+        stream.width, stream.height, stream.pix_fmt = 64, 32, "yuv420p"
+        if rotation:
+            stream.set_display_rotation(rotation)
+        for i in range(count):
+            picture = np.full((32, 64, 3), 20 * (i % 12 + 1), np.uint8)
+            picture[:, :32] = 0
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = write_pictures(tmp_path / "data", shapes(3, 0, 48)[0])
+    (folder / "deep").mkdir()
+    write_video(folder / "deep" / "v.mp4")
+    return folder
+
+
+def test_images_and_every_third_frame_are_collected_in_order(folder: Path) -> None:
+    seen = []
+    collection = collect([folder], 32, every=3, progress=lambda *done: seen.append(done))
+    names = [Path(item.name).name for item in collection.items]
+    assert names == ["000.png", "001.png", "002.png", "v.mp4#0", "v.mp4#3", "v.mp4#6"]
+    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert not collection.skipped
+    for index, item in enumerate(collection.items[:3]):
+        pixels = collection.pixels(index)
+        np.testing.assert_array_equal(pixels, squash(read_image(item.path), 32))
+        assert pixels.shape == (32, 32, 3)
+    for index, grey in ((3, 20), (4, 80), (5, 140)):
+        right = collection.pixels(index)[:, 20:]
+        assert abs(right.mean() - grey) < 6
+        assert collection.pixels(index)[:, :12].mean() < 6
+
+
+def test_pictures_are_rgb_and_squashed_whole(tmp_path: Path) -> None:
+    picture = np.zeros((20, 60, 3), np.uint8)
+    picture[:, :30] = (250, 10, 10)
+    write_pictures(tmp_path, picture[None])
+    pixels = collect([tmp_path / "000.png"], 16).pixels(0)
+    assert tuple(pixels[8, 0]) == (250, 10, 10)
+    assert tuple(pixels[8, 15]) == (0, 0, 0)
+    assert (pixels[:, :7, 0] == 250).all()
+
+
+@pytest.mark.parametrize("shape", [(64, 48), (20, 90), (90, 20), (16, 16), (32, 32), (1, 1)])
+def test_squash_is_the_engines_resize(shape: tuple[int, int]) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(squash(picture, 32), resize(picture, (32, 32)))
+
+
+def test_exif_orientation_is_applied(tmp_path: Path) -> None:
+    picture = np.zeros((16, 32, 3), np.uint8)
+    picture[:, :16] = 255
+    jpeg = cv2.imencode(".jpg", picture)[1].tobytes()
+    # An EXIF block that says "turn clockwise by 90 degrees" (orientation 6).
+    tiff = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"
+    exif = b"\xff\xe1" + (len(tiff) + 8).to_bytes(2, "big") + b"Exif\0\0" + tiff
+    path = tmp_path / "turned.jpg"
+    path.write_bytes(jpeg[:2] + exif + jpeg[2:])
+    turned = read_image(path)
+    assert turned.shape == (32, 16, 3)
+    assert turned[:12].min() > 200
+    assert turned[20:].max() < 50
+
+
+def test_display_rotation_is_applied(tmp_path: Path) -> None:
+    (frame,) = read_video(write_video(tmp_path / "v.mp4", 1, rotation=90), 1)
+    assert frame.shape == (64, 32, 3)
+    # Counter-clockwise: what was right is now on top.
+    assert frame[:28].min() > 10
+    assert frame[36:].max() < 10
+
+
+def test_bad_files_are_skipped_and_listed(folder: Path) -> None:
+    (folder / "bad.png").write_bytes(b"no picture")
+    (folder / "empty.jpg").write_bytes(b"")
+    (folder / "bad.mp4").write_bytes(b"no video")
+    (folder / "notes.txt").write_text("not asked for, not listed")
+    collection = collect([folder], 32)
+    assert len(collection) == 4
+    skipped = {s.path.name: s.reason for s in collection.skipped}
+    assert sorted(skipped) == ["bad.mp4", "bad.png", "empty.jpg"]
+    assert skipped["empty.jpg"] == "empty file"
+    assert all(skipped.values())
+    given = collect([folder, folder / "notes.txt"], 32)
+    assert {s.path.name for s in given.skipped} >= {"notes.txt"}
+
+
+def test_a_cut_video_gives_what_is_whole(tmp_path: Path) -> None:
+    whole = write_video(tmp_path / "v.mkv", 40)
+    count = len(list(read_video(whole, 1)))
+    assert count == 40
+    whole.write_bytes(whole.read_bytes()[: whole.stat().st_size * 2 // 3])
+    assert 0 < len(collect([tmp_path], 32, every=1)) < 40
+
+
+def test_nothing_usable_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no usable picture"):
+        collect([tmp_path], 32)
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"1 files skipped, first: .*bad.png: not a readable"):
+        collect([tmp_path], 32)
+    with pytest.raises(DataError, match="nowhere: no such file or folder"):
+        collect([tmp_path / "nowhere"], 32)
+
+
+def test_beyond_the_memory_images_are_read_again_and_videos_refused(folder: Path) -> None:
+    one = 32 * 32 * 3
+    images = sorted(folder.glob("*.png"))
+    small, large = collect(images, 32, keep_bytes=2 * one), collect(images, 32)
+    assert [item.pixels is None for item in small.items] == [False, False, True]
+    for index in range(3):
+        np.testing.assert_array_equal(small.pixels(index), large.pixels(index))
+    images[2].unlink()
+    with pytest.raises(DataError, match="was readable, is no longer"):
+        small.pixels(2)
+    with pytest.raises(DataError, match=r"v.mp4: video frames beyond 0 MiB"):
+        collect([folder], 32, keep_bytes=4 * one, every=1)
+
+
+def test_a_file_named_twice_counts_once(folder: Path) -> None:
+    assert len(collect([folder, folder / "000.png", folder], 32)) == 4
+
+
+def test_normalise_undoes_mean_and_deviation(folder: Path) -> None:
+    data = PictureData(collect([folder], 32))
+    pixels, index = data[1]
+    assert (len(data), index, pixels.dtype) == (4, 1, torch.uint8)
+    x = normalise(pixels[None], (0.5, 0.4, 0.3), (0.2, 0.25, 0.5))
+    assert x.shape == (1, 3, 32, 32)
+    expected = (pixels[5, 7] / 255 - torch.tensor([0.5, 0.4, 0.3])) / torch.tensor([0.2, 0.25, 0.5])
+    torch.testing.assert_close(x[0, :, 5, 7], expected)
+
+
+def test_real_videos_and_photos(real_data: Path, tmp_path: Path) -> None:
+    shutil.copy(real_data / "davis" / "camel.mp4", tmp_path)
+    for photo in sorted((real_data / "imagenet-sample").glob("*.webp"))[:5]:
+        shutil.copy(photo, tmp_path)
+    collection = collect([tmp_path], 64, every=30)
+    assert not collection.skipped
+    assert len(collection) > 5 + 1
+    assert all(collection.pixels(i).std() > 5 for i in range(len(collection)))

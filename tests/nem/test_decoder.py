@@ -1,0 +1,97 @@
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from nem.backbone import Backbone, create_backbone
+from nem.decoder import build_decoder
+from nem.errors import ModelError
+from nem.model import NEM
+from tests.nem.toys import FAMILIES, SIZE, batch, tiny_backbone
+
+
+def parameters(module: torch.nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+@pytest.fixture(scope="module")
+def resnet50() -> Backbone:
+    return create_backbone("resnet50")
+
+
+def test_paper_decoder_has_the_paper_s_parameters(resnet50: Backbone) -> None:
+    assert parameters(build_decoder("paper", resnet50)) == 9_012_945
+    assert parameters(build_decoder("paper", resnet50, image_skip=True)) == 9_013_377
+
+
+def test_paper_decoder_on_a_vit_stops_at_stride_four() -> None:
+    backbone = create_backbone("vit_small_patch16_224", depth=4)
+    decoder = build_decoder("paper", backbone)
+    blocks = 1_770_496 + 737_792 + 258_304 + 65
+    assert parameters(decoder) == 4 * (384 * 256 + 256) + blocks
+
+
+def test_lite_decoder_costs_a_tenth_of_resnet50_at_most(resnet50: Backbone) -> None:
+    def flops(module: torch.nn.Module) -> int:
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            module(torch.zeros(1, 3, 224, 224))
+        return counter.get_total_flops()
+
+    alone = flops(resnet50)
+    whole = flops(NEM(resnet50, "lite").eval())
+    assert alone < whole <= 1.1 * alone
+
+
+@pytest.mark.parametrize("kind", ["lite", "paper"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_decoder_parameter_learns_and_no_backbone_one(family: str, kind: str) -> None:
+    model = NEM(tiny_backbone(family), kind)
+    model.mask_logits(batch()).square().mean().backward()
+    for name, parameter in model.decoder.named_parameters():
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all(), name
+        assert parameter.grad.abs().sum() > 0, name
+    assert all(p.grad is None for p in model.backbone.parameters())
+
+
+@pytest.mark.parametrize("size", [72, 100])
+@pytest.mark.parametrize("kind", ["lite", "paper"])
+@pytest.mark.parametrize("family", ["resnet", "convnext"])
+def test_sizes_that_strides_do_not_divide(family: str, kind: str, size: int) -> None:
+    model = NEM(tiny_backbone(family, size=size), kind).eval()
+    assert model(batch(2, size)).mask.shape == (2, 1, size, size)
+
+
+@pytest.mark.parametrize("stride", [2, 4, 8])
+def test_lite_decoder_draws_at_its_stride(stride: int) -> None:
+    decoder = build_decoder("lite", tiny_backbone(), width=8, stride=stride)
+    shapes = []
+    decoder.head.register_forward_hook(lambda module, args, out: shapes.append(out.shape[2:]))
+    decoder(tiny_backbone()(batch()).pyramid, batch())
+    assert shapes == [(SIZE // stride, SIZE // stride)]
+
+
+def test_only_the_image_skip_looks_at_the_picture() -> None:
+    backbone = tiny_backbone()
+    pyramid = backbone(batch()).pyramid
+    for kind, options, looks in (
+        ("lite", {}, False),
+        ("paper", {}, False),
+        ("paper", {"image_skip": True}, True),
+    ):
+        decoder = build_decoder(kind, backbone, **options).eval()
+        same = torch.equal(decoder(pyramid, batch(seed=1)), decoder(pyramid, batch(seed=2)))
+        assert same is not looks
+
+
+def test_what_can_not_be_built_is_refused() -> None:
+    backbone = tiny_backbone("convnext")
+    for kind, options, reason in (
+        ("big", {}, "allowed are lite, paper"),
+        ("lite", {"stride": 2}, r"stride 2: convnext_atto allows \[4, 8\]"),
+        ("lite", {"width": 0}, "width 0"),
+        ("lite", {"image_skip": True}, "no option image_skip"),
+    ):
+        with pytest.raises(ModelError, match=reason):
+            build_decoder(kind, backbone, **options)
+    with pytest.raises(ModelError, match="image_skip: not for token maps"):
+        build_decoder("paper", tiny_backbone("vit"), image_skip=True)

@@ -1,0 +1,42 @@
+import torch
+
+from nem.gauge import gauge
+from nem.masking import hide
+from tests.nem.toys import batch, tiny_nem
+
+
+def test_the_whole_picture_is_exactly_one() -> None:
+    x = batch()
+    for family in ("resnet", "vit"):
+        full = gauge(tiny_nem(family), x, torch.ones(4, 1, 64, 64))
+        assert (full.kept == 1).all()
+        assert (full.control == 1).all()
+        assert (full.area == 1).all()
+        assert (full.complement < 1).all()
+
+
+def test_values_are_cosines_of_embeddings() -> None:
+    model, x = tiny_nem(), batch()
+    mask = torch.rand(4, 1, 64, 64, generator=torch.manual_seed(0))
+    result = gauge(model, x, mask, generator=torch.Generator().manual_seed(0))
+    embed, cosine = model.backbone.embed, torch.nn.functional.cosine_similarity
+    torch.testing.assert_close(result.kept, cosine(embed(x), embed(hide(x, mask))))
+    torch.testing.assert_close(result.complement, cosine(embed(x), embed(hide(x, 1 - mask))))
+    torch.testing.assert_close(result.area, mask.mean((1, 2, 3)))
+    again = gauge(model, x, mask, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(result.control, again.control)
+
+
+def test_the_model_s_own_mask_is_the_default() -> None:
+    model, x = tiny_nem(), batch()
+    with torch.no_grad():
+        mask = model(x).mask
+    assert torch.equal(gauge(model, x).kept, gauge(model, x, mask).kept)
+    assert torch.equal(gauge(model, x).area, mask.mean((1, 2, 3)))
+
+
+def test_a_model_that_sees_nothing_scores_zero_not_nan() -> None:
+    model = tiny_nem()
+    model.backbone.embed = lambda x: torch.zeros(len(x), 8)  # type: ignore[method-assign]
+    result = gauge(model, batch())
+    assert (result.kept == 0).all()

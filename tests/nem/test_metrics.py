@@ -1,0 +1,82 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from nem.metrics import area, entropy, gini, pointing_game, relevance_mass, relevance_rank
+
+TOY = np.zeros((1, 4, 4), np.float32)
+TOY[0, 0] = [4, 3, 2, 1]
+TRUTH = np.zeros((1, 4, 4), bool)
+TRUTH[0, [0, 0, 1], [0, 1, 0]] = True
+ONE = np.zeros((1, 4, 4))
+ONE[0, 2, 1] = 5
+FLAT = np.full((1, 4, 4), 0.3)
+
+
+def test_toy_values() -> None:
+    assert relevance_rank(TOY, TRUTH) == pytest.approx([2 / 3])
+    assert relevance_mass(TOY, TRUTH) == pytest.approx([0.7])
+    assert pointing_game(TOY, TRUTH) == pytest.approx([1])
+    assert entropy(TOY) == pytest.approx([1.27985], abs=1e-5)
+    assert gini(TOY) == pytest.approx([0.8125])
+    assert area(TOY) == pytest.approx([10 / 16])
+
+
+def test_extremes() -> None:
+    assert entropy(ONE) == pytest.approx([0])
+    assert gini(ONE) == pytest.approx([1 - 1 / 16])
+    assert entropy(FLAT) == pytest.approx([math.log(16)])
+    assert gini(FLAT) == pytest.approx([0])
+    assert pointing_game(ONE, TRUTH) == pytest.approx([0])
+
+
+@pytest.mark.parametrize("flat", [FLAT, np.zeros_like(FLAT), np.ones_like(FLAT)])
+def test_a_constant_map_counts_as_uniform(flat: np.ndarray) -> None:
+    for metric in (relevance_mass, relevance_rank, pointing_game):
+        assert metric(flat, TRUTH) == pytest.approx([3 / 16])
+    assert entropy(flat) == pytest.approx([math.log(16)])
+    assert gini(flat) == pytest.approx([0])
+
+
+def test_ties_do_not_depend_on_order() -> None:
+    tied = np.zeros((1, 4, 4))
+    tied[0, 0, :2] = 1
+    for truth_column in (0, 1):
+        truth = np.zeros((1, 4, 4))
+        truth[0, 0, truth_column] = 1
+        assert relevance_rank(tied, truth) == pytest.approx([0.5])
+        assert pointing_game(tied, truth) == pytest.approx([0.5])
+
+
+def test_an_empty_object_is_nan_and_the_others_stand() -> None:
+    maps, truth = np.repeat(TOY, 2, 0), np.concatenate([np.zeros_like(TRUTH), TRUTH])
+    for metric, value in ((relevance_mass, 0.7), (relevance_rank, 2 / 3), (pointing_game, 1)):
+        empty, full = metric(maps, truth)
+        assert np.isnan(empty)
+        assert full == pytest.approx(value)
+
+
+def test_negative_values_count_as_nothing_and_arguments_stay() -> None:
+    maps = TOY.copy()
+    maps[0, 3] = -2
+    before = maps.copy()
+    assert relevance_mass(maps, TRUTH) == pytest.approx([0.7])
+    np.testing.assert_array_equal(maps, before)
+
+
+def test_scale_does_not_matter_and_tensors_are_fine() -> None:
+    maps = torch.from_numpy(TOY * 1e-3)[:, None]
+    truth = torch.from_numpy(TRUTH * np.uint8(255))[:, None]
+    assert relevance_mass(maps, truth) == pytest.approx([0.7])
+    assert relevance_rank(maps, truth) == pytest.approx([2 / 3])
+
+
+def test_wrong_arguments_are_refused() -> None:
+    with pytest.raises(ValueError, match="differ in size"):
+        relevance_mass(TOY, TRUTH[:, :3])
+    with pytest.raises(ValueError, match="expected"):
+        entropy(TOY[0])
+    with pytest.raises(ValueError, match="finite"):
+        gini(TOY * np.nan)
