@@ -64,10 +64,11 @@ def holds(container: str, stream: Stream) -> bool:
 
 
 def holds_encoder(container: str, codec: str) -> bool:
-    """Whether the container can store what this encoder writes."""
-    with av.open(io.BytesIO(), "w", format=container) as trial:
-        try:
-            trial.add_stream(codec)
-        except ValueError:
-            return False
+    """Whether the container can store what this encoder writes, which must open here."""
+    try:
+        with av.open(io.BytesIO(), "w", format=container) as trial:
+            trial.add_stream(codec, rate=25)
+            trial.start_encoding()
+    except (av.FFmpegError, ValueError):
+        return False
     return True

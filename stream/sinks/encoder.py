@@ -20,6 +20,7 @@ from stream.sinks.containers import holds_encoder
 
 FAST = {"libx264": ("ultrafast", 20), "libx265": ("ultrafast", 24)}
 """Preset and crf where none are given: fastest, and good enough to see no difference."""
+MAX_CRF = 51
 MATRIX_NUMBERS: dict[Matrix, int] = {"bt601": 6, "bt709": 1, "bt2020": 9}
 """FFmpeg's numbers of the YUV matrices."""
 USUAL_FPS = Fraction(30)
@@ -62,12 +63,14 @@ def choose_encoder(
     formats = [f.name for f in getattr(found, "video_formats", None) or ()]
     if found.type != "video" or (formats and "yuv420p" not in formats):
         raise UsageError(f"encoder {codec}: does not encode 8-bit 4:2:0 video; try libx264")
-    if not holds_encoder(container, codec):
-        raise UsageError(f"encoder {codec}: its video can't be stored in {container}; try .mkv")
+    if codec in FAST and crf is not None and not 0 <= crf <= MAX_CRF:
+        raise UsageError(f"encoder {codec}: crf {crf}; choose 0 (best) .. {MAX_CRF} (smallest)")
     usual_preset, usual_crf = FAST.get(codec, (None, None))
     chosen = {"preset": preset or usual_preset, "crf": usual_crf if crf is None else crf}
     options = {name: str(value) for name, value in chosen.items() if value is not None}
     _try(codec, options)
+    if not holds_encoder(container, codec):
+        raise UsageError(f"encoder {codec}: its video can't be stored in {container}; try .mkv")
     return EncoderChoice(codec, options)
 
 

@@ -12,6 +12,9 @@ from stream.overlay import Overlay
 from tests.builders import make_explanation, make_frame
 
 
+TAGS = ColourTags()
+
+
 def grey_planes(height: int, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     half = ((height + 1) // 2, (width + 1) // 2)
     return (
@@ -27,7 +30,7 @@ def strip_size(y: np.ndarray) -> tuple[int, int]:
     return (0, 0) if not len(changed) else tuple(changed.max(0) + 1)
 
 
-def draw(height, width, entries, tags=ColourTags()):
+def draw(height, width, entries, tags=TAGS):
     planes = grey_planes(height, width)
     draw_label(planes, entries, tags)
     return planes
@@ -88,7 +91,7 @@ def test_shortens_one_name_that_is_too_long():
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 300), (16, 16), (300, 2), (23, 23)])
 def test_tiny_pictures_get_no_label(size):
-    y, u, v = draw(*size, [("class", 0.5)])
+    y, u, _ = draw(*size, [("class", 0.5)])
     assert (y == 120).all()
     assert (u == 90).all()
 

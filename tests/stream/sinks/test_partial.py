@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import errno
+import os
+
+import pytest
+
+from stream.errors import SinkError, UsageError
+from stream.sinks.partial import PartialFile
+from tests.stream.sinks.reading import names
+
+
+def test_gets_its_name_when_finished(tmp_path):
+    output = PartialFile(tmp_path / "out.bin")
+    output.file.write(b"abc")
+    assert names(tmp_path) == ["out.bin.partial"]
+    output.finish()
+    assert names(tmp_path) == ["out.bin"]
+    assert output.path.read_bytes() == b"abc"
+
+
+def test_left_and_discarded(tmp_path):
+    left, gone = PartialFile(tmp_path / "left"), PartialFile(tmp_path / "gone")
+    left.file.write(b"abc")
+    left.leave()
+    left.leave()
+    gone.discard()
+    assert names(tmp_path) == ["left.partial"]
+    assert left.partial.read_bytes() == b"abc"
+
+
+def test_overwrite_replaces_output_and_leftover_only_at_the_end(tmp_path):
+    path = tmp_path / "out"
+    path.write_bytes(b"old")
+    path.with_name("out.partial").write_bytes(b"much longer than the new content")
+    output = PartialFile(path, overwrite=True)
+    output.file.write(b"new")
+    assert path.read_bytes() == b"old"
+    output.finish()
+    assert path.read_bytes() == b"new"
+    assert names(tmp_path) == ["out"]
+
+
+def test_a_leftover_is_not_thrown_away(tmp_path):
+    leftover = tmp_path / "out.partial"
+    leftover.write_bytes(b"hours of work")
+    with pytest.raises(SinkError, match=r"out\.partial: left by .* --overwrite"):
+        PartialFile(tmp_path / "out")
+    assert leftover.read_bytes() == b"hours of work"
+
+
+def test_a_name_taken_meanwhile_is_kept(tmp_path):
+    output = PartialFile(tmp_path / "out")
+    output.file.write(b"new")
+    output.path.write_bytes(b"theirs")
+    with pytest.raises(SinkError, match="exists"):
+        output.finish()
+    assert output.path.read_bytes() == b"theirs"
+    assert output.partial.read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("link", ["itself", "dotted", "symlink", "hardlink"])
+def test_refuses_to_write_over_an_input(tmp_path, link):
+    source = tmp_path / "in.mp4"
+    source.write_bytes(b"video")
+    (tmp_path / "sub").mkdir()
+    other = tmp_path / "other.mp4"
+    path = {"itself": source, "dotted": tmp_path / "sub" / ".." / "in.mp4"}.get(link, other)
+    if link == "symlink":
+        other.symlink_to(source)
+    elif link == "hardlink":
+        other.hardlink_to(source)
+    with pytest.raises(UsageError, match=r"also the input .*in\.mp4") as refused:
+        PartialFile(path, overwrite=True, inputs=[source])
+    assert refused.value.exit_code == 2
+    assert source.read_bytes() == b"video"
+
+
+def test_refuses_an_input_that_has_the_partial_name(tmp_path):
+    source = tmp_path / "out.mp4.partial"
+    source.write_bytes(b"video")
+    with pytest.raises(UsageError, match="also the input"):
+        PartialFile(tmp_path / "out.mp4", overwrite=True, inputs=[source])
+    assert source.read_bytes() == b"video"
+
+
+def test_a_dangling_link_counts_as_existing(tmp_path):
+    (tmp_path / "out").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(SinkError, match="exists"):
+        PartialFile(tmp_path / "out")
+
+
+def test_refuses_a_missing_directory(tmp_path):
+    with pytest.raises(SinkError, match=r"no directory .*nowhere; create it"):
+        PartialFile(tmp_path / "nowhere" / "out")
+
+
+def test_refuses_a_directory(tmp_path):
+    with pytest.raises(SinkError, match="is a directory"):
+        PartialFile(tmp_path, overwrite=True)
+
+
+def test_refuses_where_it_may_not_write(tmp_path, monkeypatch):
+    def denied(*_args, **_options):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr("pathlib.Path.open", denied)
+    with pytest.raises(SinkError, match="can't write here: Permission denied"):
+        PartialFile(tmp_path / "out")
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere"
+)
+def test_refuses_a_read_only_directory(tmp_path):
+    folder = tmp_path / "locked"
+    folder.mkdir(mode=0o555)
+    with pytest.raises(SinkError, match="Permission denied"):
+        PartialFile(folder / "out")
+
+
+def test_refuses_a_name_too_long(tmp_path):
+    with pytest.raises(SinkError, match="can't write here"):
+        PartialFile(tmp_path / ("x" * 252))
