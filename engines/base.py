@@ -79,13 +79,16 @@ def resize(frame: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]
     """
     height, width = frame.shape[:2]
     shrunk = (min(height, size[0]), min(width, size[1]))
-    if shrunk != (height, width):
-        smaller = cv2.resize(frame, shrunk[::-1], interpolation=cv2.INTER_AREA)
-        frame = np.asarray(smaller, dtype=np.uint8)
-    if shrunk != size:
-        larger = cv2.resize(frame, size[::-1], interpolation=cv2.INTER_LINEAR)
-        frame = np.asarray(larger, dtype=np.uint8)
-    return frame
+    if (height, width) == size:
+        return frame
+    if shrunk == size:
+        resized = cv2.resize(frame, size[::-1], interpolation=cv2.INTER_AREA)
+    elif shrunk == (height, width):
+        resized = cv2.resize(frame, size[::-1], interpolation=cv2.INTER_LINEAR)
+    else:  # one of each: in float32, so that it is rounded once
+        resized = cv2.resize(frame.astype(np.float32), shrunk[::-1], interpolation=cv2.INTER_AREA)
+        resized = np.rint(cv2.resize(resized, size[::-1], interpolation=cv2.INTER_LINEAR))
+    return np.asarray(resized, dtype=np.uint8)
 
 
 class Engine(ABC):
@@ -135,7 +138,7 @@ class Engine(ABC):
             frames = np.stack([resize(frame, self.input_size) for frame in frames])
         with self._busy:
             self._refuse_closed()
-            mask, scores, embedding = self._run(np.ascontiguousarray(frames))
+            mask, scores, embedding = self._run(np.require(frames, requirements=("C", "W")))
         seconds = time.perf_counter() - began
         return Explanation(mask, scores, embedding, self.names, seconds)
 
@@ -165,7 +168,11 @@ class Engine(ABC):
     def _run(
         self, frames: Frames
     ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None, NDArray[np.float32]]:
-        """Model-size frames (N, *input_size, 3) to mask, scores, embedding; see `Explanation`."""
+        """Model-size frames to mask, scores, embedding; see `Explanation`.
+
+        Frames are (N, *input_size, 3), contiguous and writable (so that runtimes can borrow their
+        memory); they are not to be changed. What is returned belongs to the caller.
+        """
 
     @abstractmethod
     def _close(self) -> None:

@@ -43,11 +43,9 @@ class EagerEngine(Engine):
     ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None, NDArray[np.float32]]:
         graph = self._graph
         assert graph is not None
-        # torch can't wrap read-only memory without a warning.
-        pixels = torch.from_numpy(frames if frames.flags.writeable else frames.copy())
         kind = self._device.type
         with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
-            prepared = graph.prepare(pixels.to(self._device))
+            prepared = graph.prepare(torch.from_numpy(frames).to(self._device))
             with torch.autocast(kind, torch.bfloat16, enabled=self._half):
                 output = graph.model(prepared)
             arrays = [value.cpu().numpy() for value in graph.read(output)]

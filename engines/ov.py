@@ -14,13 +14,13 @@ from collections import OrderedDict
 from typing import Any
 
 import numpy as np
-import openvino as ov
 from numpy.typing import NDArray
 
 from engines.base import Engine, Frames, class_names
 from engines.cpu import cpu_flags, cpu_model, has_bf16
 from engines.errors import EngineError, EngineUnavailable, OptionError, StoreError
 from engines.onnx_passes import PIXELS, RESIZED
+from engines.ov_runtime import openvino as ov
 from engines.store import Store
 from nem.bundle import Bundle
 from nem.manifest import GRAPH

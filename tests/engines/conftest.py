@@ -1,0 +1,100 @@
+"""One small bundle with random weights, written once, and engines opened on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from engines import Engine, FakeEngine, open_engine, save_bundle
+from engines.cpu import cpu_flags, has_bf16
+from engines.graph import FrameGraph
+from nem.backbone import create_backbone
+from nem.bundle import Bundle
+from nem.model import NEM
+
+SIZE = 64
+NAMES = ("ant", "bee", "cat", "dog", "elk")
+CHANNELS = (8, 16, 24, 32)
+
+
+def tiny_model(classes: tuple[str, ...] = NAMES, seed: int = 0) -> NEM:
+    """A NEM on a narrow resnet18 whose masks and scores vary with the picture."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        backbone = create_backbone(
+            "resnet18",
+            channels=CHANNELS,
+            num_classes=len(classes),
+            input_size=SIZE,
+            classes=classes,
+        )
+        model = NEM(backbone, "lite", width=16)
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):  # as after training: not the identity
+                nn.init.uniform_(module.weight, 0.5, 1.5)
+                nn.init.normal_(module.bias, 0, 0.2)
+                nn.init.normal_(module.running_mean, 0, 0.2)
+                nn.init.uniform_(module.running_var, 0.5, 1.5)
+            if isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, 0, 0.1)
+        _spread_masks(model.eval())
+    return model
+
+
+@torch.no_grad()
+def _spread_masks(model: NEM) -> None:
+    """Scale the head so that masks use all of [0, 1], as those of a trained model do."""
+    frames = torch.from_numpy(random_frames(4, SIZE, SIZE))
+    logits = model.mask_logits(FrameGraph(model).prepare(frames))
+    head = model.decoder.head
+    head.weight *= 2 / logits.std()
+    head.bias.copy_((head.bias - logits.mean()) * 2 / logits.std())
+
+
+def random_frames(count: int, height: int, width: int, seed: int = 0) -> np.ndarray:
+    """RGB uint8 (N, H, W, 3): coarse random blocks, as smooth as pictures are, and fine noise."""
+    random = np.random.default_rng(seed)
+    coarse = random.integers(0, 200, (count, height // 8 + 1, width // 8 + 1, 3))
+    blocks = coarse.repeat(8, axis=1).repeat(8, axis=2)[:, :height, :width]
+    return (blocks + random.integers(0, 56, blocks.shape)).astype(np.uint8)
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return save_bundle(tiny_model(), tmp_path_factory.mktemp("bundle") / "tiny", name="tiny")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """No test of this folder touches the user's own cache."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NEM_CACHE", str(folder))
+        yield folder
+
+
+OPENERS: dict[str, Callable[[Bundle], Engine]] = {
+    "fake": FakeEngine,
+    "eager-f32": lambda bundle: open_engine(bundle, "eager", device="cpu"),
+    "eager-bf16": lambda bundle: open_engine(bundle, "eager", device="cpu", precision="bf16"),
+    "openvino-f32": lambda bundle: open_engine(bundle, "openvino", precision="f32"),
+    "openvino-bf16": lambda bundle: open_engine(bundle, "openvino", precision="bf16"),
+}
+
+
+def open_by_kind(kind: str, bundle: Bundle) -> Engine:
+    if kind == "openvino-bf16" and not has_bf16(cpu_flags()):
+        pytest.skip("this CPU does not compute in bf16")
+    return OPENERS[kind](bundle)
+
+
+@pytest.fixture(params=OPENERS)
+def engine(request: pytest.FixtureRequest, bundle: Bundle) -> Iterator[Engine]:
+    """Every engine in turn, freshly opened."""
+    with open_by_kind(request.param, bundle) as opened:
+        yield opened

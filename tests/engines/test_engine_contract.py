@@ -1,0 +1,150 @@
+"""The contract every engine keeps; a new engine is one line in `conftest.OPENERS`."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+
+from engines import Engine, EngineClosed, EngineError, FrameError
+from tests.engines.conftest import NAMES, SIZE, random_frames
+
+# Kernels chosen for another batch size sum in another order: rounding of each precision.
+BATCH_TOLERANCE = {"f32": 1e-4, "bf16": 2e-2}
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_shapes_types_and_ranges(engine: Engine, count: int) -> None:
+    explanation = engine.run(random_frames(count, SIZE, SIZE))
+    assert explanation.mask.shape == (count, SIZE, SIZE)
+    assert explanation.scores is not None
+    assert explanation.scores.shape == (count, len(NAMES))
+    assert explanation.embedding.ndim == 2
+    assert explanation.embedding.shape[0] == count
+    for array in (explanation.mask, explanation.scores, explanation.embedding):
+        assert array.dtype == np.float32
+        assert np.isfinite(array).all()
+    assert 0 <= explanation.mask.min() < explanation.mask.max() <= 1
+    np.testing.assert_allclose(explanation.scores.sum(axis=1), 1, atol=1e-4)
+    assert explanation.scores.min() >= 0
+    assert explanation.names == engine.names == NAMES
+    assert explanation.seconds > 0
+
+
+def test_top_names_the_best_class_first(engine: Engine) -> None:
+    explanation = engine.run(random_frames(2, SIZE, SIZE))
+    assert explanation.scores is not None
+    top = explanation.top(2, index=1)
+    assert top[0] == (NAMES[explanation.scores[1].argmax()], explanation.scores[1].max())
+    assert top[0][1] >= top[1][1]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 500), (37, 53), (48, 200), (360, 641)])
+def test_takes_frames_of_any_size(engine: Engine, size: tuple[int, int]) -> None:
+    explanation = engine.run(random_frames(2, *size))
+    assert explanation.mask.shape == (2, SIZE, SIZE)
+    assert np.isfinite(explanation.mask).all()
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        np.zeros((1, 8, 8, 3), np.float32),
+        np.zeros((1, 8, 8, 3), np.int8),
+        np.zeros((8, 8, 3), np.uint8),
+        np.zeros((1, 8, 8), np.uint8),
+        np.zeros((1, 3, 8, 8), np.uint8),
+        np.zeros((1, 8, 8, 4), np.uint8),
+        np.zeros((0, 8, 8, 3), np.uint8),
+        np.zeros((1, 0, 8, 3), np.uint8),
+        [[[[0, 0, 0]]]],
+    ],
+    ids=lambda frames: f"{getattr(frames, 'dtype', 'list')}-{np.shape(frames)}",
+)
+def test_refuses_other_frames(engine: Engine, frames: np.ndarray) -> None:
+    with pytest.raises(FrameError, match=r"expected .* got"):
+        engine.run(frames)
+    assert engine.run(random_frames(1, SIZE, SIZE)).mask.shape == (1, SIZE, SIZE)
+
+
+def test_same_frame_gives_same_explanation(engine: Engine) -> None:
+    frames = random_frames(1, SIZE, SIZE)
+    first, second = engine.run(frames), engine.run(frames.copy())
+    np.testing.assert_array_equal(first.mask, second.mask)
+    np.testing.assert_array_equal(first.embedding, second.embedding)
+
+
+def test_batch_equals_single_frames(engine: Engine) -> None:
+    frames = random_frames(3, 40, 90)
+    batch = engine.run(frames)
+    singles = [engine.run(frame[None]) for frame in frames]
+    tolerance = BATCH_TOLERANCE[engine.precision]
+    for index, single in enumerate(singles):
+        np.testing.assert_allclose(batch.mask[index], single.mask[0], atol=tolerance)
+        np.testing.assert_allclose(batch.scores[index], single.scores[0], atol=tolerance)
+    spread = np.abs(batch.mask[0] - batch.mask[1]).max()
+    assert spread > 3 * tolerance, "the frames must differ by more than what is tolerated"
+
+
+def test_results_belong_to_the_caller(engine: Engine) -> None:
+    first = engine.run(random_frames(1, SIZE, SIZE, seed=1))
+    kept = [array.copy() for array in (first.mask, first.scores, first.embedding)]
+    second = engine.run(random_frames(1, SIZE, SIZE, seed=2))
+    assert np.abs(first.mask - second.mask).max() > 0
+    for array, copy in zip((first.mask, first.scores, first.embedding), kept, strict=True):
+        np.testing.assert_array_equal(array, copy)
+        array[:] = 0  # writable, and nobody else's
+
+
+def test_leaves_frames_alone_and_takes_read_only_and_strided_ones(engine: Engine) -> None:
+    frames = random_frames(1, SIZE, 2 * SIZE)
+    frames.flags.writeable = False
+    view = frames[:, :, ::2]
+    copy = view.copy()
+    explanation = engine.run(view)
+    np.testing.assert_array_equal(view, copy)
+    np.testing.assert_array_equal(explanation.mask, engine.run(copy).mask)
+    copy.flags.writeable = False
+    np.testing.assert_array_equal(explanation.mask, engine.run(copy).mask)
+
+
+def test_runs_in_other_threads_one_at_a_time(engine: Engine) -> None:
+    frames = [random_frames(1 + i % 2, SIZE, SIZE, seed=i) for i in range(4)]
+    expected = [engine.run(frame).mask for frame in frames]
+    found: dict[int, list[np.ndarray]] = {}
+
+    def work(index: int) -> None:
+        found[index] = [engine.run(frames[index]).mask for _ in range(5)]
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    for index, masks in found.items():
+        for mask in masks:
+            np.testing.assert_array_equal(mask, expected[index])
+    assert sorted(found) == [0, 1, 2, 3]
+
+
+def test_closed_twice_and_run_after_close(engine: Engine) -> None:
+    engine.close()
+    engine.close()
+    with pytest.raises(EngineClosed, match=f"{engine.name} is closed"):
+        engine.run(random_frames(1, SIZE, SIZE))
+    with pytest.raises(EngineError, match="closed"):
+        engine.run(np.zeros((1, 2, 2, 3), np.uint8))
+
+
+def test_results_outlive_the_engine(engine: Engine) -> None:
+    explanation = engine.run(random_frames(1, SIZE, SIZE))
+    copy = explanation.mask.copy()
+    engine.close()
+    np.testing.assert_array_equal(explanation.mask, copy)
+
+
+def test_tells_how_it_runs(engine: Engine) -> None:
+    assert engine.input_size == (SIZE, SIZE)
+    assert engine.device == "cpu"
+    assert engine.precision in ("f32", "bf16")

@@ -1,0 +1,104 @@
+"""Export: one clean file, weights lossless in 16 bits, the model left alone."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import nn
+
+import engines.export
+from engines import EngineError, EngineUnavailable, export_onnx, open_engine, save_bundle
+from engines.onnx_passes import PIXELS, RESIZED, mark_resize
+from nem.bundle import Bundle
+from tests.engines.conftest import SIZE, random_frames, tiny_model
+
+
+def test_weights_are_kept_in_16_bits(bundle: Bundle) -> None:
+    graph = onnx.load(bundle.graph_path).graph
+    kept = {name: onnx.numpy_helper.to_array(t) for t in graph.initializer if (name := t.name)}
+    large = {name: array for name, array in kept.items() if array.size >= 1024}
+    modules = [m for m in tiny_model().modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    assert len(large) == sum(m.weight.numel() >= 1024 for m in modules) > 10
+    assert {array.dtype for array in large.values()} == {np.dtype(np.float16)}
+
+
+def test_weights_not_rounded_stay_whole(tmp_path: Path) -> None:
+    path = export_onnx(tiny_model(), tmp_path / "graph.onnx")
+    tensors = onnx.load(path).graph.initializer
+    assert onnx.TensorProto.FLOAT16 not in {t.data_type for t in tensors}
+
+
+def test_file_stands_alone_and_tells_nothing_of_this_machine(bundle: Bundle) -> None:
+    model = onnx.load(bundle.graph_path, load_external_data=False)
+    assert all(t.data_location == onnx.TensorProto.DEFAULT for t in model.graph.initializer)
+    raw = bundle.graph_path.read_bytes()
+    assert str(Path(__file__).parents[2]).encode() not in raw
+    assert b"stack_trace" not in raw
+    shape = model.graph.input[0].type.tensor_type.shape.dim
+    assert [d.dim_param or d.dim_value for d in shape] == ["batch", "height", "width", 3]
+    names = {name for node in model.graph.node for name in node.output}
+    assert {PIXELS, RESIZED, "mask", "scores", "embedding"} <= names
+
+
+def test_a_model_without_classes_has_no_scores(tmp_path: Path) -> None:
+    bundle = save_bundle(tiny_model(classes=()), tmp_path / "plain", name="plain")
+    with open_engine(bundle, "openvino") as compiled, open_engine(bundle, "eager") as eager:
+        for engine in (compiled, eager):
+            explanation = engine.run(random_frames(2, SIZE, SIZE))
+            assert explanation.scores is None
+            assert explanation.names == engine.names == ()
+            assert explanation.top() == []
+            assert explanation.embedding.shape == (2, 32)
+
+
+def test_export_is_silent_and_leaves_the_model_alone(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    model = tiny_model().train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        export_onnx(model, tmp_path / "graph.onnx")
+    assert capfd.readouterr() == ("", "")
+    assert model.decoder.training
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+    assert [path.name for path in tmp_path.iterdir()] == ["graph.onnx"]
+
+
+def test_a_wrong_file_is_not_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pass that changes one number is noticed before the file has its name."""
+
+    def corrupt(model: object) -> None:
+        import onnx_ir
+
+        for value in model.graph.initializers.values():
+            if value.name.endswith("decoder.head.bias"):
+                changed = value.const_value.numpy() + 1
+                value.const_value = onnx_ir.tensor(changed, name=value.name)
+
+    monkeypatch.setattr(engines.export, "halve_weights", corrupt)
+    with pytest.raises(EngineError, match="differs from torch"):
+        export_onnx(tiny_model(), tmp_path / "graph.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_exporter_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(EngineUnavailable, match=r"nem-stream\[train\]"):
+        export_onnx(tiny_model(), tmp_path / "graph.onnx")
+
+
+def test_a_graph_without_the_resize_is_refused() -> None:
+    import onnx_ir
+
+    frames = onnx_ir.Value(name="frames")
+    cast = onnx_ir.node("Cast", [frames], attributes={"to": onnx_ir.DataType.FLOAT})
+    graph = onnx_ir.Graph([frames], cast.outputs, nodes=[cast], opset_imports={"": 18})
+    with pytest.raises(EngineError, match="resize"):
+        mark_resize(onnx_ir.Model(graph, ir_version=10))

@@ -1,0 +1,128 @@
+"""What is special to the OpenVINO engine: the cut resize, the store, batch sizes, errors."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engines import EngineError, Store, list_stored
+from engines.cpu import has_bf16
+from engines.ov import SHAPES_KEPT, OpenVinoEngine
+from engines.store_files import key_of
+from nem.bundle import Bundle
+from tests.engines.conftest import SIZE, random_frames
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "engines")
+
+
+def layer_types(engine: OpenVinoEngine) -> list[str]:
+    compiled = engine._request(1).get_compiled_model()
+    nodes = compiled.get_runtime_model().get_ordered_ops()
+    return [node.get_rt_info()["layerType"].astype(str) for node in nodes]
+
+
+def test_the_resize_costs_nothing(bundle: Bundle) -> None:
+    """Before the first convolution there is one fused scaling and a relabelling of axes."""
+    with OpenVinoEngine(bundle) as engine:
+        layers = [kind for kind in layer_types(engine) if kind not in ("Const", "Reshape")]
+    before = layers[: layers.index("Convolution")]
+    assert before.count("Subgraph") + before.count("Eltwise") <= 2
+    assert not {"MatMul", "FullyConnected", "Interpolate", "Transpose"} & set(before)
+
+
+def test_second_start_imports_what_the_first_built(
+    bundle: Bundle, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = random_frames(1, SIZE, SIZE)
+    with OpenVinoEngine(bundle, store=store) as engine:
+        expected = engine.run(frames)
+    monkeypatch.setattr(OpenVinoEngine, "_compile", None)
+    with OpenVinoEngine(bundle, store=store) as engine:
+        found = engine.run(frames)
+        assert engine.names == bundle.manifest.classes
+    np.testing.assert_array_equal(found.mask, expected.mask)
+    np.testing.assert_array_equal(found.scores, expected.scores)
+    (entry,) = list_stored(store)
+    assert entry.facts["graph"] == bundle.manifest.files["graph.onnx"]
+    assert entry.facts["shape"] == f"1x{SIZE}x{SIZE}x3"
+
+
+def test_precisions_are_stored_apart(bundle: Bundle, store: Store) -> None:
+    used = set()
+    for precision in ("f32", "auto", "f32"):
+        with OpenVinoEngine(bundle, store=store, precision=precision) as engine:
+            used.add(engine.precision)
+    assert sorted(entry.facts["precision"] for entry in list_stored(store)) == sorted(used)
+
+
+def test_a_stored_blob_the_runtime_refuses_is_rebuilt(
+    bundle: Bundle, store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    with OpenVinoEngine(bundle, store=store) as engine:
+        expected = engine.run(random_frames(1, SIZE, SIZE)).mask
+    (entry,) = list_stored(store)
+    assert key_of(entry.facts) == entry.key
+    for path in store.folder.iterdir():
+        path.unlink()
+    store.fetch(entry.facts, build=str, dump=lambda _: b"no model" * 99, load=bytes.decode)
+    with OpenVinoEngine(bundle, store=store) as engine:
+        np.testing.assert_array_equal(engine.run(random_frames(1, SIZE, SIZE)).mask, expected)
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert "OpenVINO can't import it" in line
+    assert "\n" not in line
+
+
+def test_batch_sizes_in_memory_are_limited(bundle: Bundle, store: Store) -> None:
+    with OpenVinoEngine(bundle, store=store) as engine:
+        for count in (1, 2, 3, 4, 5, 6, 1):
+            assert len(engine.run(random_frames(count, SIZE, SIZE)).mask) == count
+        assert len(engine._requests) == SHAPES_KEPT
+    assert len(list_stored(store)) == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"not a graph", None], ids=["empty", "text", "foreign"])
+def test_a_graph_that_is_none_is_one_line(
+    bundle: Bundle, store: Store, tmp_path: Path, content: bytes | None
+) -> None:
+    """The bundle checks its hashes, so this takes a bundle written by somebody else."""
+    import onnx
+
+    path = tmp_path / "bundle"
+    shutil.copytree(bundle.path, path)
+    graph = path / "graph.onnx"
+    if content is None:
+        frames = onnx.helper.make_tensor_value_info("frames", onnx.TensorProto.UINT8, [1, 8, 8, 3])
+        mask = onnx.helper.make_tensor_value_info("mask", onnx.TensorProto.FLOAT, [1, 8, 8, 3])
+        node = onnx.helper.make_node("Cast", ["frames"], ["mask"], to=onnx.TensorProto.FLOAT)
+        model = onnx.helper.make_model(
+            onnx.helper.make_graph([node], "g", [frames], [mask]),
+            opset_imports=[onnx.helper.make_opsetid("", 18)],
+        )
+        onnx.save(model, graph)
+    else:
+        graph.write_bytes(content)
+    with pytest.raises(EngineError) as caught:
+        OpenVinoEngine(Bundle(path, bundle.manifest), store=store)
+    assert "\n" not in str(caught.value)
+    assert str(graph) in str(caught.value) or "resized" in str(caught.value)
+    assert list_stored(store) == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "native"),
+    [
+        ({"avx512f", "avx512_bf16"}, True),
+        ({"amx_bf16"}, True),
+        ({"asimd", "bf16"}, True),
+        ({"avx512f", "avx2"}, False),
+        (set(), None),
+    ],
+)
+def test_bf16_is_told_from_the_flags(flags: set[str], native: bool | None) -> None:
+    assert has_bf16(frozenset(flags)) is native

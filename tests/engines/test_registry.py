@@ -1,0 +1,162 @@
+"""Which engine is opened for what, and how refusals read."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import engines
+from engines import (
+    EngineUnavailable,
+    OptionError,
+    available_engines,
+    engine_names,
+    open_engine,
+)
+from nem.bundle import Bundle
+from nem.errors import BundleError
+
+
+def hide(monkeypatch: pytest.MonkeyPatch, *packages: str) -> None:
+    """Make these packages look as if they were not installed."""
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name, *rest: None if name in packages else find(name, *rest),
+    )
+
+
+def test_auto_is_openvino_on_a_cpu(bundle: Bundle) -> None:
+    for device in ("auto", "cpu"):
+        with open_engine(bundle, device=device) as engine:
+            assert (engine.name, engine.device) == ("openvino", "cpu")
+
+
+def test_opens_by_folder(bundle: Bundle) -> None:
+    for folder in (bundle.path, str(bundle.path)):
+        with open_engine(folder, "fake") as engine:
+            assert engine.names == bundle.manifest.classes
+    with pytest.raises(BundleError, match="no-such-bundle"):
+        open_engine("no-such-bundle")
+
+
+def test_all_are_available_here_and_named() -> None:
+    assert engine_names() == ["auto", "openvino", "eager", "fake"]
+    assert [info.name for info in available_engines()] == engine_names()[1:]
+    assert all(info.available and info.reason is None for info in available_engines())
+
+
+def test_missing_extra_is_named(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    hide(monkeypatch, "torch")
+    reasons = {info.name: info.reason for info in available_engines()}
+    assert reasons["eager"] == "torch is not installed: pip install 'nem-stream[train]'"
+    assert reasons["openvino"] is None
+    with pytest.raises(EngineUnavailable, match=r"eager: torch is .* 'nem-stream\[train\]'"):
+        open_engine(bundle, "eager")
+
+
+def test_auto_takes_no_other_when_its_engine_is_missing(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hide(monkeypatch, "openvino")
+    with pytest.raises(EngineUnavailable, match="openvino is not installed"):
+        open_engine(bundle)
+    with pytest.raises(ImportError):
+        open_engine(bundle, "openvino")
+
+
+def test_a_runtime_that_does_not_load_is_told(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "engines.ov", None)
+    with pytest.raises(EngineUnavailable, match="openvino: its runtime does not load"):
+        open_engine(bundle)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"engine": "openvin"}, "allowed: auto, openvino, eager, fake; did you mean openvino"),
+        ({"engine": "tensorflow"}, "no engine called 'tensorflow', allowed: auto"),
+        ({"device": "gpu"}, "openvino: device 'gpu', allowed: auto, cpu"),
+        ({"engine": "openvino", "device": "cuda"}, "openvino: device 'cuda', allowed"),
+        ({"engine": "eager", "device": "toaster"}, "eager: device 'toaster', allowed"),
+        ({"engine": "eager", "device": "meta"}, "eager: device 'meta', allowed"),
+        ({"precision": "fp8"}, "openvino: precision 'fp8', allowed: auto, f32, bf16"),
+        ({"engine": "eager", "precision": "int8"}, "eager: precision 'int8', allowed"),
+        ({"engine": "fake", "precision": "bf16"}, "fake: precision 'bf16', allowed"),
+        ({"engine": "fake", "device": "cuda"}, "fake: device 'cuda', allowed"),
+    ],
+)
+def test_unknown_options_name_the_allowed(
+    bundle: Bundle, options: dict[str, str], message: str
+) -> None:
+    with pytest.raises(OptionError) as caught:
+        open_engine(bundle, **options)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_gpu_asked_for_is_not_replaced_by_the_cpu(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    for engine in ("auto", "eager"):
+        with pytest.raises(EngineUnavailable, match=r"cuda:0 asked for, .* 0 CUDA"):
+            open_engine(bundle, engine, device="cuda:0")
+
+
+def test_bf16_asked_for_is_not_replaced_by_f32(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engines.ov.cpu_flags", lambda: frozenset({"avx2"}))
+    with pytest.raises(EngineUnavailable, match="bf16 asked for, but this CPU"):
+        open_engine(bundle, precision="bf16")
+    with open_engine(bundle, precision="auto") as engine:
+        assert engine.precision == "f32"
+
+
+def test_everything_promised_is_there() -> None:
+    for name in engines.__all__:
+        assert getattr(engines, name).__doc__, name
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        engines.nothing  # noqa: B018
+
+
+FRESH = """
+import sys
+import engines
+for name in set(engines.__all__) - {"export_onnx", "save_bundle"}:
+    getattr(engines, name)
+engines.available_engines()
+heavy = {"torch", "timm", "openvino", "onnx", "onnxruntime"} & sys.modules.keys()
+assert not heavy, heavy
+"""
+
+FRESH_RUN = """
+import sys, threading
+import numpy as np
+from engines import open_engine
+with open_engine(sys.argv[1]) as engine:
+    assert engine.run(np.zeros((1, 9, 9, 3), np.uint8)).mask.shape[0] == 1
+assert "openvino" in sys.modules
+loaded = {"torch", "openvino_telemetry"} & sys.modules.keys()
+assert not loaded, loaded
+assert threading.enumerate() == [threading.main_thread()], threading.enumerate()
+"""
+
+
+@pytest.mark.parametrize("code", [FRESH, FRESH_RUN], ids=["import", "run"])
+def test_live_path_in_a_fresh_process(bundle: Bundle, code: str) -> None:
+    """Neither torch nor a runtime at import; no torch, report or thread after running."""
+    subprocess.run(
+        [sys.executable, "-c", code, str(bundle.path)],
+        cwd=Path(__file__).parents[2],
+        check=True,
+        timeout=60,
+    )

@@ -1,0 +1,111 @@
+"""List, verify and prune."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from engines import Store, list_stored, prune_stored, verify_stored
+from engines.store_files import key_of
+
+DAY = 86_400
+
+
+def put(store: Store, name: str, days_ago: float = 0) -> Path:
+    """Store an engine called `name`, last used `days_ago`; its blob."""
+    facts = {"engine": name}
+    store.fetch(facts, build=lambda: name, dump=str.encode, load=bytes.decode)
+    blob = store.folder / f"{key_of(facts)}.blob"
+    age(blob, days_ago)
+    return blob
+
+
+def age(path: Path, days: float) -> None:
+    then = time.time() - days * DAY
+    os.utime(path, (then, then))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "engines")
+
+
+def names(store: Store) -> set[str]:
+    return {entry.facts["engine"] for entry in list_stored(store)}
+
+
+def test_nothing_there(store: Store) -> None:
+    assert list_stored(store) == verify_stored(store) == prune_stored(store) == []
+    assert not store.folder.exists()
+
+
+def test_lists_last_used_first(store: Store) -> None:
+    put(store, "old", 3)
+    put(store, "young", 1)
+    entries = list_stored(store)
+    assert [entry.facts["engine"] for entry in entries] == ["young", "old"]
+    assert entries[0].size == len("young")
+    assert abs(time.time() - DAY - entries[0].used_at) < 60
+
+
+def test_use_is_noted(store: Store) -> None:
+    put(store, "first", 9)
+    put(store, "second", 5)
+    store.fetch({"engine": "first"}, build=str, dump=str.encode, load=bytes.decode)
+    assert [entry.facts["engine"] for entry in list_stored(store)] == ["first", "second"]
+
+
+def test_verify_tells_what_is_damaged(store: Store) -> None:
+    put(store, "good")
+    put(store, "bad").write_bytes(b"???")
+    put(store, "gone").unlink()
+    before = [entry.used_at for entry in list_stored(store)]
+    problems = {e.facts["engine"]: e.problem for e in verify_stored(store)}
+    assert problems["good"] is None
+    assert "3 bytes of SHA-256" in problems["bad"]
+    assert problems["gone"] == "its blob is missing"
+    assert [entry.used_at for entry in list_stored(store)] == before
+
+
+def test_prune_keeps_what_is_good_and_used(store: Store) -> None:
+    put(store, "used", 29)
+    put(store, "unused", 31)
+    put(store, "bad").write_bytes(b"???")
+    deleted = prune_stored(store)
+    assert names(store) == {"used"}
+    assert all(not path.exists() for path in deleted)
+    assert len(deleted) == 4
+    assert (
+        store.fetch(
+            {"engine": "used"}, build=lambda: "built again", dump=str.encode, load=bytes.decode
+        )
+        == "used"
+    )
+
+
+def test_prune_all(store: Store) -> None:
+    put(store, "one", 0.1)
+    put(store, "two", 0.1)
+    prune_stored(store, unused_days=0)
+    assert names(store) == set()
+
+
+def test_prune_removes_leftovers_but_not_a_build_in_progress(store: Store) -> None:
+    put(store, "used")
+    for name, days in (
+        ("aside.blob.damaged", 0),
+        ("ended.tmp", 1),
+        ("running.tmp", 0),
+        ("orphan.blob", 1),
+        ("just-written.blob", 0),
+        ("ended.lock", 1),
+        ("running.lock", 0),
+    ):
+        (store.folder / name).write_bytes(b"")
+        age(store.folder / name, days)
+    deleted = {path.name for path in prune_stored(store)}
+    assert deleted == {"aside.blob.damaged", "ended.tmp", "orphan.blob", "ended.lock"}
+    assert names(store) == {"used"}
