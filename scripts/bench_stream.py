@@ -1,0 +1,231 @@
+"""End-to-end speed: this pipeline beside the loops people write, in one run on one machine.
+
+    python -m scripts.bench_stream --rounds 3 --json stream.json
+
+Decodes a generated H.264 clip, explains and draws every frame, writes H.264 (x264 ultrafast). Each
+case runs in a process of its own; rounds interleave the cases, so a noisy machine hits all alike.
+`core-ms` is processor time of the whole process per frame; `efficiency` is the frame rate over
+what those core-ms allow on all cores: 1.0 means that no core ever waited.
+
+Cases: the pipeline with the default bundle and with random-weight ResNet50 bundles; the same models
+in a plain loop (cv2.VideoCapture, eager torch, numpy overlay, cv2.VideoWriter); and that loop with
+pytorch-grad-cam on ResNet50. Needs `pip install 'nem-stream[eval]'`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from scripts.make_clip import make_clip
+
+PIPELINE = ("nem-tiny", "resnet50-lite", "resnet50-paper")
+LOOPS = ("nem-tiny:eager", "resnet50-lite:eager", "resnet50-paper:eager", "resnet50:grad-cam")
+# (numerator, denominator, ratio of frame rates asked for)
+RATIOS = (
+    ("resnet50-lite", "resnet50:grad-cam", 9.0),
+    ("resnet50-paper", "resnet50:grad-cam", 5.0),
+    ("nem-tiny", "nem-tiny:eager", 6.0),
+    ("resnet50-lite", "resnet50-lite:eager", None),
+    ("resnet50-paper", "resnet50-paper:eager", None),
+)
+EFFICIENCY = 0.93
+
+
+def measured(work: Callable[[], int]) -> dict[str, float]:
+    """Run `work`, which returns how many frames it did, and say what they cost."""
+    wall, cores = time.perf_counter(), time.process_time()
+    frames = work()
+    wall, cores = time.perf_counter() - wall, time.process_time() - cores
+    fps, core_ms = frames / wall, 1000 * cores / frames
+    return {
+        "fps": fps,
+        "core_ms": core_ms,
+        "efficiency": fps / (1000 * (os.cpu_count() or 1) / core_ms),
+        "rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "frames": frames,
+    }
+
+
+def run_pipeline(model: str, clip: Path, out: Path) -> dict[str, float]:
+    """The product: four threads, OpenVINO, YUV overlay, sound copied."""
+    from engines import open_engine
+    from nem.bundle import open_bundle
+    from stream.overlay import Overlay
+    from stream.pipeline import Pipeline
+    from stream.sinks.file import FileSink
+    from stream.sources import open_source
+
+    with open_engine(open_bundle(model)) as engine:
+        source = open_source(clip)
+        sink = FileSink(out, source.info, preset="ultrafast", copy_from=clip, overwrite=True)
+        pipeline = Pipeline(source, engine, [sink], overlay=Overlay("heat"))
+        return measured(lambda: pipeline.run().frames_out)
+
+
+def run_loop(model: str, clip: Path, out: Path, limit: int) -> dict[str, float]:
+    """The loop people write, with the NEM in eager torch or with Grad-CAM."""
+    import cv2
+    import numpy as np
+    import torch
+
+    name, _, kind = model.partition(":")
+    if kind == "grad-cam":
+        explain = _grad_cam()
+    else:
+        from nem.bundle import open_bundle
+        from nem.bundle_io import load_model
+
+        bundle = open_bundle(name)
+        nem, size = load_model(bundle).eval(), bundle.manifest.input_size
+        mean, std = np.array(bundle.manifest.mean), np.array(bundle.manifest.std)
+
+        def explain(rgb: np.ndarray) -> np.ndarray:
+            small = cv2.resize(rgb, (size, size)).astype(np.float32) / 255
+            x = torch.from_numpy(((small - mean) / std).astype(np.float32)).permute(2, 0, 1)
+            with torch.inference_mode():
+                return nem(x[None]).mask[0, 0].numpy()
+
+    def work() -> int:
+        capture = cv2.VideoCapture(str(clip))
+        width = int(capture.get(cv2.CAP_PROP_FRAME_WIDTH))
+        height = int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
+        writer = cv2.VideoWriter(str(out), cv2.VideoWriter.fourcc(*"mp4v"), 30, (width, height))
+        count = 0
+        while count < limit:
+            ok, bgr = capture.read()
+            if not ok:
+                break
+            mask = cv2.resize(explain(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)), (width, height))
+            heat = cv2.applyColorMap(np.uint8(255 * mask), cv2.COLORMAP_JET)
+            mixed = np.float32(heat) / 255 + np.float32(bgr) / 255
+            writer.write(np.uint8(255 * mixed / mixed.max()))
+            count += 1
+        writer.release()
+        capture.release()
+        return count
+
+    explain(np.zeros((64, 64, 3), np.uint8))
+    return measured(work)
+
+
+def _grad_cam() -> Callable:
+    import cv2
+    import numpy as np
+    import timm
+    import torch
+    from pytorch_grad_cam import GradCAM
+
+    net = timm.create_model("resnet50", pretrained=False).eval()
+    cam = GradCAM(model=net, target_layers=[net.layer4[-1]])
+    mean, std = np.array(net.default_cfg["mean"]), np.array(net.default_cfg["std"])
+
+    def explain(rgb: np.ndarray) -> np.ndarray:
+        small = cv2.resize(rgb, (224, 224)).astype(np.float32) / 255
+        x = torch.from_numpy(((small - mean) / std).astype(np.float32)).permute(2, 0, 1)
+        return cam(input_tensor=x[None])[0]
+
+    return explain
+
+
+def make_bundles(folder: Path) -> None:
+    """ResNet50 with random weights, `lite` and `paper` decoder, exported as bundles."""
+    from engines.export import save_bundle
+    from nem.backbone import create_backbone
+    from nem.model import NEM
+
+    for kind in ("lite", "paper"):
+        name = f"resnet50-{kind}"
+        model = NEM(create_backbone("resnet50"), kind).eval()
+        save_bundle(model, folder / name, name=name)
+
+
+def run_case(case: str, clip: Path, folder: Path, limit: int) -> dict[str, float]:
+    """Measure one case in a process of its own, in `folder`, where the bundles are."""
+    command = [sys.executable, "-m", "scripts.bench_stream", "--case", case, "--clip", str(clip)]
+    command += ["--folder", str(folder), "--loop-frames", str(limit)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"{case} failed:\n{done.stderr}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def report(table: dict[str, dict[str, float]]) -> list[str]:
+    """The printed table: cases, then figures asked for and measured."""
+    lines = [f"{'case':24}{'fps':>8}{'core-ms':>9}{'efficiency':>12}{'MB':>7}"]
+    for case, row in table.items():
+        lines.append(
+            f"{case:24}{row['fps']:8.1f}{row['core_ms']:9.1f}{row['efficiency']:12.2f}"
+            f"{row['rss_mb']:7.0f}"
+        )
+    for case in PIPELINE:
+        if case in table:
+            lines.append(f"efficiency {case}: {table[case]['efficiency']:.2f} (asked {EFFICIENCY})")
+    for top, bottom, asked in RATIOS:
+        if top in table and bottom in table:
+            ratio = table[top]["fps"] / table[bottom]["fps"]
+            lines.append(
+                f"{top} / {bottom}: {ratio:.1f} x" + (f" (asked {asked})" if asked else "")
+            )
+    return lines
+
+
+def main() -> None:
+    """Parse, measure, print."""
+    parser = argparse.ArgumentParser(description="Measure end-to-end speed beside plain loops.")
+    parser.add_argument("--size", default="1280x720", help="of the clip (default 1280x720)")
+    parser.add_argument("--frames", type=int, default=300, help="of the clip (default 300)")
+    parser.add_argument("--loop-frames", type=int, default=100, help="for plain loops (100)")
+    parser.add_argument("--rounds", type=int, default=3, help="the median counts (default 3)")
+    parser.add_argument("--only", nargs="+", choices=PIPELINE + LOOPS, help="these cases only")
+    parser.add_argument("--json", type=Path, help="write the medians here")
+    parser.add_argument("--case", help=argparse.SUPPRESS)
+    parser.add_argument("--clip", type=Path, help="use this clip instead of a generated one")
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.case:
+        own = args.folder / args.case.partition(":")[0]
+        prefix = str(own) if own.exists() else args.case.partition(":")[0]
+        out = args.folder / "out.mp4"
+        if ":" in args.case:
+            model = prefix + ":" + args.case.partition(":")[2]
+            print(json.dumps(run_loop(model, args.clip, out, args.loop_frames)))
+        else:
+            print(json.dumps(run_pipeline(prefix, args.clip, out)))
+        return
+    cases = tuple(args.only or PIPELINE + LOOPS)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        clip = args.clip or folder / "clip.mp4"
+        if not args.clip:
+            width, height = (int(n) for n in args.size.split("x"))
+            make_clip(clip, width=width, height=height, frames=args.frames, fps=30)
+        if any(case.startswith("resnet50-") for case in cases):
+            make_bundles(folder)
+        rows: dict[str, list[dict[str, float]]] = {case: [] for case in cases}
+        for number in range(args.rounds):
+            for case in cases:
+                rows[case].append(run_case(case, clip, folder, args.loop_frames))
+                print(
+                    f"round {number + 1} {case}: {rows[case][-1]['fps']:.1f} fps", file=sys.stderr
+                )
+    table = {
+        case: {key: statistics.median(r[key] for r in runs) for key in runs[0]}
+        for case, runs in rows.items()
+    }
+    print("\n".join(report(table)))
+    if args.json:
+        args.json.write_text(json.dumps(table, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

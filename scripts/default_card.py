@@ -1,0 +1,81 @@
+"""The model card of the embedded default, written with the figures of the run that made it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+TEXT = """\
+# {name}
+
+The bundle inside nem-stream: a small image classifier of {classes} everyday classes and a NEM-U
+decoder that shows, for every frame, which pixels decided the classifier's features.
+
+| | |
+| --- | --- |
+| backbone | timm `{backbone}`, {backbone_params:.2f} M parameters, trained from scratch |
+| decoder | `lite`, {decoder_params:.2f} M parameters, NEM-U, loss `intent`, hidden = data mean |
+| input | {size} x {size} RGB; frames are squashed to it, not cropped |
+| output | mask {size} x {size} in [0, 1], {classes} class probabilities, embedding |
+
+## How it was made
+
+```
+{command}
+```
+
+Data: {data} (Imagenette, Caltech-101, cats and dogs; short side 144 pixels), seed {seed}{note}.
+Versions: {versions}. The backbone was trained with SGD, progressive image size, CutMix and mixup,
+label smoothing, an averaged copy of the weights, and a third of the pictures seen through random
+masks, so that masked pictures are not foreign to it. The decoder never changed it.
+
+## Measured
+
+{quality}
+
+Top-1 is on the {validation} validation pictures, squashed as in use. The decoder's figures are
+means over 1,000 of them: `kept` is the cosine between the embedding of the whole picture and of the
+part the mask keeps, `control` the same for an equally large part at a random place, `area` the
+mask's mean.
+
+## What it can't do
+
+* It knows {classes} classes, half of them from fewer than 60 pictures. For anything else it names
+  the nearest it knows; its probabilities are not calibrated.
+* The mask shows what this small model's features depend on. It is not a segmentation, it can be
+  right for a wrong prediction, and it says nothing about other models.
+* The pictures show mostly one large object. Small, crowded or dark scenes are outside of them.
+* Train a decoder for your own model before you draw conclusions about it: `nem-stream train`.
+"""
+
+
+def model_card(
+    *,
+    name: str,
+    backbone: str,
+    backbone_params: float,
+    decoder_params: float,
+    classes: int,
+    size: int,
+    validation: int,
+    training: Mapping[str, Any],
+    quality: Mapping[str, float],
+) -> str:
+    """The card as Markdown. Parameters in millions; `quality` by figure name."""
+    rows = "\n".join(f"| {key} | {value:.4f} |" for key, value in quality.items())
+    versions = ", ".join(f"{k} {v}" for k, v in training["versions"].items())
+    return TEXT.format(
+        name=name,
+        backbone=backbone,
+        backbone_params=backbone_params,
+        decoder_params=decoder_params,
+        classes=classes,
+        size=size,
+        validation=validation,
+        command=training["command"],
+        data=training["data"],
+        seed=training["seed"],
+        note=f"; {training['note']}" if training.get("note") else "",
+        versions=versions,
+        quality="| figure | value |\n| --- | --- |\n" + rows,
+    )
