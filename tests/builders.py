@@ -166,7 +166,7 @@ def make_clip(
                 out.mux(stream.encode(frame))
             out.mux(stream.encode(None))
         if sound is not None:
-            _encode_tone(out, sound, float((stamps[-1] + 1) * base))
+            _encode_tone(out, sound, float((max(stamps, default=24) + 1) * base))
         if text is not None:
             out.mux(_subtitle_packet(text, str(subtitle)))
     return path

@@ -101,6 +101,11 @@ class FileSource(PulledSource):
         if frame is not None:
             return frame
         bad = self.counts[SKIPPED]
+        if extent.missing:
+            raise SourceError(
+                f"{self._name}: truncated before its first frame ({extent.missing} bytes missing); "
+                "copy or download it again"
+            )
         if extent.protection:
             raise SourceError(f"{self._name}: encrypted; decrypt the file first")
         if bad:
