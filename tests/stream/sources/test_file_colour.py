@@ -1,5 +1,6 @@
 """Known colours come back through encoder, decoder and `Frame.rgb`."""
 
+import av
 import numpy as np
 import pytest
 
@@ -49,8 +50,6 @@ def test_unstated_matrix_goes_by_size_and_is_said(tmp_path, height, matrix):
     made_with = ColourTags(matrix)
 
     def untagged(index: int):
-        import av
-
         frame = av.VideoFrame.from_ndarray(patches(height), "rgb24")
         frame = frame.reformat(
             format="yuv420p", dst_colorspace={"bt601": 5, "bt709": 1}[matrix], dst_color_range=1

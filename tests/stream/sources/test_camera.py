@@ -1,0 +1,222 @@
+"""Cameras: what is asked, what is granted, and every way to fail."""
+
+import threading
+from fractions import Fraction
+
+import cv2
+import numpy as np
+import pytest
+
+from stream.errors import SourceError, SourceLost, UsageError
+from stream.sources import devices
+from stream.sources.camera import FAILED, RESIZED, CameraSource, to_frame
+from stream.sources.modes import Granted, Wish, exact_rate
+from tests.builders import read_index
+from tests.stream.sources.fakes import FakeCapture, FakeClock, counted_bgr
+
+MJPG = float(cv2.VideoWriter.fourcc(*"MJPG"))
+YUYV = float(cv2.VideoWriter.fourcc(*"YUYV"))
+
+
+def camera(capture: FakeCapture, **options) -> CameraSource:
+    options = {"clock": FakeClock(), "open_seconds": 0.5, "stall_seconds": 0.5, **options}
+    return CameraSource(0, opening=lambda device: capture, **options)
+
+
+def test_mjpg_is_asked_first_then_size_rate_and_a_short_queue():
+    capture = FakeCapture(counted_bgr(1))
+    camera(capture, wish=Wish(1280, 720, Fraction(30))).close()
+    assert capture.asked == [
+        (cv2.CAP_PROP_FOURCC, MJPG),
+        (cv2.CAP_PROP_FRAME_WIDTH, 1280),
+        (cv2.CAP_PROP_FRAME_HEIGHT, 720),
+        (cv2.CAP_PROP_FPS, 30.0),
+        (cv2.CAP_PROP_BUFFERSIZE, 1),
+    ]
+
+
+def test_what_was_granted_is_said():
+    granted = {cv2.CAP_PROP_FOURCC: YUYV, cv2.CAP_PROP_FPS: 15.0}
+    with camera(FakeCapture(counted_bgr(1), granted), wish=Wish(640, 480, Fraction(30))) as source:
+        info = source.info
+    assert info.notes == ("camera granted YUYV 96x64 at 15 fps (asked for 640x480 at 30 fps)",)
+    assert (info.name, info.live, info.codec) == ("camera 0", True, "yuyv")
+    assert (info.width, info.height, info.fps_declared) == (96, 64, 15)
+    assert info.frames_declared is None
+
+
+def test_a_wish_that_was_met_is_not_repeated():
+    capture = FakeCapture(counted_bgr(1), {cv2.CAP_PROP_FPS: 29.97})
+    with camera(capture, wish=Wish(96, 64)) as source:
+        assert source.info.notes == ("camera granted MJPG 96x64 at 29.97 fps",)
+
+
+def test_a_camera_that_says_nothing():
+    granted = Granted.read(FakeCapture(granted={cv2.CAP_PROP_FOURCC: -1.0, cv2.CAP_PROP_FPS: -1}))
+    assert granted == Granted("", None)
+    assert granted.sentence((8, 6), Wish()) == "camera granted 8x6"
+
+
+def test_stamps_are_the_time_of_arrival():
+    clock = FakeClock(0.01)
+    with camera(FakeCapture(counted_bgr(4)), clock=clock) as source:
+        frames = [next(source) for _ in range(4)]
+    first = frames[0].captured_at
+    assert frames[0].pts == 0
+    for frame in frames:
+        assert abs(frame.pts_seconds - (frame.captured_at - first)) <= 1 / 90000
+
+
+def test_stamps_increase_even_if_the_clock_stands():
+    with camera(FakeCapture(counted_bgr(4)), clock=lambda: 5.0) as source:
+        assert [next(source).pts for _ in range(4)] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("size", [(96, 64), (98, 66), (50, 34), (51, 35), (1, 1)])
+def test_colours_survive(size):
+    width, height = size
+    for rgb in ((200, 40, 40), (40, 200, 40), (40, 40, 200), (128, 128, 128), (250, 240, 10)):
+        bgr = np.full((height, width, 3), rgb[::-1], np.uint8)
+        frame = to_frame(bgr, index=0, pts=0, captured_at=0.0)
+        assert np.abs(frame.rgb().astype(int) - rgb).max() <= 3
+
+
+def test_grey_pictures_and_failed_reads_between():
+    pictures = counted_bgr(4)
+    pictures[1] = pictures[1][..., 0]
+    reads = [*pictures[:2], None, cv2.error("select() timeout"), *pictures[2:]]
+    with camera(FakeCapture(reads)) as source:
+        assert [read_index(next(source).y) for _ in range(4)] == [0, 1, 2, 3]
+    assert source.counts == {FAILED: 2}
+
+
+def test_a_new_size_is_brought_to_the_first():
+    pictures = [*counted_bgr(1), *counted_bgr(2, 192, 128)[1:]]
+    with camera(FakeCapture(pictures)) as source:
+        frames = [next(source), next(source)]
+    assert frames[1].y.shape == (64, 96)
+    assert read_index(frames[1].y) == 1
+    assert source.counts == {RESIZED: 1}
+
+
+def test_busy():
+    capture = FakeCapture(opened=False)
+    with pytest.raises(SourceError, match="camera 0: can't be opened; it is busy in another"):
+        camera(capture)
+    assert capture.released == 1
+
+
+def test_an_exception_at_opening():
+    def opening(device):
+        raise cv2.error("no such backend")
+
+    with pytest.raises(SourceError, match=r"camera 0: can't be opened .*no such backend"):
+        CameraSource(0, opening=opening)
+
+
+def test_opened_but_no_picture():
+    capture = FakeCapture([])
+    with pytest.raises(SourceError, match=r"gave no picture within 0\.5 s; close other") as caught:
+        camera(capture)
+    assert not isinstance(caught.value, SourceLost)
+    assert capture.released == 1
+
+
+def test_unplugged():
+    capture = FakeCapture(counted_bgr(3))
+    source, seen = camera(capture), []
+    with pytest.raises(SourceLost, match=r"no picture for 0\.5 s after frame 3") as caught:
+        seen.extend(frame.index for frame in source)
+    assert seen == [0, 1, 2]
+    assert caught.value.exit_code == 4
+    assert capture.released == 1
+    assert list(source) == []
+
+
+def test_a_driver_stuck_in_its_first_read_does_not_hang():
+    capture = FakeCapture(counted_bgr(1), stuck_after=0)
+    try:
+        with pytest.raises(SourceError, match="gave no picture"):
+            camera(capture, open_seconds=0.05, clock=lambda: 0.0)
+    finally:
+        capture.release_stuck.set()
+
+
+def test_a_driver_stuck_in_opening_does_not_hang_and_is_released_later():
+    go, released = threading.Event(), threading.Event()
+    capture = FakeCapture(counted_bgr(1))
+    capture.release = released.set
+
+    def opening(device):
+        go.wait(10)
+        return capture
+
+    with pytest.raises(SourceError, match=r"did not open within 0\.05 s; unplug it"):
+        CameraSource(0, opening=opening, open_seconds=0.05)
+    assert not released.is_set()
+    go.set()
+    assert released.wait(10)
+
+
+def test_close_frees_a_reader_that_waits_for_a_stuck_driver():
+    capture = FakeCapture(counted_bgr(5), stuck_after=2)
+    source, seen = camera(capture, stall_seconds=60, clock=lambda: 0.0), []
+    reader = threading.Thread(target=lambda: seen.extend(f.index for f in source))
+    reader.start()
+    assert capture.stuck.wait(10)
+    source.close()
+    capture.release_stuck.set()
+    reader.join(10)
+    assert not reader.is_alive()
+    assert seen == [0, 1]
+    assert capture.released == 1
+
+
+def test_absent_camera_names_what_was_found(tmp_path, monkeypatch):
+    monkeypatch.setattr(devices, "DEV", tmp_path)
+    monkeypatch.setattr(devices, "NAMES", tmp_path / "names")
+    with pytest.raises(SourceError, match=r"camera 7: there is no .*video7; found no .*video\*"):
+        CameraSource(7)
+    for number in (10, 2):
+        (tmp_path / f"video{number}").touch()
+    (tmp_path / "names" / "video2").mkdir(parents=True)
+    (tmp_path / "names" / "video2" / "name").write_text("Fine Cam\n")
+    with pytest.raises(SourceError, match=r"found \S+video2 \(Fine Cam\), \S+video10$"):
+        CameraSource(7)
+    assert devices.cameras() == [
+        (str(tmp_path / "video2"), "Fine Cam"),
+        (str(tmp_path / "video10"), ""),
+    ]
+
+
+def test_no_permission_names_the_group(tmp_path, monkeypatch):
+    monkeypatch.setattr(devices, "DEV", tmp_path)
+    (tmp_path / "video0").touch()
+    monkeypatch.setattr(devices.os, "access", lambda path, mode: False)
+    with pytest.raises(SourceError, match="usermod -aG video"):
+        CameraSource(0)
+
+
+def test_a_path_that_is_no_camera_is_refused_quietly(tmp_path, capfd):
+    path = tmp_path / "video0"
+    path.write_bytes(b"no camera")
+    with pytest.raises(SourceError, match="can't be opened"):
+        CameraSource(str(path))
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    "wish", [{"width": 640}, {"height": 480}, {"width": 0, "height": 480}, {"fps": Fraction(-1)}]
+)
+def test_impossible_wishes_are_refused(wish):
+    with pytest.raises(UsageError):
+        Wish(**wish)
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [(29.97, Fraction(30000, 1001)), (23.976, Fraction(24000, 1001)), (30, 30), (12.5, 12.5),
+     (59.94, Fraction(60000, 1001)), (0.5, 0.5), (Fraction(7, 2), Fraction(7, 2))],
+)  # fmt: skip
+def test_broadcast_rates_are_meant_exactly(said, meant):
+    assert exact_rate(said) == meant
