@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from stream.cli.errors import report
 
         code = report(error, console)
-    return _leave(code)
+    return code if arguments is not None else _leave(code)
 
 
 def _run(given: list[str], console: Console) -> int:

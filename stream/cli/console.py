@@ -48,5 +48,4 @@ class Console:
             level=levels.get(self.verbosity, logging.DEBUG),
             format=f"{PROGRAM}: %(levelname)s: %(name)s: %(message)s",
             stream=sys.stderr,
-            force=True,
         )

@@ -35,6 +35,8 @@ def exit_code(error: BaseException) -> int:
 
 def report(error: BaseException, console: Console) -> int:
     """Tell of an error in one line, with -vv its traceback too; returns the exit code."""
+    if isinstance(error, SystemExit) and isinstance(error.__context__, BrokenPipeError):
+        error = error.__context__  # typer's own answer to a closed stdout
     code = exit_code(error)
     if console.verbosity >= 2:
         traceback.print_exception(error)

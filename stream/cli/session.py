@@ -49,7 +49,12 @@ def run_session(options: Options, console: Console) -> int:
         )
         progress = open_progress(info.frames_declared, console, wanted=options.progress)
         with Interrupts(pipeline.stop, pipeline.abort) as interrupts, progress:
-            report = pipeline.run(progress)
+            try:
+                report = pipeline.run(progress)
+            except BaseException:
+                for place in _written(video, options.scores, cut=True):
+                    console.say(f"kept: {place}")
+                raise
     cut = report.ended != "end" and not (info.live and report.ended == "stopped")
     written = _written(video, options.scores, cut)
     _say_last(report, [note for s in sinks for note in getattr(s, "notes", ())], written, console)

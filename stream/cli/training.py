@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from nem.config import TrainConfig
+from nem.errors import TrainError
 from stream.cli.console import PROGRAM, Console
 from stream.errors import UsageError
 
@@ -49,9 +50,11 @@ def train_bundle(
     devices = settings["devices"]
     if devices != "auto" and not devices.isdecimal():
         raise UsageError(f"--devices {devices}: give a number or auto")
-    config = TrainConfig(
-        **{**settings, "devices": devices if devices == "auto" else int(devices)}, out=out
-    )
+    choices = {**settings, "devices": devices if devices == "auto" else int(devices)}
+    try:
+        config = TrainConfig(**choices, out=out)
+    except TrainError as error:
+        raise UsageError(str(error)) from None
     missing = [package for package in NEEDED if importlib.util.find_spec(package) is None]
     if missing:
         raise UsageError(

@@ -1,0 +1,132 @@
+import pytest
+
+from engines import available_engines
+from nem import list_bundles
+from stream.cli import doctor
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("NEM_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_bundles_list_names_what_is_embedded(cli):
+    code, out, err = cli("bundles", "list")
+    assert (code, err) == (0, "")
+    assert [line.split()[0] for line in out.splitlines()] == list_bundles()
+
+
+def test_bundles_show(cli, bundle):
+    code, out, _ = cli("bundles", "show", bundle)
+    assert code == 0
+    rows = {line.split()[0]: line.split(maxsplit=1)[1] for line in out.splitlines()}
+    assert rows["name"] == "dummy"
+    assert rows["classes"] == "3"
+    assert "made by a test" in rows["backbone"]
+
+
+def test_a_damaged_bundle_is_told(cli, bundle, tmp_path):
+    import shutil
+
+    copy = shutil.copytree(bundle, tmp_path / "copy")
+    (copy / "graph.onnx").write_bytes(b"other")
+    for command in ("show", "check"):
+        code, out, err = cli("bundles", command, copy)
+        assert (code, out) == (6, "")
+        assert "graph.onnx is damaged" in err
+    code, _, err = cli("bundles", "check", "nonesuch")
+    assert code == 6
+    assert "no bundle called" in err
+
+
+def test_a_bundle_whose_graph_is_none_fails_the_check(cli, bundle):
+    code, out, err = cli("bundles", "check", bundle)
+    assert (code, out) == (6, "")
+    # OpenVINO's parser has its own say on stderr before.
+    assert err.splitlines()[-1].startswith("nem-stream: error: ")
+    assert "Traceback" not in err
+
+
+def test_engines_list_gives_reasons(cli):
+    code, out, _ = cli("engines", "list")
+    assert code == 0
+    for engine in available_engines():
+        assert f"{engine.name} " in out
+        assert (engine.reason or "available") in out
+    assert "stored: 0" in out
+
+
+def test_the_store_is_verified_and_pruned(cli, own_cache):
+    from engines import Store
+
+    store = Store()
+    facts = {"engine": "openvino", "device": "cpu", "precision": "f32"}
+    for value in (b"one", b"two"):
+        store.fetch(
+            facts | {"graph": value.decode()},
+            build=lambda value=value: value,
+            dump=lambda built: built,
+            load=lambda blob: blob,
+        )
+    code, out, _ = cli("engines", "verify")
+    assert code == 0
+    assert "stored: 2" in out
+    assert "openvino cpu f32" in out
+    blob = next(store.folder.glob("*.blob"))
+    blob.write_bytes(b"bad")
+    code, out, _ = cli("engines", "verify")
+    assert code == 6
+    assert "1 damaged" in out
+    assert cli("engines", "prune")[0] == 0
+    assert "stored: 1" in cli("engines", "list")[1]
+    assert cli("engines", "prune", "--days", "0")[0] == 0
+    assert "stored: 0" in cli("engines", "list")[1]
+
+
+def test_doctor_tells_all_and_ends_as_the_main_job_would(cli):
+    code, out, _ = cli("doctor")
+    assert code == (0 if "nem-tiny" in list_bundles() else 6)
+    for subject in ("package av", "decoder h264", "encoder libx264", "engine openvino", "cache"):
+        assert subject in out
+    assert "no display" in out
+    assert out.count("\n") > 12
+
+
+@pytest.mark.parametrize(("blocks", "code"), [(0, 0), (5, 5), (6, 6)])
+def test_doctor_fails_only_for_the_main_job(monkeypatch, capsys, blocks, code):
+    found = [doctor.Finding("a", True, "fine", 6), doctor.Finding("b", False, "gone", blocks)]
+    monkeypatch.setattr(doctor, "findings", lambda: iter(found))
+    assert doctor.examine() == code
+    out = capsys.readouterr().out.splitlines()
+    assert [line[:3] for line in out[:2]] == ["ok ", "no "]
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "say"),
+    [
+        ([], 2, "--model"),
+        (["--model", "resnet18"], 2, "--data"),
+        (["-m", "resnet18", "-d", "x", "--decoder", "pretty"], 2, "lite, paper"),
+        (["-m", "resnet18", "-d", "x", "--weights", "gone.safetensors"], 2, "no such file"),
+        (["-m", "resnet18", "-d", "x", "--devices", "some"], 2, "auto"),
+        (["-m", "resnet18", "-d", "x", "--name", "a b"], 2, "letters, digits"),
+        (["-m", "resnet18", "-d", "x", "--epochs", "0"], 2, "epochs"),
+    ],
+)
+def test_training_refuses_before_it_begins(cli, tmp_path, monkeypatch, flags, code, say):
+    monkeypatch.chdir(tmp_path)
+    got, out, err = cli("train", *flags)
+    assert (got, out) == (code, "")
+    assert say in err
+    assert len(err.strip().splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_training_names_its_extra(cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("stream.cli.training.NEEDED", ("torch", "no_such_package"))
+    code, _, err = cli("train", "-m", "resnet18", "-d", "x", "--weights", "none")
+    assert code == 2
+    assert "no_such_package" in err
+    assert "pip install 'nem-stream[train]'" in err

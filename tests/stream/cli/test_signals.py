@@ -1,0 +1,139 @@
+"""Signals, pipes and stdout, each in a process of its own."""
+
+import json
+import signal
+import subprocess
+import sys
+
+import av
+import pytest
+
+from stream.cli.signals import Interrupts
+from tests.builders import make_clip
+from tests.stream.cli.support import SECONDS, command, environment, nem_stream
+
+# The engine sends the signals, at frames it knows: no test has to hit a moment.
+SELF_SIGNALLING = """
+import os, sys
+from engines.fake import FakeEngine
+from stream.cli import main
+at = {signals}
+honest, seen = FakeEngine._run, []
+def run(self, frames):
+    seen.append(1)
+    if len(seen) in at:
+        os.kill(os.getpid(), at[len(seen)])
+    return honest(self, frames)
+FakeEngine._run = run
+sys.exit(main())
+"""
+
+
+def run_with_signals(signals, *arguments):
+    code = SELF_SIGNALLING.format(signals={at: int(number) for at, number in signals.items()})
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+
+
+def frames_in(path):
+    with av.open(str(path)) as container:
+        return sum(1 for _ in container.decode(video=0))
+
+
+def counts(err):
+    words = err.strip().splitlines()[-1].split()
+    return int(words[0]), int(words[words.index("in,") + 1])
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_the_first_signal_drains_and_leaves_a_playable_file(tmp_path, fake, number, code):
+    clip = make_clip(tmp_path / "clip.mp4", frames=300, audio=True)
+    done = run_with_signals({30: number}, clip, *fake)
+    assert done.returncode == code, done.stderr
+    assert done.stdout == ""
+    read, written = counts(done.stderr)
+    assert 30 <= read == written < 100  # all that had been read was finished
+    assert "0 dropped" in done.stderr
+    assert "cut short" in done.stderr
+    assert not (tmp_path / "clip.nem.mp4").exists()
+    assert frames_in(tmp_path / "clip.nem.mp4.partial") == written
+
+
+def test_the_second_signal_stops_at_once(tmp_path, fake):
+    clip = make_clip(tmp_path / "clip.mp4", frames=300)
+    done = run_with_signals({30: signal.SIGINT, 31: signal.SIGTERM}, clip, *fake)
+    assert done.returncode == 130, done.stderr
+    read, written = counts(done.stderr)
+    assert written < read
+    assert "under way when the run was cut short" in done.stderr
+    assert "stopped at once" in done.stderr
+    assert not (tmp_path / "clip.nem.mp4").exists()
+    assert frames_in(tmp_path / "clip.nem.mp4.partial") == written
+
+
+def test_ending_a_live_source_is_success(tmp_path, fake):
+    pytest.importorskip("skimage")
+    output = tmp_path / "demo.mp4"
+    arguments = ["demo", output, "--size", "160x120", "--fps", 200, *fake]
+    done = run_with_signals({5: signal.SIGINT}, *arguments)
+    assert done.returncode == 0, done.stderr
+    assert frames_in(output) == counts(done.stderr)[1] >= 5
+
+
+def test_stdout_is_json_lines_only(tmp_path, fake):
+    clip = make_clip(tmp_path / "clip.mp4", frames=12)
+    done = nem_stream(clip, "--scores", "-", "-vv", *fake)
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [row["frame"] for row in rows] == list(range(12))
+    assert "12 frames in, 12 out" in done.stderr
+    assert (tmp_path / "clip.nem.mp4").exists()
+
+
+def test_a_reader_that_leaves_ends_the_run_quietly(tmp_path, fake):
+    clip = make_clip(tmp_path / "clip.mp4", frames=300)
+    with subprocess.Popen(
+        command(clip, "-o", "none", "--scores", "-", *fake),
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert json.loads(process.stdout.readline())["frame"] == 0
+        process.stdout.close()
+        err = process.stderr.read()
+        code = process.wait(SECONDS)
+    assert code == 0, err
+    assert "rror" not in err
+
+
+def test_a_list_may_be_cut_by_its_reader(fake):
+    with subprocess.Popen(
+        command("engines", "list"),
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        process.stdout.close()
+        err = process.stderr.read()
+        code = process.wait(SECONDS)
+    assert (code, err) == (5, "")
+
+
+def test_handlers_are_put_back():
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    calls = []
+    with Interrupts(lambda: calls.append("stop"), lambda: calls.append("abort")) as interrupts:
+        signal.raise_signal(signal.SIGINT)
+        assert (calls, interrupts.number) == (["stop"], signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)
+        assert (calls, interrupts.number) == (["stop", "abort"], signal.SIGINT)
+        assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before

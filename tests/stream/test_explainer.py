@@ -1,0 +1,133 @@
+import threading
+from contextlib import closing
+
+import numpy as np
+import pytest
+
+import stream
+from engines import EngineClosed, FakeEngine, FrameError
+from tests.builders import make_clip
+from tests.stream.cli.support import make_paper_bundle
+from tests.stream.fakes import FakeSource
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    return make_paper_bundle(tmp_path / "dummy")
+
+
+@pytest.fixture
+def clip(tmp_path):
+    return make_clip(tmp_path / "clip.mp4", frames=40)
+
+
+def our_threads():
+    return [t.name for t in threading.enumerate() if t.name.startswith("nem-")]
+
+
+def test_a_video_frame_by_frame(clip, bundle):
+    seen = []
+    for frame, explanation in stream.explain(clip, bundle, engine="fake"):
+        assert explanation.mask.shape == (1, 32, 32)
+        assert frame.y.shape == (64, 96)
+        seen.append(frame.index)
+    assert seen == list(range(40))
+    assert our_threads() == []
+
+
+def test_leaving_the_loop_early_ends_all(clip, bundle):
+    with closing(stream.explain(clip, bundle, engine="fake")) as results:
+        for frame, _ in results:
+            if frame.index == 3:
+                break
+    assert our_threads() == []
+
+
+def test_a_plain_break_ends_all_too(clip, bundle):
+    for frame, _ in stream.explain(clip, bundle, engine="fake"):
+        if frame.index == 3:
+            break
+    assert our_threads() == []
+
+
+def test_an_error_in_the_loop_ends_all(clip, bundle):
+    def loop():
+        for _ in stream.explain(clip, bundle, engine="fake"):
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError) as caught:
+        loop()
+    del caught  # its traceback holds the loop, and so the generator
+    assert our_threads() == []
+
+
+def test_frames_come_untouched_unless_a_style_is_asked_for():
+    given = next(iter(FakeSource(1)))
+    explainer = stream.Explainer(FakeEngine(input_size=(16, 16)))
+    plain = next(explainer.explain(FakeSource(1)))[0]
+    drawn = next(explainer.explain(FakeSource(1), style="dim"))[0]
+    wide = next(explainer.explain(FakeSource(1), style=stream.Overlay("side")))[0]
+    assert np.array_equal(plain.y, given.y)
+    assert not np.array_equal(drawn.y, given.y)
+    assert wide.width == 2 * given.width
+
+
+def masks(explainer, *, live, smooth):
+    found = explainer.explain(FakeSource(4, live=live), smooth=smooth)
+    return np.concatenate([explanation.mask for _, explanation in found])
+
+
+def test_smoothing_is_for_live_sources_unless_asked_for():
+    explainer = stream.Explainer(FakeEngine(input_size=(16, 16)))
+    raw = masks(explainer, live=False, smooth=False)
+    smoothed = masks(explainer, live=False, smooth=True)
+    assert np.array_equal(raw[0], smoothed[0])
+    assert not np.array_equal(raw[1:], smoothed[1:])
+    assert np.array_equal(masks(explainer, live=False, smooth=None), raw)
+
+
+def test_one_picture_or_a_batch(bundle):
+    rng = np.random.default_rng(0)
+    pictures = rng.integers(0, 256, (3, 50, 70, 3), np.uint8)
+    with stream.Explainer.load(bundle, engine="fake") as explainer:
+        batch = explainer(pictures)
+        single = explainer(pictures[1])
+        assert batch.mask.shape == (3, 32, 32)
+        assert np.array_equal(single.mask[0], batch.mask[1])
+        assert single.scores.shape == (1, 3)
+        for bad in (pictures[0, 0], pictures.astype(np.float32), [[1]]):
+            with pytest.raises(FrameError, match="expected"):
+                explainer(bad)
+    with pytest.raises(EngineClosed):
+        explainer(pictures[0])
+    explainer.close()
+
+
+def test_one_explainer_for_many_sources(clip, bundle):
+    with stream.Explainer.load(bundle, engine="fake") as explainer:
+        for _ in range(2):
+            assert len(list(explainer.explain(clip))) == 40
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"source": "none.mp4"}, stream.SourceError),
+        ({"bundle": "nonesuch"}, ValueError),
+        ({"engine": "warp"}, ValueError),
+        ({"style": "pink"}, stream.UsageError),
+        ({"frames": 3}, stream.UsageError),
+    ],
+)
+def test_errors_come_at_the_first_frame_and_leave_nothing_open(clip, bundle, change, error):
+    given = {"source": clip, "bundle": bundle, "engine": "fake"} | change
+    results = stream.explain(**given)
+    with pytest.raises(error):
+        next(results)
+    assert our_threads() == []
+
+
+def test_unknown_names_are_refused():
+    with pytest.raises(AttributeError, match="no attribute 'explode'"):
+        stream.explode  # noqa: B018
+    assert "explain" in dir(stream)
