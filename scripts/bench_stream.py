@@ -67,7 +67,7 @@ def run_pipeline(model: str, clip: Path, out: Path) -> dict[str, float]:
 
     with open_engine(open_bundle(model)) as engine:
         source = open_source(clip)
-        sink = FileSink(out, source.info, preset="ultrafast", copy_from=clip, overwrite=True)
+        sink = FileSink(out, preset="ultrafast", copy_from=clip, overwrite=True)
         pipeline = Pipeline(source, engine, [sink], overlay=Overlay("heat"))
         return measured(lambda: pipeline.run().frames_out)
 

@@ -1,0 +1,100 @@
+"""Resident memory over a long run: does it stay, and how much is it?
+
+    python -m scripts.bench_memory --size 1920x1080 --frames 5000
+
+Runs the pipeline in this process on a clip made by repeating a generated one, H.264 in and out, and
+reads the resident set after each frame. Growth is the median of the last 500 frames minus that of
+the 500 after the warm-up.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import av
+
+from engines import open_engine
+from scripts.make_clip import make_clip
+from stream.frame import Frame
+from stream.overlay import Overlay
+from stream.pipeline import Pipeline
+from stream.sinks.file import FileSink
+from stream.sources import open_source
+
+WINDOW = 500
+
+
+def repeat(clip: Path, path: Path, times: int) -> None:
+    """Write the video packets of `clip` `times` times after one another, without decoding."""
+    with av.open(str(path), "w") as out:
+        shift, stream = 0, None
+        for _ in range(times):
+            end = 0
+            with av.open(str(clip)) as source:
+                video = source.streams.video[0]
+                stream = stream or out.add_stream_from_template(video)
+                for packet in source.demux(video):
+                    if packet.dts is None:
+                        continue
+                    end = max(end, packet.pts + (packet.duration or 1))
+                    packet.pts, packet.dts = packet.pts + shift, packet.dts + shift
+                    packet.stream = stream
+                    out.mux(packet)
+            shift += end
+
+
+def resident_mb() -> float:
+    """Resident set of this process in MB."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def main() -> None:
+    """Parse, run, print."""
+    parser = argparse.ArgumentParser(description="Measure resident memory over a long run.")
+    parser.add_argument("--size", default="1920x1080", help="WIDTHxHEIGHT (default 1920x1080)")
+    parser.add_argument("--frames", type=int, default=5000, help="at least (default 5000)")
+    parser.add_argument("--model", default="nem-tiny", help="bundle (default nem-tiny)")
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    args = parser.parse_args()
+    width, height = (int(n) for n in args.size.split("x"))
+    samples: list[float] = []
+
+    def sample(_: Frame) -> None:
+        samples.append(resident_mb())
+
+    with tempfile.TemporaryDirectory() as name:
+        part, clip = Path(name) / "part.mp4", Path(name) / "clip.mp4"
+        make_clip(part, width=width, height=height, frames=250, fps=30)
+        repeat(part, clip, -(-args.frames // 250))
+        began = time.perf_counter()
+        with open_engine(args.model) as engine:
+            sink = FileSink(Path(name) / "out.mp4", copy_from=clip)
+            report = Pipeline(open_source(clip), engine, [sink], overlay=Overlay("heat")).run(
+                sample
+            )
+        seconds = time.perf_counter() - began
+    warm = statistics.median(samples[WINDOW : 2 * WINDOW])
+    figures = {
+        "frames": report.frames_out,
+        "fps": report.frames_out / seconds,
+        "peak_mb": max(samples),
+        "growth_mb": statistics.median(samples[-WINDOW:]) - warm,
+    }
+    print(
+        f"{args.size}, {report.frames_out} frames at {figures['fps']:.0f} fps: peak "
+        f"{figures['peak_mb']:.0f} MB (asked <= 600), growth after warm-up "
+        f"{figures['growth_mb']:.2f} MB (asked < 2)"
+    )
+    if args.json:
+        args.json.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

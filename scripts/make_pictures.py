@@ -1,0 +1,60 @@
+"""Make the README's picture: demo photos above, what the default model looks at below.
+
+    python -m scripts.make_pictures docs/images/masks.jpg
+
+Needs the extra `demo`. The photos are scikit-image's, in the public domain or CC0.
+"""
+
+from __future__ import annotations
+
+import argparse
+from fractions import Fraction
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from skimage import data
+
+from engines import resize
+from stream import Explainer
+from stream.frame import frame_from_rgb
+from stream.overlay import Overlay
+
+PHOTOS = ("astronaut", "chelsea", "coffee", "rocket")
+TILE = (300, 400)
+
+
+def photo(name: str) -> NDArray[np.uint8]:
+    """A bundled photo, its middle at 4:3, RGB uint8 of twice `TILE`."""
+    image = getattr(data, name)()
+    height, width = image.shape[:2]
+    h, w = min(height, width * 3 // 4), min(width, height * 4 // 3)
+    top, left = (height - h) // 2, (width - w) // 2
+    return resize(image[top : top + h, left : left + w], (2 * TILE[0], 2 * TILE[1]))
+
+
+def main() -> None:
+    """Parse, explain, write."""
+    parser = argparse.ArgumentParser(description="Make the README's picture.")
+    parser.add_argument("path", type=Path, help="JPEG or PNG to write")
+    parser.add_argument("--model", default="nem-tiny", help="bundle (default nem-tiny)")
+    args = parser.parse_args()
+    draw = Overlay("heat", label=1)
+    columns = []
+    with Explainer.load(args.model) as explainer:
+        for name in PHOTOS:
+            picture = photo(name)
+            frame = frame_from_rgb(
+                picture, index=0, pts=0, time_base=Fraction(1, 30), captured_at=0.0
+            )
+            drawn = draw(frame, explainer(picture)).rgb()
+            columns.append(np.vstack([resize(picture, TILE), resize(drawn, TILE)]))
+    args.path.parent.mkdir(parents=True, exist_ok=True)
+    sheet = np.hstack(columns)[..., ::-1]
+    if not cv2.imwrite(str(args.path), sheet, [cv2.IMWRITE_JPEG_QUALITY, 88]):
+        parser.error(f"{args.path}: can't write; name a .jpg or .png in a folder that exists")
+
+
+if __name__ == "__main__":
+    main()
