@@ -66,6 +66,7 @@ class CameraSource(PulledSource):
         self._limit = stall_seconds
         self._index = 0
         self._last_pts = -1
+        self._stuck = False
         self._capture: Capture | None = None
         self._ahead: Picture | None = None
         self._side = SideThread(f"nem {self._name}")
@@ -107,6 +108,7 @@ class CameraSource(PulledSource):
         try:
             granted = self._side.call(job, limit)
         except TimedOut:
+            self._stuck = True
             raise SourceError(
                 f"{self._name}: did not open within {limit:g} s; unplug it and plug it in again"
             ) from None
@@ -152,6 +154,7 @@ class CameraSource(PulledSource):
             try:
                 picture = self._side.call(self._grab, left)
             except TimedOut:
+                self._stuck = not self._closing.is_set()
                 return None
             if picture is not None:
                 return picture
@@ -179,7 +182,8 @@ class CameraSource(PulledSource):
     def _free(self) -> None:
         self._ahead = None
         self._side.finish(self._release)
-        self._side.join(RELEASE_SECONDS)
+        # After its limit a driver isn't waited for again; its thread ends when the call does.
+        self._side.join(0 if self._stuck else RELEASE_SECONDS)
 
     def _release(self) -> None:
         if self._capture is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -13,8 +14,12 @@ from stream.errors import SourceError
 from stream.sources.container import Extent, examine
 
 STILL = Disposition.attached_pic | Disposition.timed_thumbnails
-# Formats FFmpeg would take for a video though they are text or lists of other files.
-NO_VIDEO = frozenset({"tty", "ffmetadata", "concat", "hls", "dash", "lavfi"})
+# What FFmpeg would take for a video though it is text (drawn as a picture) or a list of other
+# files, which it would go and fetch; a live list without an end would even hold up the opening.
+NO_VIDEO = frozenset(
+    {"applehttp", "concat", "dash", "ffmetadata", "hls", "imf", "lavfi"}
+    | {"rtp", "rtsp", "sdp", "tty", "webm_dash_manifest"}
+)
 
 
 def check_file(path: Path, name: str) -> Extent:
@@ -24,6 +29,8 @@ def check_file(path: Path, name: str) -> Extent:
         SourceError: if there is no such file, or it is forbidden, empty, no file or encrypted.
     """
     try:
+        if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():
+            raise SourceError(f"{name}: is no regular file; pipes and devices are not read here")
         extent = examine(path)
     except IsADirectoryError:
         raise SourceError(f"{name}: is a directory; name a file in it") from None
@@ -31,6 +38,8 @@ def check_file(path: Path, name: str) -> Extent:
         raise SourceError(f"{name}: no such file{_similar(path)}") from None
     except PermissionError:
         raise SourceError(f"{name}: no permission to read it; try: chmod u+r '{name}'") from None
+    except SourceError:
+        raise
     except OSError as error:
         raise SourceError(f"{name}: can't be read ({error.strerror or error})") from error
     if extent.size == 0:
@@ -51,18 +60,16 @@ def open_container(path: Path, name: str, extent: Extent) -> InputContainer:
     if extent.missing and extent.whole:
         # Cut inside a part of the index: FFmpeg refuses the file, but reads it up to there.
         locations.append(f"subfile,,start,0,end,{extent.whole},,:{path}")
+    options = {
+        "protocol_whitelist": "file,subfile",
+        "format_whitelist": ",".join(sorted(av.formats_available - NO_VIDEO)),
+    }
     failure: av.FFmpegError | None = None
     for location in locations:
         try:
-            container = av.open(location, options={"protocol_whitelist": "file,subfile"})
+            return av.open(location, options=options)
         except av.FFmpegError as error:
             failure = error
-            continue
-        if container.format.name in NO_VIDEO:
-            found = container.format.name
-            container.close()
-            raise SourceError(f"{name}: not a video (found {found}); give a video or image file")
-        return container
     if extent.missing:
         raise SourceError(
             f"{name}: file is truncated ({extent.missing} of {extent.size + extent.missing} bytes "

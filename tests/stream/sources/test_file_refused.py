@@ -35,6 +35,11 @@ def empty(folder: Path) -> Path:
     return folder / "empty.mp4"
 
 
+def fifo(folder: Path) -> Path:
+    os.mkfifo(folder / "pipe.mp4")
+    return folder / "pipe.mp4"
+
+
 def text(folder: Path) -> Path:
     (folder / "notes.txt").write_text("just some notes\n" * 50)
     return folder / "notes.txt"
@@ -85,10 +90,11 @@ def all_damaged(folder: Path) -> Path:
         (missing, "no such file", "did you mean holiday.mp4?"),
         (nowhere, "no such file", "nor a directory"),
         (a_folder, "is a directory", "name a file in it"),
+        (fifo, "is no regular file", "pipes and devices are not read here"),
         (empty, "file is empty (0 bytes)", "copy or download it again"),
-        (text, "not a video (found tty)", "give a video or image file"),
+        (text, "not a video that can be read", "give a video or image file"),
         (renamed_text, "not a video that can be read", "give a video or image file"),
-        (playlist, "not a video", "give a video or image file"),
+        (playlist, "not a video that can be read", "give a video or image file"),
         (encrypted, "encrypted", "use a copy without protection"),
         (audio_only, "no video in it (audio only)", "give a file with pictures"),
         (no_frames, "without frames", "nothing to explain"),
