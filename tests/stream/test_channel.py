@@ -144,3 +144,19 @@ def test_closing_inside_its_own_lock_does_not_hang():
         channel.close()
     with pytest.raises(ChannelClosed):
         channel.get()
+
+
+def test_who_waits_may_do_something_else():
+    channel = Channel(1)
+    calls = []
+
+    def idle():
+        calls.append(channel.closed)
+        if len(calls) == 3:
+            channel.put("at last")
+
+    assert channel.get(idle) == "at last"
+    assert calls == [False] * 3
+    channel.close()
+    assert list(channel.items(idle)) == []
+    assert len(calls) == 3

@@ -265,3 +265,56 @@ def test_ages_keep_the_newest_only():
     for i in range(AGES_KEPT + 500):
         ages.add(0.0 if i < 500 else 9.0)
     assert ages.percentile_ms(0) == ages.percentile_ms(100) == pytest.approx(1000)
+
+
+class Window(MemorySink):
+    """A sink that wants to be served while no frame comes."""
+
+    def __init__(self, pumped, hook=lambda _: None):
+        super().__init__(hook)
+        self.pumped, self.quit, self.interrupted = pumped, False, 0
+
+    def pump(self):
+        self.pumped()
+
+    def stop_requested(self):
+        return self.quit
+
+    def interrupt(self):
+        self.interrupted += 1
+
+
+def test_a_window_is_served_while_no_frame_comes_and_can_end_the_run():
+    gate = Gate(2)  # the source hangs here
+
+    def pumped():
+        if gate.reached.is_set():
+            window.quit = True
+            gate.opened.set()
+
+    window = Window(pumped)
+    report = Pipeline(FakeSource(None, live=True, hook=gate), FakeEngine(), [window]).run()
+    assert report.ended == "stopped"
+    assert window.closed == [True]
+
+
+@pytest.mark.parametrize("end", ["stop", "abort"])
+def test_ending_wakes_a_paused_window(end):
+    paused = threading.Event()
+
+    class Paused(Window):
+        def interrupt(self):
+            super().interrupt()
+            paused.set()
+
+    window = Paused(lambda: None)
+    pipeline = Pipeline(FakeSource(None), FakeEngine(), [window])
+
+    def pause(index):
+        if index == 2:
+            getattr(pipeline, end)()  # as a signal handler would, on this very thread
+            assert paused.wait(DEADLINE)
+
+    window.hook = pause
+    assert pipeline.run().ended == ("stopped" if end == "stop" else "aborted")
+    assert window.interrupted >= 1
