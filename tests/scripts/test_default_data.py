@@ -1,0 +1,72 @@
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs the extra train")
+
+from scripts.default_backbone import BackboneConfig, batches, mix  # noqa: E402
+from scripts.default_data import blob_mask, load_split, random_crop  # noqa: E402
+
+
+@pytest.fixture
+def folder(tmp_path):
+    import cv2
+
+    rng = np.random.default_rng(0)
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        for index in range(5):
+            image = rng.integers(0, 256, (40, 60, 3), dtype=np.uint8)
+            cv2.imwrite(str(tmp_path / name / f"{index}.png"), image)
+    return tmp_path
+
+
+def test_classes_are_the_folders_in_order(folder):
+    images, labels, names = load_split(folder)
+    assert names == ["cat", "dog"]
+    assert labels.tolist() == [0] * 5 + [1] * 5
+    assert images[0].shape == (40, 60, 3)
+
+
+def test_an_epoch_is_the_same_for_the_same_seed_and_differs_between_epochs(folder):
+    images, labels, names = load_split(folder)
+    config = BackboneConfig(batch_size=4, phases=((1.0, 32),))
+    first = [list(batches(images, labels, len(names), config, epoch)) for epoch in (0, 0, 1)]
+    assert len(first[0]) == 2
+    assert all(torch.equal(a, b) for a, b in zip(first[0][0], first[1][0], strict=True))
+    assert not torch.equal(first[0][0][0], first[2][0][0])
+    x, target = first[0][0]
+    assert x.shape == (4, 3, 32, 32)
+    assert torch.allclose(target.sum(1), torch.ones(4))
+
+
+def test_crops_have_the_size_and_cover_different_parts():
+    image = np.arange(60 * 80 * 3, dtype=np.uint32).reshape(60, 80, 3).astype(np.uint8)
+    rng = np.random.default_rng(0)
+    crops = [random_crop(image, 24, rng) for _ in range(4)]
+    assert all(crop.shape == (24, 24, 3) for crop in crops)
+    assert not np.array_equal(crops[0], crops[1])
+
+
+def test_blob_masks_hide_and_keep_some_of_every_picture():
+    masks = blob_mask(6, 32, torch.Generator().manual_seed(0))
+    kept = masks.mean((1, 2, 3))
+    assert masks.shape == (6, 1, 32, 32)
+    assert masks.min() >= 0
+    assert masks.max() <= 1
+    assert ((kept > 0.1) & (kept < 0.9)).all()
+
+
+def test_mixed_targets_stay_distributions():
+    gen = torch.Generator().manual_seed(3)
+    config = BackboneConfig(mix_probability=1.0)
+    target = torch.eye(4)
+    for _ in range(4):
+        mixed = mix(torch.randn(4, 3, 16, 16), target, config, gen)
+        assert torch.allclose(mixed.sum(1), torch.ones(4), atol=1e-6)
+
+
+def test_size_grows_over_the_epochs():
+    config = BackboneConfig(epochs=50)
+    sizes = [config.image_size(epoch) for epoch in range(50)]
+    assert sizes == sorted(sizes)
+    assert (sizes[0], sizes[-1]) == (96, 144)

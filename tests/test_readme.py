@@ -1,0 +1,51 @@
+"""README and CI can't drift apart, and README names only options that exist."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def block(marker: str) -> str:
+    found = re.search(rf"<!-- {marker} -->\n```\n(.+?)\n```", README, re.S)
+    assert found, f"README.md has no block after <!-- {marker} -->"
+    return found[1]
+
+
+def test_install_lines_are_single_commands():
+    assert len(block("run").splitlines()) == 1
+    assert len(block("test").splitlines()) == 1
+
+
+def test_ci_runs_the_readme_test_line():
+    script = (ROOT / ".ci" / "run").read_text()
+    body = script[script.index("line=$(") :].splitlines()[0]
+    done = subprocess.run(
+        ["bash", "-c", f'{body}; printf %s "$line"'], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.stdout == block("test")
+
+
+def test_readme_options_exist():
+    pages = [
+        subprocess.run(
+            [sys.executable, "-c", "from stream.cli import main; main()", *command, "--help"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for command in ([], ["train"])
+    ]
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README)) - {"--help"}
+    assert named, "README names no option"
+    missing = sorted(option for option in named if not any(option in page for page in pages))
+    assert not missing
+
+
+def test_pictures_and_pages_linked_in_readme_exist():
+    links = re.findall(r"\]\((?!http)([^)#]+)\)", README)
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
