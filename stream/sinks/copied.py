@@ -6,7 +6,9 @@ They come from a second reading of the file and never pass the pipeline.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -17,6 +19,7 @@ from av.stream import Discard, Stream
 
 from stream.errors import SinkError, SourceError
 from stream.sinks.containers import FORMATS, holds
+from stream.sources.stamps import Stamps
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +36,7 @@ class CopiedStreams:
 
     Attributes:
         notes: what could not be kept, one sentence each.
+        counts: repairs of time stamps, by cause.
 
     Raises:
         SourceError: if the file can't be read.
@@ -41,6 +45,7 @@ class CopiedStreams:
 
     def __init__(self, source: Path, container: str) -> None:
         self.notes: list[str] = []
+        self.counts: Counter[str] = Counter()
         self._path = source
         try:
             self._input = av.open(str(source))
@@ -58,14 +63,16 @@ class CopiedStreams:
         self._next: Packet[Stream] | None = None
         self._targets: dict[int, Stream] = {}
         self._filters: dict[int, BitStreamFilterContext] = {}
-        self._last_dts: dict[int, int] = {}
+        self._clocks: dict[int, Stamps] = {}
+        # Matroska has no time before 0 but for a run-in of sound that it knows the length of, and
+        # only its own reader tells that. It would move all tracks, so the run-in is moved instead.
+        known = "matroska" in self._input.format.name
+        self._clamp = container == "matroska" and not known
         self._out: OutputContainer | None = None
 
     def _choose(self, container: str) -> list[Stream]:
         # The demuxer discards what it has read itself: MP4's track of chapter names.
-        others = [
-            s for s in self._input.streams if s.type != "video" and s.discard != Discard.all
-        ]
+        others = [s for s in self._input.streams if s.type != "video" and s.discard != Discard.all]
         kept = [s for s in others if holds(container, s)]
         for stream in others:
             if stream in kept:
@@ -93,6 +100,8 @@ class CopiedStreams:
                 # Headers in each packet, as broadcast needs them, become one in the file.
                 self._filters[stream.index] = BitStreamFilterContext("aac_adtstoasc", stream)
             self._targets[stream.index] = target
+            base = stream.time_base or Fraction(1, 1000)
+            self._clocks[stream.index] = Stamps(base, None, self.counts)
         out.metadata.update(_kept(self._input.metadata))
         out.set_chapters(self._input.chapters())
         self._next = next(self._packets, None)
@@ -126,20 +135,21 @@ class CopiedStreams:
                 for ready in reshape.filter(packet) if reshape else (packet,):
                     ready.stream = self._targets[index]
                     ready.time_base = time_base
-                    yield self._in_order(ready)
+                    yield self._in_order(ready, self._clocks[index])
         except av.FFmpegError as error:
             note = f"sound and subtitles end early: {self._path} is damaged ({error.strerror})"
             self.notes.append(note)
             log.warning("%s", note)
 
-    def _in_order(self, packet: Packet[Stream]) -> Packet[Stream]:
-        """Muxers refuse stamps that go back, which damaged files have: move those up."""
+    def _in_order(self, packet: Packet[Stream], clock: Stamps) -> Packet[Stream]:
+        """Muxers refuse stamps that go back, as in damaged files and files put end to end."""
         assert packet.dts is not None
-        index = packet.stream.index
-        packet.dts = max(packet.dts, self._last_dts.get(index, packet.dts - 1) + 1)
+        if self._clamp:
+            packet.dts = max(packet.dts, 0)
+        dts = clock.next(packet.dts, packet.duration)
         if packet.pts is not None:
-            packet.pts = max(packet.pts, packet.dts)
-        self._last_dts[index] = packet.dts
+            packet.pts = max(packet.pts + dts - packet.dts, dts)
+        packet.dts = dts
         return packet
 
 

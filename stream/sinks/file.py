@@ -87,7 +87,10 @@ class FileSink(Sink):
     @property
     def notes(self) -> tuple[str, ...]:
         """What is not as in the source, one sentence each; complete after `close`."""
-        return (*self._notes, *(self._copied.notes if self._copied else ()))
+        if self._copied is None:
+            return tuple(self._notes)
+        repairs = (f"copied tracks: {n} {cause}" for cause, n in self._copied.counts.items())
+        return (*self._notes, *self._copied.notes, *repairs)
 
     def write(self, frame: Frame, explanation: Explanation) -> None:
         """Encode one frame.

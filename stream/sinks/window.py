@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import cv2
+import numpy as np
 from numpy.typing import NDArray
 
 from engines.base import Explanation
 from stream.dial import OverlayDial
-from stream.errors import SinkError
 from stream.frame import Frame
 from stream.sinks.base import Sink
-from stream.sinks.display import CURE, check_display
+from stream.sinks.screen import Screen, check_display
 
+__all__ = ["WindowSink", "check_display"]
 log = logging.getLogger(__name__)
 
 HELP = (
@@ -38,8 +38,21 @@ LATE_SECONDS = 0.25
 ESCAPE = 27
 
 
+class Shows(Protocol):
+    """What a `stream.sinks.screen.Screen` does."""
+
+    def show(self, picture: NDArray[np.uint8]) -> None:
+        """Show BGR uint8 (H, W, 3)."""
+
+    def poll(self, milliseconds: int) -> tuple[int, bool]:
+        """Code of a key or -1, and whether the window is open."""
+
+    def close(self) -> None:
+        """Close the window."""
+
+
 class WindowSink(Sink):
-    """Shows frames in a window of OpenCV. All calls must come from the main thread.
+    """Shows frames in a window.
 
     Keys: q or Esc quit, space pause, s picture, o next style, + and - strength, h help. Closing
     the window quits. While paused `write` does not return, so that files wait and cameras drop.
@@ -50,14 +63,12 @@ class WindowSink(Sink):
         paced: hold frames back to their own time stamps, for a file faster than its clock.
         snapshots: directory for pictures.
         say: told in words what a key did, besides the window itself; None logs it.
-        gui: OpenCV, or what stands in for its window functions.
+        screen: the window; None opens one.
         clock: seconds.
 
     Raises:
         SinkError: if no window can be opened here.
     """
-
-    main_thread = True
 
     def __init__(
         self,
@@ -67,26 +78,16 @@ class WindowSink(Sink):
         paced: bool = False,
         snapshots: Path = Path(),
         say: Callable[[str], None] | None = None,
-        gui: Any = None,
+        screen: Shows | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._title, self._dial, self._snapshots = title, dial, snapshots
+        self._dial, self._snapshots = dial, snapshots
         self._say = say or log.info
         self._clock = clock
-        if gui is None:
-            # Qt complains about fonts that OpenCV's windows have no use for.
-            os.environ.setdefault("QT_LOGGING_RULES", "default.warning=false")
-            check_display()
-            gui = cv2
-        self._gui = gui
-        try:
-            gui.namedWindow(title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
-        except cv2.error as error:
-            raise SinkError(f"window: this OpenCV can't open one ({error.err}); {CURE}") from error
+        self._screen = screen or Screen(title)
         self._paced = paced
         self._epoch: float | None = None
         self._frame: Frame | None = None
-        self._size: tuple[int, int] | None = None
         self._toast, self._toast_until = "", 0.0
         self._help = self._paused = self._quit = self._closed = False
 
@@ -103,12 +104,11 @@ class WindowSink(Sink):
             self._epoch = None
 
     def pump(self, milliseconds: int = 1) -> None:
-        """Let the window work and answer its keys; for the main thread while no frame comes."""
+        """Let the window work and answer its keys, also while no frame comes."""
         if self._closed or self._quit:
             return
-        key = self._gui.waitKey(max(1, milliseconds))
-        shown = self._gui.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE)
-        if shown < 1 and self._size is not None:
+        key, is_open = self._screen.poll(max(1, milliseconds))
+        if not is_open:
             self._quit = True
         elif key >= 0:
             self._answer(key & 0xFF)
@@ -127,11 +127,7 @@ class WindowSink(Sink):
         if self._closed:
             return
         self._closed = True
-        try:
-            self._gui.destroyWindow(self._title)
-            self._gui.waitKey(1)
-        except cv2.error:
-            log.debug("window: was closed already")
+        self._screen.close()
 
     def _wait_for_time(self, frame: Frame) -> None:
         while self._paced and not self._quit and not self._paused:
@@ -189,10 +185,7 @@ class WindowSink(Sink):
         if self._toast and (self._paused or self._clock() < self._toast_until):
             lines.append(self._toast)
         _print(picture, lines)
-        if size != self._size:
-            self._size = size
-            self._gui.resizeWindow(self._title, size[1], size[0])
-        self._gui.imshow(self._title, picture)
+        self._screen.show(np.asarray(picture, np.uint8))
 
 
 def fitted(size: tuple[int, int], limit: tuple[int, int]) -> tuple[int, int]:

@@ -7,7 +7,7 @@ import pytest
 from stream.errors import SinkError
 from stream.sinks import FileSink, NullSink, ScoresSink, WindowSink
 from tests.builders import make_explanation, make_frame
-from tests.stream.sinks.fake_gui import FakeGui
+from tests.stream.sinks.fake_screen import FakeScreen
 from tests.stream.sinks.reading import names
 
 SINKS = {
@@ -15,7 +15,7 @@ SINKS = {
     "mkv": lambda folder: FileSink(folder / "out.mkv"),
     "scores": lambda folder: ScoresSink(folder / "out.jsonl"),
     "stdout": lambda folder: ScoresSink("-"),
-    "window": lambda folder: WindowSink(gui=FakeGui()),
+    "window": lambda folder: WindowSink(screen=FakeScreen()),
     "null": lambda folder: NullSink(),
 }
 OUTPUTS = {"mp4": "out.mp4", "mkv": "out.mkv", "scores": "out.jsonl"}
@@ -60,7 +60,7 @@ def test_cut_short_never_looks_whole(sink, kind, tmp_path):
 
 
 def test_an_error_in_the_block_is_a_run_cut_short(kind, tmp_path):
-    with pytest.raises(KeyError), SINKS[kind](tmp_path) as sink:
+    with pytest.raises(KeyError), SINKS[kind](tmp_path) as sink:  # noqa: PT012
         write(sink, 3)
         raise KeyError
     assert names(tmp_path) == ([OUTPUTS[kind] + ".partial"] if kind in OUTPUTS else [])
@@ -83,7 +83,7 @@ def test_interrupt_is_always_allowed(sink):
 def test_an_existing_output_is_kept(kind, tmp_path):
     kept = tmp_path / OUTPUTS[kind]
     kept.write_bytes(b"mine")
-    with pytest.raises(SinkError, match="exists.*--overwrite") as refused:
+    with pytest.raises(SinkError, match=r"exists.*--overwrite") as refused:
         SINKS[kind](tmp_path)
     assert refused.value.exit_code == 5
     assert kept.read_bytes() == b"mine"

@@ -136,10 +136,12 @@ def test_padded_rows_are_not_written(tmp_path):
 
 def test_another_size_is_refused_and_the_rest_kept(tmp_path):
     path = tmp_path / "out.mp4"
-    with pytest.raises(SinkError, match=r"frame 3 is 100x64 after 96x64"), FileSink(path) as sink:
-        for index in range(3):
-            sink.write(make_frame(64, 96, index=index), EXPLANATION)
+    sink = FileSink(path)
+    for index in range(3):
+        sink.write(make_frame(64, 96, index=index), EXPLANATION)
+    with pytest.raises(SinkError, match=r"frame 3 is 100x64 after 96x64"):
         sink.write(make_frame(64, 100, index=3), EXPLANATION)
+    sink.close(whole=False)
     assert names(tmp_path) == ["out.mp4.partial"]
     assert read_video(sink.path.with_name("out.mp4.partial")).indices == [0, 1, 2]
 
@@ -176,9 +178,10 @@ def test_a_failure_of_the_first_frame_leaves_nothing(tmp_path, monkeypatch):
         raise av.error.InvalidDataError(1, "broken")
 
     monkeypatch.setattr("stream.sinks.encoder.VideoEncoder.encode", fail)
-    with pytest.raises(SinkError, match="encoder or container failed"), FileSink(
-        tmp_path / "out.mp4"
-    ) as sink:
+    with (
+        pytest.raises(SinkError, match="encoder or container failed"),
+        FileSink(tmp_path / "out.mp4") as sink,
+    ):
         sink.write(make_frame(), EXPLANATION)
     assert names(tmp_path) == []
 

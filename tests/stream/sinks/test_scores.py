@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engines.base import Explanation
+from stream.errors import UsageError
+from stream.sinks import ScoresSink
+from stream.sinks.scores import score_line
+from tests.builders import make_explanation, make_frame
+from tests.stream.sinks.reading import names
+
+ROOT = Path(__file__).parents[3]
+
+
+def explanation() -> Explanation:
+    mask = np.zeros((1, 10, 10), np.float32)
+    mask[0, :2] = 1
+    mask[0, 2] = 0.5
+    scores = np.array([[0.1, 0.7, 0.2]], np.float32)
+    embedding = np.array([[1.5, -0.25]], np.float32)
+    return Explanation(mask, scores, embedding, ("a", "猫", "c"), 0.01)
+
+
+def test_a_line_says_what_was_seen():
+    frame = make_frame(index=12, pts=25, time_base=Fraction(1, 50))
+    assert json.loads(score_line(frame, explanation(), 2, True)) == {
+        "schema": 1,
+        "frame": 12,
+        "seconds": 0.5,
+        "mask_mean": 0.25,
+        "mask_area": 0.3,
+        "top": [{"name": "猫", "score": 0.7}, {"name": "c", "score": 0.2}],
+        "embedding": [1.5, -0.25],
+    }
+
+
+def test_embedding_only_when_asked_and_classes_only_if_any():
+    line = json.loads(score_line(make_frame(), make_explanation(classes=0), 5, False))
+    assert line["top"] == []
+    assert "embedding" not in line
+
+
+def test_one_line_per_frame_flushed_as_it_comes(tmp_path):
+    sink = ScoresSink(tmp_path / "s.jsonl", top=1)
+    for index in range(3):
+        sink.write(make_frame(index=index), make_explanation())
+        lines = (tmp_path / "s.jsonl.partial").read_text("utf-8").splitlines()
+        assert [json.loads(line)["frame"] for line in lines] == list(range(index + 1))
+    sink.close()
+    assert names(tmp_path) == ["s.jsonl"]
+
+
+def test_stdout(capsysbinary):
+    sink = ScoresSink("-")
+    sink.write(make_frame(index=4), explanation())
+    assert json.loads(capsysbinary.readouterr().out)["frame"] == 4
+    sink.close()
+
+
+def test_stdout_stays_open(capsys):
+    with ScoresSink("-"):
+        pass
+    assert not sys.stdout.closed
+
+
+def test_a_reader_that_leaves_is_a_clean_end():
+    """`nem-stream ... | head -1`: no error, no traceback, exit code 0."""
+    program = (
+        "from tests.builders import make_frame, make_explanation\n"
+        "from stream.sinks.scores import ScoresSink\n"
+        "sink, frames = ScoresSink('-'), 0\n"
+        "while not sink.stop_requested() and frames < 100_000:\n"
+        "    sink.write(make_frame(index=frames), make_explanation()); frames += 1\n"
+        "assert frames < 100_000\n"
+        "sink.write(make_frame(), make_explanation())\n"
+        "sink.close()\n"
+    )
+    run = subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT
+    )
+    assert run.stdout is not None
+    assert json.loads(run.stdout.readline())["frame"] == 0
+    run.stdout.close()
+    assert run.stderr is not None
+    assert run.stderr.read() == b""
+    assert run.wait(60) == 0
+    run.stderr.close()
+
+
+def test_negative_top_is_refused():
+    with pytest.raises(UsageError, match="top -1"):
+        ScoresSink("-", top=-1)
+
+
+def test_an_input_is_not_written_over(tmp_path):
+    clip = tmp_path / "clip.mp4"
+    clip.write_bytes(b"video")
+    with pytest.raises(UsageError, match="also the input"):
+        ScoresSink(clip, overwrite=True, inputs=[clip])
+    assert clip.read_bytes() == b"video"
+
+
+def test_a_full_disk_is_told_in_one_line(tmp_path):
+    class Full(io.BytesIO):
+        def write(self, _data):
+            raise OSError(28, os.strerror(28))
+
+    sink = ScoresSink(tmp_path / "s.jsonl")
+    sink._output.file.close()
+    sink._output.file = Full()
+    with pytest.raises(OSError, match=r"No space left on device.*stays in s\.jsonl\.partial"):
+        sink.write(make_frame(), make_explanation())
+    sink.close(whole=False)
+    assert "s.jsonl" not in names(tmp_path)
