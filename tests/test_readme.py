@@ -39,7 +39,8 @@ def test_readme_options_exist():
         ).stdout
         for command in ([], ["train"])
     ]
-    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README)) - {"--help"}
+    own = README.replace(block("test"), "")
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", own)) - {"--help"}
     assert named, "README names no option"
     missing = sorted(option for option in named if not any(option in page for page in pages))
     assert not missing
