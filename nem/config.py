@@ -151,6 +151,11 @@ class TrainConfig:
                     f"{', '.join(clash)}: not with bundle {self.model}, which brings its own; "
                     "leave it out or name a timm model"
                 )
+        elif self.model is not None and len(Path(self.model).parts) > 1:
+            raise TrainError(
+                f"model {self.model}: no such folder; give a timm name, or a bundle (name, "
+                "folder, or hub id owner/name)"
+            )
         elif self.model is None and self.weights is not None:
             raise TrainError(f"weights {self.weights}: of which model? name one")
         elif self.weights not in (None, "timm", "none") and not Path(str(self.weights)).is_file():

@@ -15,6 +15,8 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import RichProgressBar
+from rich.console import Console
+from rich.progress import Progress
 
 from nem.backbone import Backbone, create_backbone
 from nem.bundle import open_bundle
@@ -62,10 +64,7 @@ def fit(config: TrainConfig, *, backbone: Backbone | None = None, progress: bool
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         model = NEM(backbone, config.decoder, **config.decoder_kwargs)
-    collection = collect(
-        config.data, backbone.input_size, every=config.every, keep_bytes=config.memory_mb << 20
-    )
-    _report(collection)
+    collection = _collect(config, backbone.input_size, progress)
     recipe = config.recipe() | {"backbone": frozen, "pictures_seen": _digest(collection)}
     if checkpoint.exists():
         _check_continues(checkpoint, recipe)
@@ -157,12 +156,23 @@ def _digest(collection: Collection) -> str:
     return hashlib.sha256(names.encode()).hexdigest()
 
 
-def _report(collection: Collection) -> None:
+def _collect(config: TrainConfig, size: int, progress: bool) -> Collection:
+    """The training's pictures; files that were skipped are listed in the log."""
+    with Progress(console=Console(stderr=True), transient=True, disable=not progress) as bar:
+        task = bar.add_task("reading pictures", total=None)
+        collection = collect(
+            config.data,
+            size,
+            every=config.every,
+            keep_bytes=config.memory_mb << 20,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
     if collection.skipped:
         _log.warning("%d of the files were skipped:", len(collection.skipped))
         for skipped in collection.skipped:
             _log.warning("  %s: %s", skipped.path, skipped.reason)
     _log.info("training on %d pictures", len(collection))
+    return collection
 
 
 @contextmanager

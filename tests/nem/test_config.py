@@ -51,6 +51,7 @@ def test_defaults_are_the_method_s() -> None:
         ({"model": "owner/name", "weights": "none"}, "weights: not with bundle owner/name"),
         ({"model": "owner/name", "input_size": 96}, "input_size: not with bundle"),
         ({"model": "owner/name", "model_kwargs": {"a": 1}}, "model_kwargs: not with bundle"),
+        ({"model": "runs/none/bundle"}, "model runs/none/bundle: no such folder"),
         ({"out": Path(__file__)}, "is a file; give a folder"),
     ],
 )
