@@ -88,7 +88,7 @@ def _encoder() -> Finding:
 
 
 def _display() -> Finding:
-    from stream.sinks.display import check_display
+    from stream.sinks.screen import check_display
 
     try:
         check_display()
