@@ -11,7 +11,6 @@ from stream.label import draw_label, drawable, fold
 from stream.overlay import Overlay
 from tests.builders import make_explanation, make_frame
 
-
 TAGS = ColourTags()
 
 
