@@ -29,7 +29,11 @@ BOUNDS = {
     # One step of an 8-bit picture of the mask: nobody can see less. Sums in another order move
     # the mask by about 1e-5, so a real difference has two decades to show itself.
     "f32": Bound(mask_max=1 / 255, mask_mean=1e-4, score_max=1e-3),
-    "bf16": Bound(mask_max=0.10, mask_mean=0.01, score_max=0.05),
+    # bf16 rounds to 8 bits after each of some 25 layers. On 39 frames of 10 real clips (trained
+    # resnet18d at 160 px, lite decoder, mask logits of deviation 3) that moved the mask by 0.07 at
+    # most and 0.004 on average, scores by 0.009, in OpenVINO and in torch alike. Twice that leaves
+    # room for other kernels; a wrong weight or a skipped step moves the mean by far more.
+    "bf16": Bound(mask_max=0.14, mask_mean=0.008, score_max=0.02),
 }
 
 
@@ -73,9 +77,9 @@ class Parity:
         verdict = "same" if self.ok else "DIFFERENT"
         return (
             f"{verdict} at {self.precision} over {self.frames} frames: mask max "
-            f"{self.mask_max:.4f} (<= {self.bound.mask_max:.4f}), mean {self.mask_mean:.5f} "
-            f"(<= {self.bound.mask_mean:.5f}), scores max {self.score_max:.4f} "
-            f"(<= {self.bound.score_max:.4f}), top-1 equal {self.top1:.1%}"
+            f"{self.mask_max:.2g} (<= {self.bound.mask_max:.2g}), mean {self.mask_mean:.2g} "
+            f"(<= {self.bound.mask_mean:.2g}), scores max {self.score_max:.2g} "
+            f"(<= {self.bound.score_max:.2g}), top-1 equal {self.top1:.1%}"
         )
 
 
