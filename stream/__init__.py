@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from stream.frame import Frame
     from stream.overlay import Overlay
     from stream.pipeline import Pipeline
+    from stream.sources import open_source
     from stream.stats import Report
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "StreamError",
     "UsageError",
     "explain",
+    "open_source",
 ]
 
 _HOMES = {
@@ -53,6 +55,7 @@ _HOMES = {
     "StreamError": "stream.errors",
     "UsageError": "stream.errors",
     "explain": "stream.explainer",
+    "open_source": "stream.sources",
 }
 
 

@@ -37,6 +37,8 @@ def report(error: BaseException, console: Console) -> int:
     """Tell of an error in one line, with -vv its traceback too; returns the exit code."""
     if isinstance(error, SystemExit) and isinstance(error.__context__, BrokenPipeError):
         error = error.__context__  # typer's own answer to a closed stdout
+    if isinstance(error, SystemExit) and isinstance(error.code, int):
+        return error.code  # who raised it has told why
     code = exit_code(error)
     if console.verbosity >= 2:
         traceback.print_exception(error)

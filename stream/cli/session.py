@@ -27,6 +27,7 @@ def run_session(options: Options, console: Console) -> int:
         StreamError, EngineError, BundleError: what went wrong, with the cure.
     """
     with ExitStack() as stack:
+        interrupts = stack.enter_context(Interrupts())
         source = stack.enter_context(_open_source(options))
         info = source.info
         video, show = plan_outputs(options, live=info.live, path=info.path)
@@ -48,7 +49,8 @@ def run_session(options: Options, console: Console) -> int:
             smoother=Smoother() if smooth else None,
         )
         progress = open_progress(info.frames_declared, console, wanted=options.progress)
-        with Interrupts(pipeline.stop, pipeline.abort) as interrupts, progress:
+        interrupts.attach(pipeline.stop, pipeline.abort)
+        with progress:
             try:
                 report = pipeline.run(progress)
             except BaseException:

@@ -13,22 +13,30 @@ SECOND = b"\nstopped at once\n"
 
 
 class Interrupts:
-    """While open, the first SIGINT or SIGTERM calls `stop`, the second `abort`.
+    """While open, SIGINT and SIGTERM end the run in an order that leaves nothing behind.
 
-    A third finds the handlers of before, so that even a write hung on a dead disk can be ended.
-
-    Args:
-        stop: ends in good order.
-        abort: ends at once.
+    Before `attach` a signal leaves the program, through all `with` blocks. After it the first
+    calls `stop`, the second `abort`. A third finds the handlers of before, so that even a write
+    hung on a dead disk can be ended.
 
     Attributes:
         number: of the first signal that came, or None.
     """
 
-    def __init__(self, stop: Callable[[], None], abort: Callable[[], None]) -> None:
+    def __init__(self) -> None:
         self.number: int | None = None
-        self._stop, self._abort = stop, abort
+        self._stop: Callable[[], None] | None = None
+        self._abort: Callable[[], None] | None = None
         self._before: dict[int, signal.Handlers] = {}
+
+    def attach(self, stop: Callable[[], None], abort: Callable[[], None]) -> None:
+        """From now on call these.
+
+        Args:
+            stop: ends in good order.
+            abort: ends at once.
+        """
+        self._stop, self._abort = stop, abort
 
     def __enter__(self) -> Self:
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -44,10 +52,12 @@ class Interrupts:
 
     def _handle(self, number: int, _: FrameType | None) -> None:
         first = self.number is None
+        self.number = number if first else self.number
+        if self._stop is None or self._abort is None:
+            raise SystemExit(128 + number)
         # Not print: the handler may have interrupted a print, which can't be entered twice.
         os.write(2, FIRST if first else SECOND)
         if first:
-            self.number = number
             self._stop()
         else:
             self._restore()

@@ -127,13 +127,39 @@ def test_a_list_may_be_cut_by_its_reader(fake):
     assert (code, err) == (5, "")
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_while_the_model_loads_leaves_nothing(tmp_path, fake, number, code):
+    clip = make_clip(tmp_path / "clip.mp4", frames=3)
+    program = f"""
+import os, sys
+from engines.fake import FakeEngine
+from stream.cli import main
+FakeEngine.__init__ = lambda self, *a, **k: os.kill(os.getpid(), {int(number)})
+sys.exit(main())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(clip), *fake],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", "")
+    assert list(tmp_path.iterdir()) == [clip]
+
+
 def test_handlers_are_put_back():
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     calls = []
-    with Interrupts(lambda: calls.append("stop"), lambda: calls.append("abort")) as interrupts:
+    with Interrupts() as interrupts:
+        interrupts.attach(lambda: calls.append("stop"), lambda: calls.append("abort"))
         signal.raise_signal(signal.SIGINT)
         assert (calls, interrupts.number) == (["stop"], signal.SIGINT)
         signal.raise_signal(signal.SIGTERM)
         assert (calls, interrupts.number) == (["stop", "abort"], signal.SIGINT)
         assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+    with pytest.raises(SystemExit) as caught, Interrupts():
+        signal.raise_signal(signal.SIGTERM)
+    assert caught.value.code == 143
