@@ -53,7 +53,7 @@ def fit(config: TrainConfig, *, backbone: Backbone | None = None, progress: bool
         ModelError: the backbone or the decoder can't be built.
         BundleError: the bundle can't be used.
         DataError: there is nothing to train on.
-        KeyboardInterrupt: Ctrl-C; the last checkpoint stays.
+        KeyboardInterrupt: Ctrl-C, or the process was told to end; the last checkpoint stays.
     """
     out = Path(config.out)
     checkpoint = out / CHECKPOINT
