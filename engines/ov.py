@@ -65,7 +65,7 @@ class OpenVinoEngine(Engine):
         self._requests: OrderedDict[int, Any] = OrderedDict()
         super().__init__(
             device="cpu",
-            precision=_find_precision(self._core, precision),
+            precision=find_precision(self._core, precision),
             input_size=(bundle.manifest.input_size,) * 2,
             names=(),
         )
@@ -126,7 +126,7 @@ class OpenVinoEngine(Engine):
         path = self._bundle.graph_path
         try:
             model = self._core.read_model(path)
-            _cut_resize(model)
+            cut_resize(model)
             model.reshape([batch, *self.input_size, 3])
             return self._core.compile_model(model, "CPU", self._config())
         except RuntimeError as error:
@@ -145,7 +145,13 @@ class OpenVinoEngine(Engine):
         }
 
 
-def _find_precision(core: Any, asked: str) -> str:
+def find_precision(core: Any, asked: str) -> str:
+    """The precision to compute in, "f32" or "bf16"; see `OpenVinoEngine`.
+
+    Raises:
+        OptionError: `asked` is unknown.
+        EngineUnavailable: bf16 asked for on a CPU without it.
+    """
     if asked not in ("auto", *PRECISIONS):
         allowed = ", ".join(("auto", *PRECISIONS))
         raise OptionError(f"engine openvino: precision {asked!r}, allowed: {allowed}")
@@ -161,8 +167,12 @@ def _find_precision(core: Any, asked: str) -> str:
     return asked
 
 
-def _cut_resize(model: Any) -> None:
-    """Feed the float frames to the readers of the resized ones."""
+def cut_resize(model: Any) -> None:
+    """Feed the float frames to the readers of the resized ones: only for frames of model size.
+
+    Raises:
+        EngineError: the graph lacks the names that `engines.export` gives.
+    """
     found = {
         name: output
         for node in model.get_ordered_ops()
