@@ -12,6 +12,7 @@ pytest.importorskip("torch")
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # imports torch and lightning, and exports a graph
 def test_train_then_use(cli, tmp_path, monkeypatch):
     monkeypatch.setenv("NEM_CACHE", str(tmp_path / "cache"))
     rng = np.random.default_rng(0)
