@@ -176,6 +176,7 @@ def _check(path: Path, graph: FrameGraph) -> None:
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    options.intra_op_num_threads = 1  # its threads spin, which slows whatever else runs
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     random = np.random.default_rng(0)
     size = graph.input_size[0]
