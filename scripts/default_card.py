@@ -24,10 +24,11 @@ decoder that shows, for every frame, which pixels decided the classifier's featu
 {command}
 ```
 
-Data: {data} (Imagenette, Caltech-101, cats and dogs; short side 144 pixels), seed {seed}{note}.
-Versions: {versions}. The backbone was trained with SGD, progressive image size, CutMix and mixup,
-label smoothing, an averaged copy of the weights, and a third of the pictures seen through random
-masks, so that masked pictures are not foreign to it. The decoder never changed it.
+* Data: {data} (Imagenette, Caltech-101, cats and dogs; short side 144 pixels), seed {seed}.
+* Versions: {versions}.
+* Backbone: SGD, progressive image size, CutMix and mixup, label smoothing, an averaged copy of the
+  weights, and a third of the pictures seen through random masks, so that masked pictures are not
+  foreign to it. The decoder never changed it.{note}
 
 ## Measured
 
@@ -35,8 +36,8 @@ masks, so that masked pictures are not foreign to it. The decoder never changed 
 
 Top-1 is on the {validation} validation pictures, squashed as in use. The decoder's figures are
 means over 1,000 of them: `kept` is the cosine between the embedding of the whole picture and of the
-part the mask keeps, `control` the same for an equally large part at a random place, `area` the
-mask's mean.
+part the mask keeps, `complement` of the part it hides, `control` of smooth random places with the
+mask's own values, `area` the mask's mean. `scripts/eval_masks` has the figures on real video.
 
 ## What it can't do
 
@@ -75,7 +76,7 @@ def model_card(
         command=training["command"],
         data=training["data"],
         seed=training["seed"],
-        note=f"; {training['note']}" if training.get("note") else "",
+        note=f"\n* Note: {training['note']}." if training.get("note") else "",
         versions=versions,
         quality="| figure | value |\n| --- | --- |\n" + rows,
     )

@@ -73,9 +73,10 @@ def train_decoder(backbone: Backbone, data: Path, args: argparse.Namespace) -> N
     """NEM-U by the same `fit` as `nem-stream train`."""
     config = TrainConfig(
         data=(data / "train",),
-        out=args.out / f"decoder-{args.input_size}",
+        out=args.out / f"decoder-{args.input_size}-area-{args.area_weight:g}",
         decoder="lite",
         decoder_kwargs={"width": args.decoder_width},
+        area_weight=args.area_weight,
         epochs=args.decoder_epochs,
         batch_size=32,
         accumulate=1,
@@ -105,6 +106,14 @@ def parameters(module: nn.Module) -> float:
     return sum(p.numel() for p in module.parameters()) / 1e6
 
 
+def command(args: argparse.Namespace) -> str:
+    """The command with everything that decides the result, and no path of this machine."""
+    decisive = ("epochs", "input_size", "area_weight", "decoder_epochs", "decoder_width",
+                "precision", "seed")  # fmt: skip
+    options = [f"--{name.replace('_', '-')} {getattr(args, name)}" for name in decisive]
+    return " ".join(["python -m scripts.train_default --data DATA", *options])
+
+
 def main() -> None:
     """Parse, train, export."""
     parser = argparse.ArgumentParser(description="Train and export the embedded default bundle.")
@@ -119,8 +128,9 @@ def main() -> None:
         default=BackboneConfig.epochs,
         help="of the backbone; a change on resuming re-plans what is left of the schedule",
     )
-    parser.add_argument("--decoder-epochs", type=float, default=2.0)
-    parser.add_argument("--decoder-width", type=int, default=48)
+    parser.add_argument("--decoder-epochs", type=float, default=4.0)
+    parser.add_argument("--area-weight", type=float, default=1.0, help="of the NEM-U loss")
+    parser.add_argument("--decoder-width", type=int, default=64)
     parser.add_argument(
         "--precision", choices=("bf16", "32"), default="bf16", help="of the decoder"
     )
@@ -141,7 +151,7 @@ def main() -> None:
     quality |= judge(model, validation)
     print(json.dumps(quality))
     training = {
-        "command": "python -m " + " ".join(["scripts.train_default", *sys.argv[1:]]),
+        "command": command(args),
         "data": f"{sum(1 for _ in (data / 'train').glob('*/*'))} pictures",
         "seed": args.seed,
         "note": args.note,
