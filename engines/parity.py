@@ -29,11 +29,12 @@ BOUNDS = {
     # One step of an 8-bit picture of the mask: nobody can see less. Sums in another order move
     # the mask by about 1e-5, so a real difference has two decades to show itself.
     "f32": Bound(mask_max=1 / 255, mask_mean=1e-4, score_max=1e-3),
-    # bf16 rounds to 8 bits after each of some 25 layers. On 39 frames of 10 real clips (trained
-    # resnet18d at 160 px, lite decoder, mask logits of deviation 3) that moved the mask by 0.07 at
-    # most and 0.004 on average, scores by 0.009, in OpenVINO and in torch alike. Twice that leaves
-    # room for other kernels; a wrong weight or a skipped step moves the mean by far more.
-    "bf16": Bound(mask_max=0.14, mask_mean=0.008, score_max=0.02),
+    # bf16 rounds to 8 bits after each of some 25 layers. Measured with a trained resnet18d and lite
+    # decoder at 160 px on 39 frames of 10 real clips, OpenVINO / torch: the mask moved by 0.0017 /
+    # 0.0018 on average and by 0.09 / 0.13 at its worst pixel (one on a steep edge, of a million);
+    # scores by 0.009 / 0.011. The mean is what finds a fault (a wrong weight or a skipped step
+    # moves it by 0.05 and more), so it gets three times what was measured, the others twice or less.
+    "bf16": Bound(mask_max=0.20, mask_mean=0.005, score_max=0.02),
 }
 
 
