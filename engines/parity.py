@@ -32,8 +32,8 @@ BOUNDS = {
     # bf16 rounds to 8 bits after each of some 25 layers. Measured with a trained resnet18d and lite
     # decoder at 160 px on 39 frames of 10 real clips, OpenVINO / torch: the mask moved by 0.0017 /
     # 0.0018 on average and by 0.09 / 0.13 at its worst pixel (one on a steep edge, of a million);
-    # scores by 0.009 / 0.011. The mean is what finds a fault (a wrong weight or a skipped step
-    # moves it by 0.05 and more), so it gets three times what was measured, the others twice or less.
+    # scores by 0.009 / 0.011. The mean, which no single pixel decides, may be three times what was
+    # measured for other models and kernels; the largest values at most about twice.
     "bf16": Bound(mask_max=0.20, mask_mean=0.005, score_max=0.02),
 }
 
