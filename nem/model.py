@@ -42,7 +42,8 @@ class NEM(nn.Module):
     def forward(self, x: Tensor) -> Output:
         """Explain normalised pictures, float (N, 3, S, S) with S = `backbone.input_size`."""
         features = self.backbone(x)
-        mask = self.decoder(features.pyramid, x).sigmoid()
+        # In float32 also under autocast: 16 bits are too coarse near 1.
+        mask = self.decoder(features.pyramid, x).float().sigmoid()
         return Output(mask, features.logits, features.embedding)
 
     def mask_logits(self, x: Tensor) -> Tensor:

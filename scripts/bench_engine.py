@@ -47,7 +47,7 @@ def compiled(graph: Path, size: int, precision: str, *, mask: bool) -> Callable[
     }
     request = core.compile_model(model, "CPU", hints).create_infer_request()
     frames = np.random.default_rng(0).integers(0, 256, (1, size, size, 3), dtype=np.uint8)
-    request.set_input_tensor(ov.Tensor(frames, shared_memory=True))
+    request.set_input_tensor(ov.Tensor(frames))
     return request.infer
 
 

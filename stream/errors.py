@@ -30,7 +30,7 @@ class SourceError(StreamError, OSError):
     exit_code = 3
 
 
-class SourceLost(SourceError):
+class SourceLost(SourceError):  # noqa: N818 - a state, as in exit code 4
     """A live source stopped delivering frames."""
 
     exit_code = 4

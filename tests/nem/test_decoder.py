@@ -1,9 +1,10 @@
 import pytest
 import torch
+import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from nem.backbone import Backbone, create_backbone
-from nem.decoder import build_decoder
+from nem.decoder import build_decoder, enlarge
 from nem.errors import ModelError
 from nem.model import NEM
 from tests.nem.toys import FAMILIES, SIZE, batch, tiny_backbone
@@ -95,3 +96,10 @@ def test_what_can_not_be_built_is_refused() -> None:
             build_decoder(kind, backbone, **options)
     with pytest.raises(ModelError, match="image_skip: not for token maps"):
         build_decoder("paper", tiny_backbone("vit"), image_skip=True)
+
+
+@pytest.mark.parametrize(("length", "size"), [(40, 160), (7, 25), (16, 16), (28, 224)])
+def test_enlarge_is_bilinear_interpolation(length: int, size: int) -> None:
+    x = torch.randn(2, 1, length, length)
+    expected = F.interpolate(x, size=(size, size), mode="bilinear", align_corners=False)
+    assert torch.allclose(enlarge(x, size), expected, atol=1e-5)
