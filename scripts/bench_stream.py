@@ -132,7 +132,7 @@ def _grad_cam() -> Callable:
     def explain(rgb: np.ndarray) -> np.ndarray:
         small = cv2.resize(rgb, (224, 224)).astype(np.float32) / 255
         x = torch.from_numpy(((small - mean) / std).astype(np.float32)).permute(2, 0, 1)
-        return cam(input_tensor=x[None])[0]
+        return cam(input_tensor=x[None], targets=None)[0]
 
     return explain
 

@@ -2,9 +2,11 @@
 
 from fractions import Fraction
 
+import cv2
 import numpy as np
 import pytest
 
+from engines.base import resize
 from stream.colour import ColourTags
 from stream.frame import Frame, frame_from_rgb
 from tests.builders import make_frame
@@ -67,3 +69,14 @@ def test_time_is_stamp_times_base():
     frame = make_frame(index=3, pts=9000, time_base=Fraction(1, 90000))
     assert frame.pts_seconds == 0.1
     assert repr(frame) == "Frame(64x48, index=3, t=0.100 s)"
+
+
+def test_a_small_picture_of_a_large_frame_is_its_area_mean():
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(40, 200, (36, 64, 3), dtype=np.uint8)
+    large = cv2.resize(coarse, (1280, 720), interpolation=cv2.INTER_CUBIC)
+    frame = of(large)
+    whole = resize(frame.rgb(), (160, 160)).astype(int)
+    difference = np.abs(frame.rgb((160, 160)).astype(int) - whole)
+    assert difference.max() <= 6
+    assert difference.mean() < 1
