@@ -21,6 +21,7 @@ from engines.cpu import cpu_flags, cpu_model, has_bf16
 from engines.errors import EngineError, EngineUnavailable, OptionError, StoreError
 from engines.onnx_passes import PIXELS, RESIZED
 from engines.ov_runtime import openvino as ov
+from engines.signal_stack import kept_signal_stack
 from engines.store import Store
 from nem.bundle import Bundle
 from nem.manifest import GRAPH
@@ -59,13 +60,15 @@ class OpenVinoEngine(Engine):
             raise OptionError(
                 f"engine openvino: device {device!r}, allowed: auto, cpu (for a GPU: engine eager)"
             )
-        self._core = ov.Core()
+        with kept_signal_stack():
+            self._core = ov.Core()
+            found = find_precision(self._core, precision)
         self._bundle = bundle
         self._store = store or Store()
         self._requests: OrderedDict[int, Any] = OrderedDict()
         super().__init__(
             device="cpu",
-            precision=find_precision(self._core, precision),
+            precision=found,
             input_size=(bundle.manifest.input_size,) * 2,
             names=(),
         )
@@ -83,8 +86,9 @@ class OpenVinoEngine(Engine):
         return self._read(request, "mask"), scores, self._read(request, "embedding")
 
     def _close(self) -> None:
-        self._requests.clear()
-        del self._core
+        with kept_signal_stack():
+            self._requests.clear()
+            del self._core
 
     @staticmethod
     def _read(request: Any, name: str) -> NDArray[np.float32]:
@@ -128,13 +132,15 @@ class OpenVinoEngine(Engine):
             model = self._core.read_model(path)
             cut_resize(model)
             model.reshape([batch, *self.input_size, 3])
-            return self._core.compile_model(model, "CPU", self._config())
+            with kept_signal_stack():
+                return self._core.compile_model(model, "CPU", self._config())
         except RuntimeError as error:
             raise EngineError(f"{path}: OpenVINO can't compile it: {_line(error)}") from None
 
     def _import(self, blob: bytes) -> Any:
         try:
-            return self._core.import_model(blob, "CPU", self._config())
+            with kept_signal_stack():
+                return self._core.import_model(blob, "CPU", self._config())
         except RuntimeError as error:
             raise StoreError(f"OpenVINO can't import it: {_line(error)}") from None
 
