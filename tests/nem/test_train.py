@@ -1,7 +1,5 @@
 import json
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -207,6 +205,7 @@ def test_length(pictures: Path, tmp_path: Path, changes: dict[str, Any], steps: 
         {"decoder": "paper", "decoder_kwargs": {"image_skip": True}},
         {"loss": "code", "cosine": False},
         {"precision": "bf16"},
+        {"workers": 1},
     ],
     ids=str,
 )
@@ -214,21 +213,6 @@ def test_options(pictures: Path, tmp_path: Path, changes: dict[str, Any]) -> Non
     model = train(pictures, tmp_path, epochs=1, **changes)
     assert all(torch.isfinite(p).all() for p in model.parameters())
     assert all(p.dtype == torch.float32 for p in model.parameters())
-
-
-def test_workers_load_the_pictures(pictures: Path, tmp_path: Path) -> None:
-    # In a process of its own: where compiled runtimes have run before (as in this suite), the end
-    # of a worker can take its parent along.
-    code = (
-        "from pathlib import Path\n"
-        "from nem.train import TrainConfig, fit\n"
-        "from tests.nem.toys import tiny_backbone\n"
-        f"data, out = Path({str(pictures)!r}), Path({str(tmp_path / 'out')!r})\n"
-        "config = TrainConfig(data=(data,), out=out, epochs=1, batch_size=2, workers=1)\n"
-        "fit(config, backbone=tiny_backbone(), progress=False)\n"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
-    assert json.loads((tmp_path / "out" / "log.jsonl").read_text())["epoch"] == 1
 
 
 def test_models_come_from_timm_or_a_bundle(pictures: Path, tmp_path: Path) -> None:
