@@ -21,7 +21,7 @@ from stream.sinks.containers import holds_encoder
 FAST = {"libx264": ("ultrafast", 20), "libx265": ("ultrafast", 24)}
 """Preset and crf where none are given: fastest, and good enough to see no difference."""
 MAX_CRF = 51
-MATRIX_NUMBERS: dict[Matrix, int] = {"bt601": 6, "bt709": 1, "bt2020": 9}
+FFMPEG_MATRIX: dict[Matrix, int] = {"bt601": 6, "bt709": 1, "bt2020": 9}
 """FFmpeg's numbers of the YUV matrices."""
 USUAL_FPS = Fraction(30)
 MAX_FPS = 1000
@@ -124,7 +124,7 @@ class VideoEncoder:
         context = stream.codec_context
         context.thread_count = 1
         context.color_range = 2 if first.colour.full_range else 1
-        context.colorspace = MATRIX_NUMBERS[first.colour.matrix]
+        context.colorspace = FFMPEG_MATRIX[first.colour.matrix]
         context.color_primaries = first.colour.primaries
         context.color_trc = first.colour.transfer
         if choice.codec == "libx265" and out.format.name in ("mp4", "mov"):
