@@ -36,11 +36,3 @@ def kept_signal_stack() -> Iterator[None]:
     finally:
         if known:
             libc.sigaltstack(ctypes.byref(before), None)
-
-
-def signal_stack() -> int | None:
-    """Address of the calling thread's signal stack, None without one. Linux only."""
-    stack = _Stack()
-    ctypes.CDLL(None).sigaltstack(None, ctypes.byref(stack))
-    base: int | None = stack.base
-    return base

@@ -20,7 +20,7 @@ from pathlib import Path
 import av
 
 from engines import open_engine
-from scripts.make_clip import make_clip
+from scripts.make_clip import frame_size, make_clip
 from stream.frame import Frame
 from stream.overlay import Overlay
 from stream.pipeline import Pipeline
@@ -58,12 +58,14 @@ def resident_mb() -> float:
 def main() -> None:
     """Parse, run, print."""
     parser = argparse.ArgumentParser(description="Measure resident memory over a long run.")
-    parser.add_argument("--size", default="1920x1080", help="WIDTHxHEIGHT (default 1920x1080)")
+    parser.add_argument(
+        "--size", type=frame_size, default="1920x1080", help="WIDTHxHEIGHT (default 1920x1080)"
+    )
     parser.add_argument("--frames", type=int, default=5000, help="at least (default 5000)")
     parser.add_argument("--model", default="nem-tiny", help="bundle (default nem-tiny)")
     parser.add_argument("--json", type=Path, help="write the figures here")
     args = parser.parse_args()
-    width, height = (int(n) for n in args.size.split("x"))
+    width, height = args.size
     samples: list[float] = []
 
     def sample(_: Frame) -> None:
@@ -88,7 +90,7 @@ def main() -> None:
         "growth_mb": statistics.median(samples[-WINDOW:]) - warm,
     }
     print(
-        f"{args.size}, {report.frames_out} frames at {figures['fps']:.0f} fps: peak "
+        f"{width}x{height}, {report.frames_out} frames at {figures['fps']:.0f} fps: peak "
         f"{figures['peak_mb']:.0f} MB (asked <= 600), growth after warm-up "
         f"{figures['growth_mb']:.2f} MB (asked < 2)"
     )

@@ -25,7 +25,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from scripts.make_clip import make_clip
+from scripts.make_clip import frame_size, make_clip
 
 PIPELINE = ("nem-tiny", "resnet50-lite", "resnet50-paper")
 LOOPS = ("nem-tiny:eager", "resnet50-lite:eager", "resnet50-paper:eager", "resnet50:grad-cam")
@@ -187,7 +187,9 @@ def report(table: dict[str, dict[str, float]]) -> list[str]:
 def main() -> None:
     """Parse, measure, print."""
     parser = argparse.ArgumentParser(description="Measure end-to-end speed beside plain loops.")
-    parser.add_argument("--size", default="1280x720", help="of the clip (default 1280x720)")
+    parser.add_argument(
+        "--size", type=frame_size, default="1280x720", help="of the clip (default 1280x720)"
+    )
     parser.add_argument("--frames", type=int, default=300, help="of the clip (default 300)")
     parser.add_argument("--loop-frames", type=int, default=100, help="for plain loops (100)")
     parser.add_argument("--rounds", type=int, default=3, help="the median counts (default 3)")
@@ -212,7 +214,7 @@ def main() -> None:
         folder = Path(name)
         clip = args.clip or folder / "clip.mp4"
         if not args.clip:
-            width, height = (int(n) for n in args.size.split("x"))
+            width, height = args.size
             make_clip(clip, width=width, height=height, frames=args.frames, fps=30)
         if any(case.startswith("resnet50-") for case in cases):
             make_bundles(folder)

@@ -17,6 +17,15 @@ from numpy.typing import NDArray
 SOUND_RATE = 48_000
 
 
+def frame_size(text: str) -> tuple[int, int]:
+    """Width and height of "WIDTHxHEIGHT", for argparse."""
+    width, _, height = text.partition("x")
+    try:
+        return int(width), int(height)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected WIDTHxHEIGHT, as 1280x720") from None
+
+
 def scene(width: int, height: int, seed: int = 0) -> NDArray[np.uint8]:
     """A large RGB backdrop with detail at several scales, uint8 (2 H, 2 W, 3)."""
     rng = np.random.default_rng(seed)
@@ -68,11 +77,13 @@ def main() -> None:
     """Parse and write."""
     parser = argparse.ArgumentParser(description="Make an H.264 clip with sound for benchmarks.")
     parser.add_argument("path", type=Path, help="file to write, .mp4 or .mkv")
-    parser.add_argument("--size", default="1280x720", help="WIDTHxHEIGHT (default 1280x720)")
+    parser.add_argument(
+        "--size", type=frame_size, default="1280x720", help="WIDTHxHEIGHT (default 1280x720)"
+    )
     parser.add_argument("--frames", type=int, default=300, help="number of frames (default 300)")
     parser.add_argument("--fps", type=int, default=30, help="frames per second (default 30)")
     args = parser.parse_args()
-    width, height = (int(n) for n in args.size.split("x"))
+    width, height = args.size
     make_clip(args.path, width=width, height=height, frames=args.frames, fps=args.fps)
     print(f"{args.path}: {args.frames} frames, {width}x{height}, {args.fps} fps")
 
