@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import timm
+import torch.nn.functional as F
 from huggingface_hub.errors import HfHubHTTPError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -116,6 +117,24 @@ class Backbone(nn.Module):
         model: Any = self.model
         embedding: Tensor = model.forward_head(model.forward_features(x), pre_logits=True)
         return embedding
+
+    def class_rows(self) -> Tensor:
+        """The classifier's rows as directions, (classes, D): less their mean, of length 1.
+
+        The mean of all rows moves all logits alike, so it says nothing of a class.
+
+        Raises:
+            ModelError: no classes, or a classifier that is not linear.
+        """
+        model: Any = self.model
+        classifier = model.get_classifier() if self.num_classes else None
+        if not isinstance(classifier, nn.Linear | nn.Conv2d):
+            raise ModelError(
+                f"backbone {self.name}: a target head needs a linear classifier, found "
+                f"{type(classifier).__name__ if self.num_classes else 'no classes'}"
+            )
+        rows = classifier.weight.flatten(1)
+        return F.normalize(rows - rows.mean(0), dim=1)
 
     def _logits(self, final: Tensor, embedding: Tensor) -> Tensor | None:
         if self.num_classes == 0:

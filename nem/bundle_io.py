@@ -75,7 +75,6 @@ def write_bundle(
     training: Mapping[str, Any],
     quality: Mapping[str, float],
     card: str,
-    method: Literal["nem-u"] = "nem-u",
     fill: Literal["mean", "noise"] = "mean",
     classes: tuple[str, ...] | None = None,
     source: str | None = None,
@@ -91,7 +90,6 @@ def write_bundle(
         training: command, data, seed, versions.
         quality: measured figures.
         card: the model card, Markdown.
-        method: how the decoder was trained.
         fill: what replaced hidden pixels in training.
         classes: class names; default the backbone's.
         source: where the backbone's weights came from; default the backbone's.
@@ -117,7 +115,7 @@ def write_bundle(
         (temporary / CARD).write_text(card, encoding="utf-8")
         manifest = Manifest(
             name=name,
-            method=method,
+            heads=model.aims,
             fill=fill,
             input_size=backbone.input_size,
             mean=backbone.mean,
@@ -170,7 +168,7 @@ def load_model(bundle: Bundle) -> NEM:
             **kwargs,
         )
         backbone.source = info.source
-        model = NEM(backbone, manifest.decoder.kind, **manifest.decoder.kwargs)
+        model = NEM(backbone, manifest.decoder.kind, manifest.heads, **manifest.decoder.kwargs)
         model.load_state_dict(load_file(bundle.weights_path))
     except (ModelError, SafetensorError, OSError, RuntimeError, TypeError) as error:
         reason = " ".join(str(error).split())[:240]

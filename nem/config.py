@@ -10,10 +10,12 @@ from typing import Any, Literal, get_args
 
 from nem.bundle import is_bundle
 from nem.errors import TrainError
+from nem.explanation import AIM_OF, Aim
 
 Fill = Literal["mean", "noise"]
 Variant = Literal["intent", "code", "printed"]
 Precision = Literal["32", "bf16"]
+Score = Literal["softmax", "logits"]
 
 # What may change between a training and its continuation.
 _FREE = frozenset({"out", "resume", "workers", "accelerator", "devices", "memory_mb", "data"})
@@ -34,8 +36,18 @@ class TrainConfig:
         input_size: side of the square input in pixels; None: what timm says.
         decoder: "lite" or "paper".
         decoder_kwargs: options of the decoder.
-        loss: "intent", "code" or "printed", see `nem.losses`.
-        area_weight: factor of the loss's area term; more gives smaller masks.
+        methods: "nem-u", "nemt", "ra-nem", "nemt-target": a head is trained for each, all on one
+            decoder; the first is the bundle's default.
+        loss: of nem-u: "intent", "code" or "printed", see `nem.losses`.
+        area_weight: of nem-u: factor of the loss's area term; more gives smaller masks.
+        class_area_weight: the same of nemt and nemt-target, lambda_1 of NEMt.
+        score: of nemt and nemt-target: "softmax", or "logits" in units of the model's own (their
+            mean lead over the average class, measured before the training).
+        ks: of ra-nem: how many counts of pixels are drawn per picture.
+        stratified: of ra-nem: draw them one from each of `ks` equal ranges.
+        detach_threshold: of ra-nem: no gradient through the threshold of the top k.
+        deletion_weight: of ra-nem: factor of a term that also lowers the score of the rest.
+        grid: of ra-nem: choose the top k on a grid of so many cells per side; None: pixels.
         fill: what hides pixels: "mean" (pixel scaling) or "noise".
         batch_size: pictures per process and forward pass.
         accumulate: batches per optimiser step.
@@ -65,8 +77,16 @@ class TrainConfig:
     input_size: int | None = None
     decoder: Literal["lite", "paper"] = "lite"
     decoder_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    methods: tuple[str, ...] = ("nem-u",)
     loss: Variant = "intent"
     area_weight: float = 1.0
+    class_area_weight: float = 0.5
+    score: Score = "softmax"
+    ks: int = 6
+    stratified: bool = False
+    detach_threshold: bool = False
+    deletion_weight: float = 0.0
+    grid: int | None = None
     fill: Fill = "mean"
     batch_size: int = 32
     accumulate: int = 4
@@ -97,6 +117,11 @@ class TrainConfig:
             raise TrainError(f"out {self.out}: is a file; give a folder")
 
     @property
+    def aims(self) -> tuple[Aim, ...]:
+        """What the heads of the methods explain."""
+        return tuple(AIM_OF[method] for method in self.methods)
+
+    @property
     def from_bundle(self) -> bool:
         """Whether the backbone is a bundle's."""
         return self.model is not None and is_bundle(self.model)
@@ -106,10 +131,7 @@ class TrainConfig:
         values = {
             f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in _FREE
         }
-        return {
-            k: str(v) if isinstance(v, Path) else dict(v) if isinstance(v, Mapping) else v
-            for k, v in values.items()
-        }
+        return {k: _plain(v) for k, v in values.items()}
 
     def _check_choices(self) -> None:
         choices = {
@@ -118,11 +140,17 @@ class TrainConfig:
             "fill": get_args(Fill),
             "precision": get_args(Precision),
             "accelerator": ("auto", "cpu", "gpu"),
+            "score": get_args(Score),
         }
         for name, allowed in choices.items():
             value = getattr(self, name)
             if value not in allowed:
                 raise TrainError(f"{name} {value!r}: allowed are {', '.join(allowed)}")
+        if not self.methods or len(set(self.methods)) != len(self.methods):
+            raise TrainError(f"methods {self.methods}: name one or several, each once")
+        for method in self.methods:
+            if method not in AIM_OF:
+                raise TrainError(f"method {method!r}: allowed are {', '.join(AIM_OF)}")
         if self.devices != "auto" and (not isinstance(self.devices, int) or self.devices < 1):
             raise TrainError(f"devices {self.devices!r}: allowed are 'auto' and numbers from 1")
 
@@ -130,7 +158,8 @@ class TrainConfig:
         least = {
             "batch_size": 2, "accumulate": 1, "max_steps": 1, "every": 1, "memory_mb": 1,
             "workers": 0, "weight_decay": 0, "input_size": 16, "early_step": 1, "pictures": 1,
-            "seed": 0, "area_weight": 0,
+            "seed": 0, "area_weight": 0, "class_area_weight": 0, "ks": 1, "deletion_weight": 0,
+            "grid": 2,
         }  # fmt: skip
         for name, bound in least.items():
             value = getattr(self, name)
@@ -163,3 +192,11 @@ class TrainConfig:
                 f"weights {self.weights}: no such file; allowed are timm, none, or a "
                 "safetensors file"
             )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    return list(value) if isinstance(value, tuple) else value

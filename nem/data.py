@@ -13,18 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import av
-import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from nem.errors import DataError
+from nem.pictures import Picture, is_image, read_image, squash
 
-Picture = NDArray[np.uint8]
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2")
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".ts", ".mpg", ".mpeg", ".wmv")
 _READ_AHEAD = 64
 
@@ -123,23 +119,6 @@ def collect(
     return Collection(tuple(items), tuple(skipped), size)
 
 
-def read_image(path: Path) -> Picture:
-    """RGB uint8 (H, W, 3) of an image file, turned as its EXIF says.
-
-    Raises:
-        ValueError: not an image, or damaged.
-        OSError: the file can't be read.
-    """
-    data = np.fromfile(path, np.uint8)
-    try:
-        picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-    except cv2.error as error:
-        raise ValueError(f"not a readable image ({error.err})") from None
-    if picture is None:
-        raise ValueError("empty file" if data.size == 0 else "not a readable image")
-    return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.uint8)
-
-
 def read_video(path: Path, every: int) -> Iterator[Picture]:
     """Each `every`-th frame of a video, RGB uint8 (H, W, 3), turned as its rotation says.
 
@@ -164,25 +143,6 @@ def read_video(path: Path, every: int) -> Iterator[Picture]:
             # A damaged end costs the frames after it, not the ones before.
     if count == 0:
         raise ValueError("no frame in it")
-
-
-def squash(picture: Picture, size: int) -> Picture:
-    """Resize (H, W, 3) to (size, size, 3) by the rule of the engines' `resize`.
-
-    An axis that shrinks is averaged over area, one that grows is interpolated linearly.
-    """
-    height, width = picture.shape[:2]
-    shrunk = (min(width, size), min(height, size))
-    if (width, height) == (size, size):
-        return picture
-    if shrunk == (size, size):
-        resized = cv2.resize(picture, shrunk, interpolation=cv2.INTER_AREA)
-    elif shrunk == (width, height):
-        resized = cv2.resize(picture, (size, size), interpolation=cv2.INTER_LINEAR)
-    else:  # one of each: in float32, so that it is rounded once
-        between = cv2.resize(picture.astype(np.float32), shrunk, interpolation=cv2.INTER_AREA)
-        resized = np.rint(cv2.resize(between, (size, size), interpolation=cv2.INTER_LINEAR))
-    return np.asarray(resized, np.uint8)
 
 
 def normalise(pictures: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
@@ -212,10 +172,10 @@ def _find(paths: Iterable[Path | str]) -> tuple[list[Path], list[Skipped]]:
     for path in map(Path, paths):
         if path.is_dir():
             inside = sorted(p for p in path.rglob("*") if p.is_file())
-            files.update(dict.fromkeys(p for p in inside if _is_image(p) or _is_video(p)))
+            files.update(dict.fromkeys(p for p in inside if is_image(p) or _is_video(p)))
         elif not path.exists():
             raise DataError(f"{path}: no such file or folder; give images, videos or folders")
-        elif _is_image(path) or _is_video(path):
+        elif is_image(path) or _is_video(path):
             files[path] = None
         else:
             skipped.append(Skipped(path, "neither an image nor a video by its suffix"))
@@ -233,16 +193,12 @@ def _read_all(
     with ThreadPoolExecutor(thread_name_prefix="collect") as pool:
         for start in range(0, len(files), _READ_AHEAD):
             part = files[start : start + _READ_AHEAD]
-            jobs = {path: pool.submit(image, path) for path in part if _is_image(path)}
+            jobs = {path: pool.submit(image, path) for path in part if is_image(path)}
             for path in part:
                 if path in jobs:
                     yield path, (job.result() for job in [jobs[path]])
                 else:
                     yield path, (squash(frame, size) for frame in read_video(path, every))
-
-
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES
 
 
 def _is_video(path: Path) -> bool:

@@ -1,12 +1,15 @@
-"""Decoders: the frozen backbone's pyramid in, one map of mask logits out.
+"""Decoders: the frozen backbone's pyramid in, one map of logits per head out.
 
 `PaperDecoder` is the U-Net of NEM; `LiteDecoder` draws at a coarser stride for a small part of
-the cost. Both take the pyramid fine to coarse and give logits (N, 1, S, S), S the input side.
+the cost. Both take the pyramid fine to coarse, compute one set of features for all heads, and
+give logits (N, 1, S, S) per head, S the input side.
 """
 
 from __future__ import annotations
 
 import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,32 +18,72 @@ from torch import Tensor, nn
 
 from nem.backbone import Backbone
 from nem.errors import ModelError
+from nem.explanation import AIMS, Aim
+from nem.layers import TOKEN_STRIDES, TokenPyramid, conv_block, enlarge
+from nem.target import TargetHead
 
 PAPER_CHANNELS = (256, 128, 64, 32, 16)
-TOKEN_STRIDES = (4, 8, 16, 32)
 
 
-class TokenPyramid(nn.Module):
-    """Makes a pyramid of a ViT's token maps, which all have the patch size as stride.
+class Decoder(nn.Module, ABC):
+    """A trunk and its heads.
 
-    Each map goes through its own 1x1 convolution to `width` channels and is resized to stride
-    4, 8, 16 or 32, early blocks to fine strides. Bilinear by a factor of two down is the mean.
+    All heads but `target` are rows of one 1x1 convolution on the trunk's features, so several
+    cost no more than one; `target` also reads the class that is asked for.
+
+    Args:
+        backbone: whose maps are read.
+        aims: what the heads explain, in the order of the maps.
     """
 
-    def __init__(self, channels: tuple[int, ...], width: int, input_size: int) -> None:
+    def __init__(self, backbone: Backbone, aims: Sequence[Aim]) -> None:
         super().__init__()
-        self.reduce = nn.ModuleList(nn.Conv2d(c, width, 1) for c in channels)
-        self.sizes = [-(-input_size // stride) for stride in TOKEN_STRIDES]
+        if not aims or len(set(aims)) != len(aims) or set(aims) - set(AIMS):
+            raise ModelError(f"aims {list(aims)}: expected some of {', '.join(AIMS)}, each once")
+        if set(aims) - {"embedding"} and backbone.num_classes == 0:
+            raise ModelError(f"aims {list(aims)}: {backbone.name} has no classes, only embedding")
+        self.size = backbone.input_size
+        self.aims = tuple(aims)
+        self.plain = tuple(aim for aim in aims if aim != "target")
 
-    def forward(self, maps: list[Tensor]) -> list[Tensor]:
-        """Token maps, early to late, to maps of strides 4, 8, 16, 32, all `width` channels."""
-        return [
-            resize(reduce(tokens), size)
-            for reduce, tokens, size in zip(self.reduce, maps, self.sizes, strict=True)
-        ]
+    def finish(self, backbone: Backbone, width: int) -> None:
+        """Make the heads on trunk features of `width` channels, and initialise all weights."""
+        self.head = nn.Conv2d(width, len(self.plain), 1) if self.plain else None
+        self.target: TargetHead | None = None
+        if "target" in self.aims:
+            rows = backbone.class_rows()
+            self.target = TargetHead(width, backbone.channels[-1], rows.shape[1])
+        _initialise(self)
+
+    def forward(
+        self, pyramid: list[Tensor], image: Tensor, row: Tensor | None = None
+    ) -> dict[Aim, Tensor]:
+        """Logits of each head.
+
+        Args:
+            pyramid: the backbone's maps, fine to coarse.
+            image: the normalised picture (N, 3, S, S).
+            row: the classifier's row of the asked class (N, D); needed by the target head only.
+
+        Returns:
+            By aim, in the decoder's order: (N, 1, S, S), unbounded.
+        """
+        features = self.trunk(pyramid, image)
+        maps: dict[Aim, Tensor] = {}
+        if self.head is not None:
+            drawn = enlarge(self.head(features), self.size)
+            maps = dict(zip(self.plain, torch.split(drawn, 1, dim=1), strict=True))
+        if self.target is not None:
+            assert row is not None
+            maps["target"] = enlarge(self.target(features, pyramid[-1], row), self.size)
+        return {aim: maps[aim] for aim in self.aims}
+
+    @abstractmethod
+    def trunk(self, pyramid: list[Tensor], image: Tensor) -> Tensor:
+        """Features of all heads (N, width, h, w), h and w at the stride that is drawn at."""
 
 
-class PaperDecoder(nn.Module):
+class PaperDecoder(Decoder):
     """The U-Net decoder of NEM: double convolutions of 256, 128, 64, 32, 16 channels.
 
     From the coarsest map up, each block doubles the size (nearest), joins the map of that stride
@@ -49,17 +92,23 @@ class PaperDecoder(nn.Module):
 
     Args:
         backbone: whose maps it reads.
+        aims: what the heads explain.
         image_skip: join the picture itself at full size. Off by default: with it the mask can
             follow the picture and ignore the model.
         token_width: channels each token map of a ViT is reduced to.
     """
 
     def __init__(
-        self, backbone: Backbone, *, image_skip: bool = False, token_width: int = 256
+        self,
+        backbone: Backbone,
+        aims: Sequence[Aim] = ("embedding",),
+        *,
+        image_skip: bool = False,
+        token_width: int = 256,
     ) -> None:
-        super().__init__()
-        size = backbone.input_size
-        self.size, self.image_skip = size, image_skip
+        super().__init__(backbone, aims)
+        size = self.size
+        self.image_skip = image_skip
         self.tokens, channels, strides = _levels(backbone, token_width)
         if self.tokens is not None and image_skip:
             raise ModelError("image_skip: not for token maps, whose decoder stops at stride 4")
@@ -74,19 +123,19 @@ class PaperDecoder(nn.Module):
         while stride > last:
             stride //= 2
             out = PAPER_CHANNELS[min(len(blocks), len(PAPER_CHANNELS) - 1)]
-            blocks.append(nn.Sequential(
-                *_conv(width + skips.get(stride, 0), out, nn.SiLU), *_conv(out, out, nn.SiLU)
-            ))  # fmt: skip
+            inputs = width + skips.get(stride, 0)
+            blocks.append(
+                nn.Sequential(*conv_block(inputs, out, nn.SiLU), *conv_block(out, out, nn.SiLU))
+            )
             self.sizes.append(-(-size // stride))
             self.strides.append(stride)
             width = out
         self.levels = strides
         self.blocks = nn.ModuleList(blocks)
-        self.head = nn.Conv2d(width, 1, 1)
-        _initialise(self)
+        self.finish(backbone, width)
 
-    def forward(self, pyramid: list[Tensor], image: Tensor) -> Tensor:
-        """Mask logits (N, 1, S, S) of maps (fine to coarse) and the normalised picture."""
+    def trunk(self, pyramid: list[Tensor], image: Tensor) -> Tensor:
+        """See `Decoder.trunk`; at full size, for token maps at stride 4."""
         maps = pyramid if self.tokens is None else self.tokens(pyramid)
         skips = dict(zip(self.levels, maps, strict=True))
         x = maps[-1]
@@ -99,10 +148,10 @@ class PaperDecoder(nn.Module):
             if stride == 1 and self.image_skip:
                 parts.append(image)
             x = block(torch.cat(parts, 1) if len(parts) > 1 else parts[0])
-        return enlarge(self.head(x), self.size)
+        return x
 
 
-class LiteDecoder(nn.Module):
+class LiteDecoder(Decoder):
     """A feature pyramid that draws at a coarse stride and is interpolated to the input size.
 
     Each map is reduced to `width` channels (1x1 convolution, BatchNorm). The coarsest also gets
@@ -113,15 +162,22 @@ class LiteDecoder(nn.Module):
 
     Args:
         backbone: whose maps it reads.
+        aims: what the heads explain.
         width: channels of the pyramid.
         stride: input pixels per mask pixel before interpolation: 2, 4 or 8.
     """
 
-    def __init__(self, backbone: Backbone, *, width: int = 64, stride: int = 4) -> None:
-        super().__init__()
+    def __init__(
+        self,
+        backbone: Backbone,
+        aims: Sequence[Aim] = ("embedding",),
+        *,
+        width: int = 64,
+        stride: int = 4,
+    ) -> None:
+        super().__init__(backbone, aims)
         if width < 1:
             raise ModelError(f"decoder width {width}: at least 1 is needed")
-        self.size = backbone.input_size
         self.tokens, channels, strides = _levels(backbone, width)
         allowed = [s for s in strides if s in (2, 4, 8)]
         if stride not in allowed:
@@ -133,66 +189,45 @@ class LiteDecoder(nn.Module):
             for c in channels[self.first :]
         )
         self.mix = nn.ModuleList(
-            nn.Sequential(nn.ReLU(), *_conv(width, width, nn.ReLU)) for _ in self.lateral
+            nn.Sequential(nn.ReLU(), *conv_block(width, width, nn.ReLU)) for _ in self.lateral
         )
-        self.head = nn.Conv2d(width, 1, 1)
-        _initialise(self)
+        self.finish(backbone, width)
 
-    def forward(self, pyramid: list[Tensor], image: Tensor) -> Tensor:
-        """Mask logits (N, 1, S, S) of maps (fine to coarse); the picture is not looked at."""
+    def trunk(self, pyramid: list[Tensor], image: Tensor) -> Tensor:
+        """See `Decoder.trunk`; the picture is not looked at."""
         maps = (pyramid if self.tokens is None else self.tokens(pyramid))[self.first :]
-        x = self.context(maps[-1].mean((2, 3), keepdim=True))
+        x: Tensor = self.context(maps[-1].mean((2, 3), keepdim=True))
         levels = list(zip(maps, self.lateral, self.mix, strict=True))
         for depth, (features, lateral, mix) in enumerate(reversed(levels)):
             if depth and x.shape[2:] != features.shape[2:]:
                 x = F.interpolate(x, size=features.shape[2:], mode="nearest")
             x = mix(lateral(features) + x)
-        return enlarge(self.head(x), self.size)
+        return x
 
 
-def build_decoder(kind: str, backbone: Backbone, **kwargs: Any) -> nn.Module:
+def build_decoder(
+    kind: str, backbone: Backbone, aims: Sequence[Aim] = ("embedding",), **kwargs: Any
+) -> Decoder:
     """A decoder for `backbone`.
 
     Args:
         kind: "lite" or "paper".
         backbone: whose channels, strides and input size it is made for.
+        aims: what the heads explain.
         **kwargs: options of the class; an unknown one is refused.
 
     Raises:
         ModelError: unknown kind or option, or one the backbone can't serve.
     """
-    kinds: dict[str, type[nn.Module]] = {"lite": LiteDecoder, "paper": PaperDecoder}
+    kinds: dict[str, type[Decoder]] = {"lite": LiteDecoder, "paper": PaperDecoder}
     if kind not in kinds:
         raise ModelError(f"decoder {kind!r}: allowed are {', '.join(kinds)}")
-    options = set(inspect.signature(kinds[kind]).parameters) - {"backbone"}
+    options = set(inspect.signature(kinds[kind]).parameters) - {"backbone", "aims"}
     if unknown := sorted(kwargs.keys() - options):
         raise ModelError(
             f"decoder {kind}: no option {', '.join(unknown)}; allowed are {sorted(options)}"
         )
-    return kinds[kind](backbone, **kwargs)
-
-
-def enlarge(x: Tensor, size: int) -> Tensor:
-    """Bilinear interpolation of one channel, (N, 1, L, L) to (N, 1, size, size).
-
-    The same numbers as `F.interpolate(align_corners=False)`, as two matrix products: on a single
-    channel that operator leaves a CPU's vector lanes empty and costs more than any convolution.
-    """
-    length = x.shape[-1]
-    if length == size:
-        return x
-    pixel = torch.arange(length, device=x.device)
-    out = torch.arange(size, device=x.device)
-    centre = ((out + 0.5) * (length / size) - 0.5).clamp(0, length - 1)
-    weights = (1 - (centre[:, None] - pixel).abs()).clamp(min=0).to(x.dtype)
-    return weights @ x @ weights.T
-
-
-def resize(x: Tensor, size: int) -> Tensor:
-    """Bilinear to (size, size); nothing is added to the graph when it has that size."""
-    if x.shape[-1] == size:
-        return x
-    return F.interpolate(x, size=(size, size), mode="bilinear", align_corners=False)
+    return kinds[kind](backbone, aims, **kwargs)
 
 
 def _levels(
@@ -203,11 +238,6 @@ def _levels(
         return None, backbone.channels, backbone.strides
     tokens = TokenPyramid(backbone.channels, token_width, backbone.input_size)
     return tokens, (token_width,) * len(TOKEN_STRIDES), TOKEN_STRIDES
-
-
-def _conv(inputs: int, outputs: int, activation: type[nn.Module]) -> list[nn.Module]:
-    conv = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
-    return [conv, nn.BatchNorm2d(outputs), activation()]
 
 
 def _initialise(decoder: nn.Module) -> None:

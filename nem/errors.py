@@ -3,7 +3,9 @@
 NemError
 ├── BundleError   (also ValueError)    a bundle that can't be found, trusted or written
 ├── ModelError    (also ValueError)    a backbone or decoder that can't be built as asked
+├── ArgumentError (also ValueError)    a function given what it can't take
 ├── DataError     (also ValueError)    training data that can't be used
+├── MissingError  (also ImportError)   a library of an extra that isn't installed
 └── TrainError    (also RuntimeError)  a training that can't start or go on
 """
 
@@ -22,8 +24,20 @@ class ModelError(NemError, ValueError):
     """A backbone or decoder can't be built as asked."""
 
 
+class ArgumentError(NemError, ValueError):
+    """A function is given a value or shape it can't take."""
+
+
+class MethodError(NemError, ValueError):
+    """A method of explaining is unknown, or can't explain what is asked of it."""
+
+
 class DataError(NemError, ValueError):
     """Training data is missing or can't be used."""
+
+
+class MissingError(NemError, ImportError):
+    """A method needs a library that an extra brings and that isn't installed."""
 
 
 class TrainError(NemError, RuntimeError):

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from nem.config import Fill
+from nem.data import normalise
 from nem.masking import hide, random_like
 from nem.model import NEM
+from nem.pictures import squash
 
 
 class Gauge(NamedTuple):
@@ -56,6 +60,28 @@ def gauge(
         control=_cosine(full, embed(hide(x, random_like(mask, generator), fill, generator))),
         area=mask.float().flatten(1).mean(1),
     )
+
+
+def gauge_picture(
+    model: NEM, picture: NDArray[np.uint8], mask: NDArray[np.float32], *, seed: int = 0
+) -> dict[str, float]:
+    """The gauge of one mask, from whatever method, on an RGB uint8 picture (H, W, 3).
+
+    Args:
+        model: the model.
+        picture: of any size; squashed as in use.
+        mask: (S, S) in [0, 1].
+        seed: of the control.
+
+    Returns:
+        Figures by the names of `Gauge`.
+    """
+    backbone = model.backbone
+    small = squash(picture, backbone.input_size)
+    x = normalise(torch.from_numpy(small[None]), backbone.mean, backbone.std)
+    generator = torch.Generator().manual_seed(seed)
+    found = gauge(model, x, torch.from_numpy(mask[None, None]), generator=generator)
+    return {name: float(value) for name, value in found._asdict().items()}
 
 
 def _cosine(a: Tensor, b: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""One training step of NEM-U, as Lightning wants it."""
+"""One training step of all heads, as Lightning wants it."""
 
 from __future__ import annotations
 
@@ -16,9 +16,8 @@ from torch.utils.data import DataLoader, DistributedSampler
 from nem.config import TrainConfig
 from nem.data import Collection, PictureData, normalise
 from nem.errors import TrainError
-from nem.losses import Loss, nem_u_loss
-from nem.masking import hide
 from nem.model import NEM
+from nem.objectives import Seen, aim_terms, draw_targets
 
 
 class Learner(pl.LightningModule):
@@ -29,37 +28,64 @@ class Learner(pl.LightningModule):
         collection: pictures, already squashed to the model's input size.
         config: the settings.
         recipe: what a continuation must agree on; kept in the checkpoint.
+        unit: of the class scores of `nem.losses.class_score`.
 
     Attributes:
         steps: optimiser steps of the whole training, set before it starts.
     """
 
     def __init__(
-        self, model: NEM, collection: Collection, config: TrainConfig, recipe: dict[str, Any]
+        self,
+        model: NEM,
+        collection: Collection,
+        config: TrainConfig,
+        recipe: dict[str, Any],
+        unit: float = 1.0,
     ) -> None:
         super().__init__()
         # The backbone is no part of the checkpoints, so loading one finds only the decoder.
         self.strict_loading = False
         self.model = model.to(memory_format=torch.channels_last)
         self.collection, self.config, self.recipe = collection, config, recipe
+        self.unit = unit
         self.steps = 1
 
-    def forward(self, pictures: Tensor, generator: torch.Generator) -> Loss:
-        """The loss of uint8 pictures (N, S, S, 3), per sample."""
+    def forward(self, pictures: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """Values of uint8 pictures (N, S, S, 3), each (N,): "loss", and those of each head.
+
+        With one head its values keep their names, with several they are called "class_area" etc.
+        """
         backbone = self.model.backbone
         x = normalise(pictures, backbone.mean, backbone.std)
         x = x.contiguous(memory_format=torch.channels_last)
         if self.config.flip:
             turned = torch.rand(len(x), 1, 1, 1, generator=generator, device=x.device) < 0.5
             x = torch.where(turned, x.flip(3), x)
-        mask, _, full = self.model(x)
-        fill = self.config.fill
-        # One run for both halves; they are independent, as the backbone is in eval mode.
-        parts = [hide(x, mask, fill, generator), hide(x, 1 - mask, fill, generator)]
-        kept, hidden = backbone.embed(torch.cat(parts)).chunk(2)
-        return nem_u_loss(
-            full, kept, hidden, mask, self.config.loss, area_weight=self.config.area_weight
-        )
+        with torch.no_grad():
+            full = backbone(x)
+        asked = None
+        if "target" in self.model.aims:
+            assert full.logits is not None
+            asked = draw_targets(full.logits, generator)
+        output = self.model.explain(full, x, asked and asked[0], generator=generator)
+        terms = aim_terms(x, output.maps, full, self.config, generator, self.unit, asked)
+        seen = self._see([p for term in terms.values() for p in term.pictures])
+        values: dict[str, Tensor] = {}
+        losses = []
+        for aim, term in terms.items():
+            judged = term.judge([seen.pop(0) for _ in term.pictures])
+            losses.append(judged["loss"])
+            values |= {k if len(terms) == 1 else f"{aim}_{k}": v for k, v in judged.items()}
+        return {"loss": torch.stack(losses).sum(0)} | values
+
+    def _see(self, pictures: list[Tensor]) -> list[Seen]:
+        """One run for all; they are independent, as the backbone is in eval mode."""
+        features = self.model.backbone(torch.cat(pictures))
+        embeddings = features.embedding.chunk(len(pictures))
+        if features.logits is None:
+            return [Seen(embedding, None) for embedding in embeddings]
+        logits = features.logits.chunk(len(pictures))
+        return [Seen(*pair) for pair in zip(embeddings, logits, strict=True)]
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Mean loss of a batch.
@@ -73,15 +99,21 @@ class Learner(pl.LightningModule):
         seed = int(np.random.SeedSequence(place).generate_state(1)[0])
         generator = torch.Generator(self.device).manual_seed(seed)
         values = self(pictures, generator)
-        loss: Tensor = values.loss.mean()
+        loss: Tensor = values["loss"].mean()
         if not torch.isfinite(loss):
-            raise TrainError(self._what_broke(float(loss.detach()), values.loss, index, batch_idx))
-        for name, value in values._asdict().items():
-            mean = value.detach().mean()
-            self.log(name, mean, prog_bar=True, on_step=True, on_epoch=False)
+            raise TrainError(
+                self._what_broke(float(loss.detach()), values["loss"], index, batch_idx)
+            )
+        bar = {"loss"} if len(self.model.aims) > 1 else set(values)
+        for name, value in values.items():
+            there = value.detach()[~value.detach().isnan()]
+            if not len(there):
+                continue  # as the area of absent classes in a batch without any
+            mean = there.mean()
+            self.log(name, mean, prog_bar=name in bar, on_step=True, on_epoch=False)
             self.log(
                 f"{name}_epoch", mean, on_step=False, on_epoch=True,
-                batch_size=len(pictures), sync_dist=self.trainer.world_size > 1,
+                batch_size=len(there), sync_dist=self.trainer.world_size > 1,
             )  # fmt: skip
         return loss
 

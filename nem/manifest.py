@@ -6,7 +6,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
-FORMAT: Literal[1] = 1
+from nem.explanation import Aim
+
+FORMAT: Literal[2] = 2
 """The manifest version this package reads and writes."""
 
 MANIFEST = "nem.json"
@@ -64,7 +66,7 @@ class Manifest(_Frozen):
     Attributes:
         format: version of this file.
         name: short name of the bundle.
-        method: how the decoder was trained.
+        heads: what the decoder's heads explain, in order; the first is the default.
         fill: what replaced hidden pixels in training: the data mean, or noise around it.
         input_size: side of the square input, in pixels.
         mean: per-channel mean (RGB, of values in [0, 1]) taken off the input.
@@ -77,9 +79,9 @@ class Manifest(_Frozen):
         quality: measured figures, by name.
     """
 
-    format: Literal[1] = FORMAT
+    format: Literal[2] = FORMAT
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
-    method: Literal["nem-u"]
+    heads: Annotated[tuple[Aim, ...], Field(min_length=1)]
     fill: Literal["mean", "noise"]
     input_size: Annotated[int, Field(ge=16, le=4096)]
     mean: tuple[Finite, Finite, Finite]
@@ -90,6 +92,13 @@ class Manifest(_Frozen):
     files: dict[str, Sha256]
     training: dict[str, JsonValue] = {}
     quality: dict[str, Finite] = {}
+
+    @field_validator("heads")
+    @classmethod
+    def _each_once(cls, heads: tuple[Aim, ...]) -> tuple[Aim, ...]:
+        if len(set(heads)) != len(heads):
+            raise ValueError(f"heads {list(heads)}: each may be there once")
+        return heads
 
     @model_validator(mode="after")
     def _names_both_files(self) -> Self:

@@ -5,10 +5,22 @@ In normalised space 0 is the data mean, so a hidden pixel becomes the mean colou
 
 from __future__ import annotations
 
+import math
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from nem.config import Fill
+from nem.errors import ArgumentError
+from nem.smoothing import PAPER_SIZE, scaled_odd, separable
+
+REPLACEMENTS = ("mean", "blur", "noise")
+"""What Ra-NEM puts where pixels are hidden: 0, the data mean; the picture blurred; noise of the
+picture's own mean and deviation."""
+
+BLUR_KERNEL, BLUR_SIGMA = 31, 10.0
+"""Pixels of the blur at a side of 224."""
 
 
 def hide(
@@ -26,11 +38,14 @@ def hide(
 
     Returns:
         Pictures of the shape of `x`.
+
+    Raises:
+        ArgumentError: another fill.
     """
     if fill == "mean":
         return mask * x
     if fill != "noise":
-        raise ValueError(f"fill {fill!r}: allowed are mean, noise")
+        raise ArgumentError(f"fill {fill!r}: allowed are mean, noise")
     noise = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
     return mask * x + (1 - mask) * noise
 
@@ -51,9 +66,75 @@ def random_like(mask: Tensor, generator: torch.Generator | None = None, grid: in
     """
     n, _, height, width = mask.shape
     coarse = torch.rand(n, 1, grid, grid, generator=generator, device=mask.device)
-    field = torch.nn.functional.interpolate(
-        coarse, size=(height, width), mode="bicubic", align_corners=False
-    )
+    field = F.interpolate(coarse, size=(height, width), mode="bicubic", align_corners=False)
     places = field.flatten(1).argsort(1)
     values = mask.flatten(1).sort(1).values
     return torch.empty_like(values).scatter_(1, places, values).view_as(mask)
+
+
+def blur(x: Tensor) -> Tensor:
+    """Gaussian blur of pictures (N, C, H, W), edges replicated.
+
+    31 pixels and sigma 10 at a side of 224, in proportion to the longer side. Ra-NEM does not
+    give them.
+    """
+    side = max(x.shape[-2:])
+    half = scaled_odd(BLUR_KERNEL, side) // 2
+    sigma = BLUR_SIGMA * side / PAPER_SIZE
+    line = [math.exp(-0.5 * (step / sigma) ** 2) for step in range(-half, half + 1)]
+    return separable(x, [weight / sum(line) for weight in line]).to(x.dtype)
+
+
+def noise_like(x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Noise of each picture's own mean and deviation per channel, drawn anew for each pixel."""
+    noise = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
+    return noise * x.std((2, 3), keepdim=True) + x.mean((2, 3), keepdim=True)
+
+
+def draw_kinds(
+    n: int, generator: torch.Generator | None = None, device: torch.device | str = "cpu"
+) -> Tensor:
+    """Places in `REPLACEMENTS`, uniform, int64 (n,), on the device of the generator."""
+    return torch.randint(0, len(REPLACEMENTS), (n,), generator=generator, device=device)
+
+
+def replacements(
+    x: Tensor, generator: torch.Generator | None = None, kind: Tensor | None = None
+) -> Tensor:
+    """What takes the place of hidden pixels in Ra-NEM, one of `REPLACEMENTS` for each picture.
+
+    Args:
+        x: normalised pictures (N, C, H, W).
+        generator: of the kinds and the noise, on the device of `x`.
+        kind: places in `REPLACEMENTS`, int64 (N,); None draws them.
+
+    Returns:
+        Pictures of the shape of `x`.
+
+    Raises:
+        ArgumentError: `kind` has another shape or names no replacement.
+    """
+    if kind is None:
+        kind = draw_kinds(len(x), generator, x.device)
+    elif kind.shape != x.shape[:1] or kind.min() < 0 or kind.max() >= len(REPLACEMENTS):
+        raise ArgumentError(
+            f"kind {kind.tolist()}: expected one place in {', '.join(REPLACEMENTS)} for each of "
+            f"{len(x)} pictures"
+        )
+    chosen = kind.view(-1, 1, 1, 1)
+    other = torch.where(chosen == REPLACEMENTS.index("blur"), blur(x), noise_like(x, generator))
+    return other.masked_fill(chosen == REPLACEMENTS.index("mean"), 0)
+
+
+def replace(
+    x: Tensor, mask: Tensor, kind: Tensor | None = None, generator: torch.Generator | None = None
+) -> Tensor:
+    """Keep what the mask keeps and put one replacement per picture elsewhere: m x + (1 - m) R.
+
+    Args:
+        x: normalised pictures (N, C, H, W).
+        mask: (N, 1, H, W) in [0, 1], 1 = kept; the same for all channels.
+        kind: see `replacements`.
+        generator: see `replacements`.
+    """
+    return mask * x + (1 - mask) * replacements(x, generator, kind)

@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
-from nem.backbone import Backbone
+from nem.backbone import Backbone, Features
 from nem.decoder import build_decoder
+from nem.explanation import Aim
+from nem.smoothing import kernel_size, swna
 
 
 class Output(NamedTuple):
     """What one pass gives.
 
     Attributes:
-        mask: (N, 1, S, S) in [0, 1], S the input side; 1 = kept = important.
+        maps: by aim, in the model's order, (N, 1, S, S), S the input side. embedding, class and
+            target are in [0, 1], 1 = important; ranking is unbounded, only its order counts.
         logits: (N, classes), or None for a model without a classifier.
         embedding: (N, D), the features before the classifier.
     """
 
-    mask: Tensor
+    maps: dict[Aim, Tensor]
     logits: Tensor | None
     embedding: Tensor
+
+    @property
+    def mask(self) -> Tensor:
+        """The map of the first aim."""
+        return next(iter(self.maps.values()))
 
 
 class NEM(nn.Module):
@@ -30,23 +40,73 @@ class NEM(nn.Module):
     Args:
         backbone: the frozen model to be explained.
         kind: decoder kind, "lite" or "paper".
+        aims: what the heads explain; the first one is the default.
         **kwargs: options of the decoder.
     """
 
-    def __init__(self, backbone: Backbone, kind: str = "lite", **kwargs: Any) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        kind: str = "lite",
+        aims: Sequence[Aim] = ("embedding",),
+        **kwargs: Any,
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         self.decoder_kind, self.decoder_kwargs = kind, kwargs
-        self.decoder = build_decoder(kind, backbone, **kwargs)
+        self.decoder = build_decoder(kind, backbone, aims, **kwargs)
+        self.aims = self.decoder.aims
+        self.kernel = kernel_size(backbone.input_size)
 
-    def forward(self, x: Tensor) -> Output:
-        """Explain normalised pictures, float (N, 3, S, S) with S = `backbone.input_size`."""
-        features = self.backbone(x)
+    def forward(
+        self,
+        x: Tensor,
+        target: Tensor | None = None,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Output:
+        """Explain normalised pictures.
+
+        Args:
+            x: float (N, 3, S, S) with S = `backbone.input_size`.
+            target: int64 (N,), the class the target head explains; below 0, or None, the most
+                probable one.
+            generator: of the smoothing's random kernels in training, on the device of `x`.
+        """
+        return self.explain(self.backbone(x), x, target, generator=generator)
+
+    def explain(
+        self,
+        features: Features,
+        x: Tensor,
+        target: Tensor | None = None,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Output:
+        """As `forward`, from what the backbone gave for `x`."""
+        logits = self._draw(features, x, target)
         # In float32 also under autocast: 16 bits are too coarse near 1.
-        mask = self.decoder(features.pyramid, x).float().sigmoid()
-        return Output(mask, features.logits, features.embedding)
+        maps = {aim: self._map(aim, value.float(), generator) for aim, value in logits.items()}
+        return Output(maps, features.logits, features.embedding)
 
     def mask_logits(self, x: Tensor) -> Tensor:
-        """The mask before the sigmoid, unbounded (N, 1, S, S)."""
-        logits: Tensor = self.decoder(self.backbone(x).pyramid, x)
+        """The first aim's map before the sigmoid, unbounded (N, 1, S, S)."""
+        return self._draw(self.backbone(x), x, None)[self.aims[0]]
+
+    def _draw(self, features: Features, x: Tensor, target: Tensor | None) -> dict[Aim, Tensor]:
+        row = None
+        if "target" in self.aims:
+            assert features.logits is not None
+            chosen = features.logits.argmax(1)
+            if target is not None:
+                chosen = torch.where(target < 0, chosen, target)
+            row = self.backbone.class_rows()[chosen]
+        logits: dict[Aim, Tensor] = self.decoder(features.pyramid, x, row)
         return logits
+
+    def _map(self, aim: Aim, logits: Tensor, generator: torch.Generator | None) -> Tensor:
+        if aim == "ranking":
+            return logits
+        if aim == "embedding":
+            return logits.sigmoid()
+        return swna(logits.sigmoid(), self.kernel, generator, training=self.training)

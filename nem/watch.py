@@ -11,13 +11,16 @@ import cv2
 import lightning.pytorch as pl
 import numpy as np
 import torch
+from torch import Tensor
 
-from nem.data import Collection, Picture, normalise
+from nem.data import Collection, normalise
+from nem.explanation import Aim
 from nem.model import NEM
+from nem.pictures import Picture
+from nem.topk import percentile
 
 CHECKPOINT = "last.safetensors"
 LOG = "log.jsonl"
-_VALUES = ("loss", "kept", "binarity", "area")
 
 
 class Watch(pl.Callback):
@@ -59,40 +62,49 @@ class Watch(pl.Callback):
         write_masks(pl_module.model, self.pictures, self.out / f"masks-epoch-{epoch:03d}.png")
         metrics = trainer.callback_metrics
         line = {"epoch": epoch, "steps": trainer.global_step}
-        line |= {k: round(float(metrics[f"{k}_epoch"]), 5) for k in _VALUES}
+        means = {k.removesuffix("_epoch"): v for k, v in metrics.items() if k.endswith("_epoch")}
+        line |= {k: round(float(v), 5) for k, v in means.items()}
         line["seconds"] = round(time.monotonic() - self.began, 1)
         with (self.out / LOG).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
 
 @torch.no_grad()
-def explain_pictures(model: NEM, pictures: Picture, batch: int = 16) -> np.ndarray:
-    """Masks float32 (N, S, S) of uint8 RGB pictures (N, S, S, 3); leaves the mode as it was."""
+def explain_pictures(model: NEM, pictures: Picture, batch: int = 16) -> dict[Aim, np.ndarray]:
+    """Maps float32 in [0, 1], (N, S, S), of uint8 RGB pictures (N, S, S, 3), by aim.
+
+    A ranking is shown by percentile. Leaves the mode as it was.
+    """
     device = next(model.parameters()).device
     backbone, training = model.backbone, model.training
     model.eval()
-    masks = []
+    maps: dict[Aim, list[Tensor]] = {aim: [] for aim in model.aims}
     for start in range(0, len(pictures), batch):
         x = torch.from_numpy(pictures[start : start + batch]).to(device)
-        masks.append(model(normalise(x, backbone.mean, backbone.std)).mask[:, 0].float().cpu())
+        output = model(normalise(x, backbone.mean, backbone.std))
+        for aim, value in output.maps.items():
+            value = percentile(value) if aim == "ranking" else value
+            maps[aim].append(value[:, 0].float().cpu())
     model.train(training)
-    return torch.cat(masks).numpy()
+    return {aim: torch.cat(parts).numpy() for aim, parts in maps.items()}
 
 
 def write_masks(model: NEM, pictures: Picture, path: Path, columns: int = 8) -> None:
-    """Write a PNG: each picture, below it its mask in colours, below that what is kept."""
-    masks = explain_pictures(model, pictures)
+    """Write a PNG: each picture, below it each head's map in colours and what it keeps."""
+    maps = explain_pictures(model, pictures)
     mean = np.asarray(model.backbone.mean, np.float32) * 255
     rows = []
     for start in range(0, len(pictures), columns):
         strips = []
-        for picture, mask in zip(
-            pictures[start : start + columns], masks[start : start + columns], strict=True
-        ):
-            grey = np.round(mask * 255).astype(np.uint8)
-            colours = cv2.applyColorMap(grey, cv2.COLORMAP_INFERNO)[..., ::-1]
-            kept = picture * mask[..., None] + mean * (1 - mask[..., None])
-            strips.append(np.concatenate([picture, colours, kept.astype(np.uint8)]))
+        for index in range(start, min(start + columns, len(pictures))):
+            strip = [pictures[index]]
+            for values in maps.values():
+                mask = values[index]
+                grey = np.round(mask * 255).astype(np.uint8)
+                strip.append(cv2.applyColorMap(grey, cv2.COLORMAP_INFERNO)[..., ::-1])
+                kept = pictures[index] * mask[..., None] + mean * (1 - mask[..., None])
+                strip.append(kept.astype(np.uint8))
+            strips.append(np.concatenate(strip))
         strips += [np.zeros_like(strips[0])] * (min(columns, len(pictures)) - len(strips))
         rows.append(np.concatenate(strips, 1))
     sheet = np.ascontiguousarray(np.concatenate(rows)[..., ::-1])

@@ -9,7 +9,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from engines.base import Explanation
+from nem.explanation import Explanation
 from stream.colour import ColourTags
 from stream.frame import Frame, frame_from_rgb
 

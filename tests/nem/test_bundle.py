@@ -27,7 +27,7 @@ def test_opens_a_folder(folder: Path) -> None:
     bundle = open_bundle(folder)
     assert bundle.path == folder
     assert bundle.manifest.name == "tiny"
-    assert bundle.manifest.method == "nem-u"
+    assert bundle.manifest.heads == ("embedding",)
     assert bundle.manifest.classes == ("a", "b", "c", "d", "e")
     assert bundle.graph_path.read_bytes() == b"a graph"
     assert bundle.weights_path.is_file()
@@ -38,11 +38,13 @@ def test_opens_a_folder(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"format": 2}, "has format 2, this version reads 1; update nem-stream"),
+        ({"format": 3}, "has format 3, this version reads 2; update nem-stream"),
         ({"format": None}, "has format None"),
         ({"format": "1"}, "has format '1'"),
         ({"extra": 1}, "extra: Extra inputs are not permitted"),
-        ({"method": "guess"}, "method: Input should be 'nem-u'"),
+        ({"heads": ["guess"]}, "heads.0: Input should be 'embedding', 'class'"),
+        ({"heads": []}, "heads: Tuple should have at least 1 item"),
+        ({"heads": ["class", "class"]}, "each may be there once"),
         ({"fill": "black"}, "fill: Input should be"),
         ({"std": [0.2, 0.2, 0]}, "std.2: Input should be greater than 0"),
         ({"mean": [0.2, 0.2]}, "mean.2: Field required"),

@@ -3,14 +3,13 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
-import cv2
 import numpy as np
 import pytest
 import torch
 
-from engines.base import resize
-from nem.data import PictureData, collect, normalise, read_image, read_video, squash
+from nem.data import PictureData, collect, normalise, read_video
 from nem.errors import DataError
+from nem.pictures import read_image, squash
 from tests.nem.toys import shapes, write_pictures
 
 
@@ -62,27 +61,6 @@ def test_pictures_are_rgb_and_squashed_whole(tmp_path: Path) -> None:
     assert tuple(pixels[8, 0]) == (250, 10, 10)
     assert tuple(pixels[8, 15]) == (0, 0, 0)
     assert (pixels[:, :7, 0] == 250).all()
-
-
-@pytest.mark.parametrize("shape", [(64, 48), (20, 90), (90, 20), (16, 16), (32, 32), (1, 1)])
-def test_squash_is_the_engines_resize(shape: tuple[int, int]) -> None:
-    picture = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
-    np.testing.assert_array_equal(squash(picture, 32), resize(picture, (32, 32)))
-
-
-def test_exif_orientation_is_applied(tmp_path: Path) -> None:
-    picture = np.zeros((16, 32, 3), np.uint8)
-    picture[:, :16] = 255
-    jpeg = cv2.imencode(".jpg", picture)[1].tobytes()
-    # An EXIF block that says "turn clockwise by 90 degrees" (orientation 6).
-    tiff = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"
-    exif = b"\xff\xe1" + (len(tiff) + 8).to_bytes(2, "big") + b"Exif\0\0" + tiff
-    path = tmp_path / "turned.jpg"
-    path.write_bytes(jpeg[:2] + exif + jpeg[2:])
-    turned = read_image(path)
-    assert turned.shape == (32, 16, 3)
-    assert turned[:12].min() > 200
-    assert turned[20:].max() < 50
 
 
 def test_display_rotation_is_applied(tmp_path: Path) -> None:

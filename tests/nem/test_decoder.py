@@ -6,6 +6,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from nem.backbone import Backbone, create_backbone
 from nem.decoder import build_decoder, enlarge
 from nem.errors import ModelError
+from nem.explanation import AIMS
 from nem.model import NEM
 from tests.nem.toys import FAMILIES, SIZE, batch, tiny_backbone
 
@@ -45,8 +46,8 @@ def test_lite_decoder_costs_a_tenth_of_resnet50_at_most(resnet50: Backbone) -> N
 @pytest.mark.parametrize("kind", ["lite", "paper"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_decoder_parameter_learns_and_no_backbone_one(family: str, kind: str) -> None:
-    model = NEM(tiny_backbone(family), kind)
-    model.mask_logits(batch()).square().mean().backward()
+    model = NEM(tiny_backbone(family), kind, AIMS)
+    sum(value.square().mean() for value in model(batch()).maps.values()).backward()
     for name, parameter in model.decoder.named_parameters():
         assert parameter.grad is not None, name
         assert torch.isfinite(parameter.grad).all(), name
@@ -80,7 +81,8 @@ def test_only_the_image_skip_looks_at_the_picture() -> None:
         ("paper", {"image_skip": True}, True),
     ):
         decoder = build_decoder(kind, backbone, **options).eval()
-        same = torch.equal(decoder(pyramid, batch(seed=1)), decoder(pyramid, batch(seed=2)))
+        one, other = (decoder(pyramid, batch(seed=seed))["embedding"] for seed in (1, 2))
+        same = torch.equal(one, other)
         assert same is not looks
 
 
@@ -91,9 +93,13 @@ def test_what_can_not_be_built_is_refused() -> None:
         ("lite", {"stride": 2}, r"stride 2: convnext_atto allows \[4, 8\]"),
         ("lite", {"width": 0}, "width 0"),
         ("lite", {"image_skip": True}, "no option image_skip"),
+        ("lite", {"aims": ("class", "class")}, "each once"),
+        ("lite", {"aims": ("clas",)}, "expected some of embedding, class"),
     ):
         with pytest.raises(ModelError, match=reason):
             build_decoder(kind, backbone, **options)
+    with pytest.raises(ModelError, match="has no classes, only embedding"):
+        build_decoder("lite", tiny_backbone(num_classes=0), AIMS)
     with pytest.raises(ModelError, match="image_skip: not for token maps"):
         build_decoder("paper", tiny_backbone("vit"), image_skip=True)
 

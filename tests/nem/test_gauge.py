@@ -1,8 +1,9 @@
+import numpy as np
 import torch
 
-from nem.gauge import gauge
+from nem.gauge import gauge, gauge_picture
 from nem.masking import hide
-from tests.nem.toys import batch, tiny_nem
+from tests.nem.toys import SIZE, batch, tiny_nem
 
 
 def test_the_whole_picture_is_exactly_one() -> None:
@@ -40,3 +41,16 @@ def test_a_model_that_sees_nothing_scores_zero_not_nan() -> None:
     model.backbone.embed = lambda x: torch.zeros(len(x), 8)  # type: ignore[method-assign]
     result = gauge(model, batch())
     assert (result.kept == 0).all()
+
+
+def test_one_picture_of_any_size_and_its_mask() -> None:
+    model = tiny_nem()
+    picture = np.random.default_rng(0).integers(0, 256, (90, 70, 3), dtype=np.uint8)
+    whole = gauge_picture(model, picture, np.ones((SIZE, SIZE), np.float32))
+    assert whole["kept"] == 1
+    assert whole["area"] == 1
+    left = np.zeros((SIZE, SIZE), np.float32)
+    left[:, : SIZE // 2] = 1
+    half = gauge_picture(model, picture, left)
+    assert half["kept"] < 1
+    assert half["area"] == 0.5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -52,8 +53,9 @@ def explain(classifier: Backbone, folder: Path, loss: Variant) -> tuple[Loss, fl
     x = normalise(torch.from_numpy(pictures), HALF, QUARTER)
     embed = model.backbone.embed
     with torch.no_grad():
-        mask, _, full = model(x)
-        terms = nem_u_loss(full, embed(hide(x, mask)), embed(hide(x, 1 - mask)), mask)
+        output = model(x)
+        mask = output.mask
+        terms = nem_u_loss(output.embedding, embed(hide(x, mask)), embed(hide(x, 1 - mask)), mask)
     return terms, float(relevance_mass(mask, truth).mean()), float(truth.mean())
 
 
@@ -71,3 +73,33 @@ def test_the_printed_sign_gives_masks_whose_rest_looks_the_same(
 ) -> None:
     terms, _, _ = explain(classifier, tmp_path, "printed")
     assert terms.binarity.mean() > 0.5
+
+
+def test_four_heads_learn_together(classifier: Backbone, tmp_path: Path) -> None:
+    """Each finds the object; a class that is not there gets next to nothing."""
+    data = write_pictures(tmp_path / "pictures", shapes(160, 0)[0])
+    config = TrainConfig(
+        data=(data,), out=tmp_path / "out", batch_size=16, accumulate=1, epochs=16, ks=3,
+        methods=("nem-u", "nemt", "ra-nem", "nemt-target"), decoder_kwargs={"width": 32},
+        accelerator="cpu",
+    )  # fmt: skip
+    model = fit(config, backbone=classifier, progress=False)
+    pictures, _, truth = shapes(96, 1)
+    x = normalise(torch.from_numpy(pictures), HALF, QUARTER)
+    with torch.no_grad():
+        order = classifier(x).logits.argsort(1, descending=True)
+        there, absent = model(x, order[:, 0]).maps, model(x, order[:, -1]).maps
+    assert tuple(there) == config.aims
+    area = float(truth.mean())
+    for aim in ("embedding", "class", "target"):
+        assert relevance_mass(there[aim], truth).mean() > 1.5 * area, aim
+        assert 0.02 < float(there[aim].mean()) < 0.6, aim
+    inside, outside = (
+        there["ranking"][torch.from_numpy(truth == side)[:, None]] for side in (1, 0)
+    )
+    assert inside.mean() > outside.mean() + there["ranking"].std() / 2
+    assert absent["target"].mean() < 0.5 * there["target"].mean()
+    lines = (tmp_path / "out" / "log.jsonl").read_text().splitlines()
+    assert {"loss", "embedding_kept", "class_drop", "target_absent_area", "ranking_kept"} <= set(
+        json.loads(lines[-1])
+    )

@@ -1,7 +1,18 @@
+import cv2
 import pytest
 import torch
 
-from nem.masking import hide, random_like
+from nem.errors import ArgumentError
+from nem.masking import (
+    REPLACEMENTS,
+    blur,
+    draw_kinds,
+    hide,
+    noise_like,
+    random_like,
+    replace,
+    replacements,
+)
 from tests.nem.toys import batch
 
 
@@ -25,7 +36,7 @@ def test_noise_replaces_what_is_hidden_and_nothing_else() -> None:
     again = hide(x, mask, "noise", torch.Generator().manual_seed(0))
     assert torch.equal(hidden, again)
     assert not torch.equal(hidden, hide(x, mask, "noise", torch.Generator().manual_seed(1)))
-    with pytest.raises(ValueError, match="allowed are mean, noise"):
+    with pytest.raises(ArgumentError, match="allowed are mean, noise"):
         hide(x, mask, "blur")  # type: ignore[arg-type]
 
 
@@ -40,3 +51,86 @@ def test_the_control_has_the_same_values_at_other_places() -> None:
     corner = control[0, 0]
     # Smooth, not speckled: neighbours mostly agree.
     assert ((corner[:, 1:] > 0) == (corner[:, :-1] > 0)).float().mean() > 0.9
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "kernel", "sigma"),
+    [(224, 224, 31, 10.0), (64, 64, 9, 10 * 64 / 224), (112, 40, 15, 5.0)],
+)
+def test_the_blur_is_a_gaussian_of_31_pixels_and_sigma_10_at_224(
+    height: int, width: int, kernel: int, sigma: float
+) -> None:
+    x = torch.randn(2, 3, height, width, generator=seeded())
+    for picture, got in zip(x, blur(x), strict=True):
+        expected = cv2.GaussianBlur(
+            picture.permute(1, 2, 0).numpy(),
+            (kernel, kernel),
+            sigma,
+            borderType=cv2.BORDER_REPLICATE,
+        )
+        difference = got.permute(1, 2, 0) - torch.from_numpy(expected)
+        assert difference.abs().max() < 1e-5
+
+
+def test_the_blur_keeps_constant_pictures_and_types() -> None:
+    constant = torch.tensor([1.0, -2.0, 0.5]).view(1, 3, 1, 1).expand(2, 3, 32, 32)
+    torch.testing.assert_close(blur(constant), constant.contiguous())
+    assert blur(constant.half()).dtype == torch.float16
+
+
+def test_noise_has_each_pictures_own_mean_and_deviation_per_channel() -> None:
+    mean = torch.tensor([[0.0, 5.0, -3.0], [2.0, 2.0, 9.0]])
+    std = torch.tensor([[1.0, 0.1, 4.0], [0.5, 3.0, 0.0]])
+    x = batch(2) * std[:, :, None, None] + mean[:, :, None, None]
+    noise = noise_like(x, seeded(7))
+    assert ((noise.mean((2, 3)) - mean).abs() <= 0.06 * std + 1e-6).all()
+    assert ((noise.std((2, 3)) - std).abs() <= 0.05 * std + 1e-6).all()
+    assert torch.equal(noise, noise_like(x, seeded(7)))
+    assert not torch.equal(noise, noise_like(x, seeded(8)))
+    unlike = torch.corrcoef(torch.stack([noise[0, 0].flatten(), x[0, 0].flatten()]))
+    assert unlike[0, 1].abs() < 0.1
+
+
+def test_replacing_keeps_the_kept_part_and_puts_each_samples_own_kind_elsewhere() -> None:
+    x, mask = batch(3) + 4, torch.zeros(3, 1, 64, 64)
+    mask[..., :32] = 1
+    kind = torch.tensor([REPLACEMENTS.index(name) for name in ("noise", "mean", "blur")])
+    out = replace(x, mask, kind, seeded())
+    assert torch.equal(out[..., :32], x[..., :32])
+    hidden = out[..., 32:]
+    assert torch.equal(hidden[0], noise_like(x, seeded())[0, ..., 32:])
+    assert (hidden[1] == 0).all()
+    assert torch.equal(hidden[2], blur(x)[2, ..., 32:])
+    torch.testing.assert_close(replace(x, mask / 2, kind, seeded())[1], x[1] * mask[1] / 2)
+
+
+def test_a_batch_is_replaced_as_its_samples_alone() -> None:
+    x, mask = batch(2), torch.rand(2, 1, 64, 64, generator=seeded())
+    kind = torch.tensor([REPLACEMENTS.index(name) for name in ("blur", "mean")])
+    together = replace(x, mask, kind)
+    apart = [replace(x[i : i + 1], mask[i : i + 1], kind[i : i + 1]) for i in range(2)]
+    torch.testing.assert_close(together, torch.cat(apart))
+
+
+def test_kinds_are_drawn_evenly_per_sample_and_seeded() -> None:
+    kinds = draw_kinds(3000, seeded())
+    share = kinds.bincount() / 3000
+    torch.testing.assert_close(share, torch.full((3,), 1 / 3), atol=0.03, rtol=0)
+    assert torch.equal(kinds, draw_kinds(3000, seeded()))
+    x = batch(12) + 4
+    drawn, generator = replacements(x, seeded()), seeded()
+    given = replacements(x, generator, draw_kinds(12, generator))
+    assert torch.equal(drawn, given)
+    emptied = (drawn == 0).flatten(1).all(1)
+    assert torch.equal(emptied, draw_kinds(12, seeded()) == REPLACEMENTS.index("mean"))
+    assert 0 < emptied.sum() < 12
+
+
+def test_unknown_kinds_and_counts_of_kinds_are_refused() -> None:
+    for kind in (torch.tensor([0, 3]), torch.tensor([-1, 0]), torch.tensor([0])):
+        with pytest.raises(ArgumentError, match="one place in mean, blur, noise for each of 2"):
+            replacements(batch(2), seeded(), kind)

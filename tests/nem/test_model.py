@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from nem.explanation import AIMS
 from nem.model import NEM
 from tests.nem.toys import FAMILIES, SIZE, batch, tiny_nem
 
@@ -11,28 +12,48 @@ cases = pytest.mark.parametrize(
 
 @cases
 def test_output(family: str, kind: str) -> None:
-    model, x = tiny_nem(family, kind), batch()
+    model, x = tiny_nem(family, kind, aims=AIMS), batch()
     with torch.no_grad():
-        mask, logits, embedding = model(x)
-        torch.testing.assert_close(model.mask_logits(x).sigmoid(), mask)
-    assert mask.shape == (4, 1, SIZE, SIZE)
-    assert torch.isfinite(mask).all()
-    assert mask.min() >= 0
-    assert mask.max() <= 1
-    assert mask.std() > 0
-    torch.testing.assert_close(logits, model.backbone.model(x))
-    torch.testing.assert_close(embedding, model.backbone.embed(x))
+        output = model(x)
+        torch.testing.assert_close(model.mask_logits(x).sigmoid(), output.mask)
+    assert tuple(output.maps) == AIMS
+    assert output.mask is output.maps["embedding"]
+    for aim, value in output.maps.items():
+        assert value.shape == (4, 1, SIZE, SIZE)
+        assert torch.isfinite(value).all()
+        assert value.std() > 0
+        assert aim == "ranking" or 0 <= value.min() <= value.max() <= 1
+    torch.testing.assert_close(output.logits, model.backbone.model(x))
+    torch.testing.assert_close(output.embedding, model.backbone.embed(x))
 
 
 @cases
 def test_a_batch_is_its_pictures(family: str, kind: str) -> None:
-    model, x = tiny_nem(family, kind), batch()
+    model, x = tiny_nem(family, kind, aims=AIMS), batch()
+    target = torch.tensor([3, -1, 0, 4])
     with torch.no_grad():
-        together = model(x)
-        apart = [model(x[i : i + 1]) for i in range(len(x))]
-    for name, value in together._asdict().items():
+        together = model(x, target)
+        apart = [model(x[i : i + 1], target[i : i + 1]) for i in range(len(x))]
+    for aim, value in together.maps.items():
+        single = torch.cat([output.maps[aim] for output in apart])
+        torch.testing.assert_close(value, single, rtol=1e-4, atol=1e-5, msg=aim)
+    for name in ("logits", "embedding"):
         single = torch.cat([getattr(output, name) for output in apart])
-        torch.testing.assert_close(value, single, rtol=1e-4, atol=1e-5, msg=name)
+        torch.testing.assert_close(getattr(together, name), single, rtol=1e-4, atol=1e-5)
+
+
+def test_only_the_target_head_answers_to_the_target() -> None:
+    model, x = tiny_nem(aims=AIMS), batch()
+    best = model(x).logits.argmax(1)
+    with torch.no_grad():
+        model.decoder.target.modulate.weight.normal_(0, 0.5)
+        asked, other = model(x, best), model(x, (best + 1) % 5)
+        unasked, below = model(x), model(x, torch.full((4,), -1))
+    for aim in ("embedding", "class", "ranking"):
+        assert torch.equal(asked.maps[aim], other.maps[aim])
+    for output in (unasked, below):
+        assert torch.equal(asked.maps["target"], output.maps["target"])
+    assert not torch.allclose(asked.maps["target"], other.maps["target"])
 
 
 def test_pictures_of_a_batch_do_not_touch_each_other() -> None:
@@ -45,7 +66,7 @@ def test_pictures_of_a_batch_do_not_touch_each_other() -> None:
 
 
 def test_one_pass_runs_the_backbone_once() -> None:
-    model = tiny_nem()
+    model = tiny_nem(aims=AIMS)
     calls = []
     model.backbone.model.conv1.register_forward_hook(lambda *_: calls.append(1))
     model(batch())
@@ -54,7 +75,7 @@ def test_one_pass_runs_the_backbone_once() -> None:
 
 @pytest.mark.parametrize(("family", "kind"), [("resnet", "lite"), ("vit", "paper")])
 def test_exports_with_a_dynamic_batch(family: str, kind: str) -> None:
-    model = tiny_nem(family, kind)
+    model = tiny_nem(family, kind, aims=AIMS)
     batch_size = torch.export.Dim("n", min=1, max=64)
     program = torch.export.export(
         model, (batch(2),), dynamic_shapes=({0: batch_size},), strict=False
@@ -62,7 +83,8 @@ def test_exports_with_a_dynamic_batch(family: str, kind: str) -> None:
     with torch.no_grad():
         for n in (1, 3):
             exported, eager = program.module()(batch(n)), model(batch(n))
-            torch.testing.assert_close(exported[0], eager.mask, rtol=1e-4, atol=1e-5)
+            for aim, value in eager.maps.items():
+                torch.testing.assert_close(exported.maps[aim], value, rtol=1e-4, atol=1e-5)
 
 
 def test_without_classes_there_are_no_logits() -> None:

@@ -144,7 +144,7 @@ def test_a_loss_that_is_not_finite_names_the_batch_and_keeps_the_checkpoint(
     def spoilt(self: Learner, images: torch.Tensor, generator: torch.Generator) -> Any:
         values = forward(self, images, generator)
         if self.current_epoch == 1:
-            values.loss.data[2] = float("nan")
+            values["loss"].data[2] = float("nan")
         return values
 
     monkeypatch.setattr(Learner, "forward", spoilt)

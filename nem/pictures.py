@@ -1,0 +1,55 @@
+"""Pictures: read from files and squashed to a square. numpy and OpenCV only, no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Picture = NDArray[np.uint8]
+"""RGB, uint8 (H, W, 3)."""
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2")
+
+
+def is_image(path: Path) -> bool:
+    """Whether the suffix is that of a picture."""
+    return path.suffix.lower() in IMAGE_SUFFIXES
+
+
+def read_image(path: Path) -> Picture:
+    """RGB uint8 (H, W, 3) of an image file, turned as its EXIF says.
+
+    Raises:
+        ValueError: not an image, or damaged.
+        OSError: the file can't be read.
+    """
+    data = np.fromfile(path, np.uint8)
+    try:
+        picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    except cv2.error as error:
+        raise ValueError(f"not a readable image ({error.err})") from None
+    if picture is None:
+        raise ValueError("empty file" if data.size == 0 else "not a readable image")
+    return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def squash(picture: Picture, size: int) -> Picture:
+    """Resize (H, W, 3) to (size, size, 3) by the rule of the engines' `resize`.
+
+    An axis that shrinks is averaged over area, one that grows is interpolated linearly.
+    """
+    height, width = picture.shape[:2]
+    shrunk = (min(width, size), min(height, size))
+    if (width, height) == (size, size):
+        return picture
+    if shrunk == (size, size):
+        resized = cv2.resize(picture, shrunk, interpolation=cv2.INTER_AREA)
+    elif shrunk == (width, height):
+        resized = cv2.resize(picture, (size, size), interpolation=cv2.INTER_LINEAR)
+    else:  # one of each: in float32, so that it is rounded once
+        between = cv2.resize(picture.astype(np.float32), shrunk, interpolation=cv2.INTER_AREA)
+        resized = np.rint(cv2.resize(between, (size, size), interpolation=cv2.INTER_LINEAR))
+    return np.asarray(resized, np.uint8)

@@ -1,0 +1,42 @@
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from engines.base import resize
+from nem.pictures import is_image, read_image, squash
+
+
+@pytest.mark.parametrize("shape", [(64, 48), (20, 90), (90, 20), (16, 16), (32, 32), (1, 1)])
+def test_squash_is_the_engines_resize(shape: tuple[int, int]) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(squash(picture, 32), resize(picture, (32, 32)))
+
+
+def test_exif_orientation_is_applied(tmp_path: Path) -> None:
+    picture = np.zeros((16, 32, 3), np.uint8)
+    picture[:, :16] = 255
+    jpeg = cv2.imencode(".jpg", picture)[1].tobytes()
+    # An EXIF block that says "turn clockwise by 90 degrees" (orientation 6).
+    tiff = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"
+    exif = b"\xff\xe1" + (len(tiff) + 8).to_bytes(2, "big") + b"Exif\0\0" + tiff
+    path = tmp_path / "turned.jpg"
+    path.write_bytes(jpeg[:2] + exif + jpeg[2:])
+    turned = read_image(path)
+    assert turned.shape == (32, 16, 3)
+    assert turned[:12].min() > 200
+    assert turned[20:].max() < 50
+
+
+def test_what_is_no_picture_is_told(tmp_path: Path) -> None:
+    (tmp_path / "empty.png").write_bytes(b"")
+    (tmp_path / "text.png").write_bytes(b"no picture")
+    with pytest.raises(ValueError, match="empty file"):
+        read_image(tmp_path / "empty.png")
+    with pytest.raises(ValueError, match="not a readable image"):
+        read_image(tmp_path / "text.png")
+    with pytest.raises(OSError, match="gone"):
+        read_image(tmp_path / "gone.png")
+    assert is_image(Path("a.JPG"))
+    assert not is_image(Path("a.mp4"))
