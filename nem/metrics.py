@@ -1,9 +1,11 @@
 """How good a map is, per picture. numpy only; CPU tensors are accepted as they are.
 
 Maps are (N, H, W) or (N, 1, H, W), non-negative (below 0 counts as 0), larger = more important.
-Ground truth is of the same shape, non-zero inside the object. Where the truth is empty the result
-is NaN, to be left out of averages (`numpy.nanmean`). A map that is 0 everywhere says nothing, and
-counts as uniform. Tied values share what they would win, so order never matters.
+Ground truth is of the same shape, non-zero inside the object. `relevance_mass` also takes a soft
+truth, floats in [0, 1]: the share of each pixel that the object covers, as an object mask averaged
+down to the map's size gives. Where the truth is empty the result is NaN, to be left out of averages
+(`numpy.nanmean`). A map that is 0 everywhere says nothing, and counts as uniform. Tied values share
+what they would win, so order never matters.
 """
 
 from __future__ import annotations
@@ -17,9 +19,24 @@ Values = NDArray[np.float64]
 
 
 def relevance_mass(maps: ArrayLike, truth: ArrayLike) -> Values:
-    """Share of the map's mass inside the object, (N,). Arras et al. 2022 (RMA)."""
-    m, inside = _pair(maps, truth)
-    return _or_nan((m * inside).sum(1) / m.sum(1), inside)
+    """Share of the map's mass inside the object, (N,). Arras et al. 2022 (RMA).
+
+    Args:
+        maps: see the module's text.
+        truth: non-zero inside the object; floats between 0 and 1 count in part.
+    """
+    m, share = _flat(maps), _flat_truth(truth)
+    _same_size(m, share, maps, truth)
+    if share.dtype.kind == "f" and ((share > 0) & (share < 1)).any():
+        if not ((share >= 0) & (share <= 1)).all():
+            raise ValueError(
+                f"truth: a soft truth lies in [0, 1], found {share.min():g} to {share.max():g}; "
+                "divide it by its full value"
+            )
+        weights = share.astype(np.float64)
+    else:
+        weights = (share != 0).astype(np.float64)
+    return _or_nan((m * weights).sum(1) / m.sum(1), weights > 0)
 
 
 def relevance_rank(maps: ArrayLike, truth: ArrayLike) -> Values:
@@ -69,6 +86,24 @@ def area(maps: ArrayLike) -> Values:
     return result
 
 
+def min_max(maps: ArrayLike) -> NDArray[np.float32]:
+    """Maps (N, H, W) or (N, 1, H, W), each shifted and scaled to [0, 1]; constant ones are 0.
+
+    What metrics need where a map's scale or sign counts, so that maps of all methods compare.
+
+    Returns:
+        (N, H, W).
+    """
+    array = np.asarray(maps, np.float64)
+    if array.ndim == 4 and array.shape[1] == 1:
+        array = array[:, 0]
+    low = array.min((1, 2), keepdims=True)
+    span = array.max((1, 2), keepdims=True) - low
+    scaled = np.divide(array - low, span, out=np.zeros_like(array), where=span > 0)
+    result: NDArray[np.float32] = scaled.astype(np.float32)
+    return result
+
+
 def _flat(maps: ArrayLike) -> Values:
     """(N, pixels) in float64, >= 0, an all-zero row made uniform."""
     array = np.asarray(maps, np.float64)
@@ -83,13 +118,27 @@ def _flat(maps: ArrayLike) -> Values:
     return flat
 
 
-def _pair(maps: ArrayLike, truth: ArrayLike) -> tuple[Values, NDArray[np.bool_]]:
-    m = _flat(maps)
-    inside: NDArray[Any] = np.asarray(truth)
-    inside = (inside != 0).reshape(len(inside), -1)
-    if inside.shape != m.shape:
+def _flat_truth(truth: ArrayLike) -> NDArray[Any]:
+    array: NDArray[Any] = np.asarray(truth)
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise ValueError("truth: values that are not finite")
+    return array.reshape(len(array), -1)
+
+
+def _same_size(m: Values, t: NDArray[Any], maps: ArrayLike, truth: ArrayLike) -> None:
+    if t.shape != m.shape:
         raise ValueError(f"truth {np.shape(truth)} and maps {np.shape(maps)} differ in size")
-    return m, inside
+
+
+def _pair(maps: ArrayLike, truth: ArrayLike) -> tuple[Values, NDArray[np.bool_]]:
+    m, raw = _flat(maps), _flat_truth(truth)
+    _same_size(m, raw, maps, truth)
+    if raw.dtype.kind == "f" and ((raw > 0) & (raw < 1)).any():
+        raise ValueError(
+            "truth: found values between 0 and 1, only relevance_mass takes a soft truth; "
+            "decide each pixel first (truth >= 0.5)"
+        )
+    return m, raw != 0
 
 
 def _or_nan(values: Values, inside: NDArray[np.bool_]) -> Values:

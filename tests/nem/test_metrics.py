@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from nem.metrics import area, entropy, gini, pointing_game, relevance_mass, relevance_rank
+from nem.metrics import (
+    area,
+    entropy,
+    gini,
+    min_max,
+    pointing_game,
+    relevance_mass,
+    relevance_rank,
+)
 
 TOY = np.zeros((1, 4, 4), np.float32)
 TOY[0, 0] = [4, 3, 2, 1]
@@ -80,3 +88,37 @@ def test_wrong_arguments_are_refused() -> None:
         entropy(TOY[0])
     with pytest.raises(ValueError, match="finite"):
         gini(TOY * np.nan)
+
+
+def test_a_soft_truth_counts_in_part() -> None:
+    soft = TRUTH.astype(np.float32)
+    soft[0, 0, 1] = 0.5  # value 3 of the 10: half of it is outside
+    assert relevance_mass(TOY, soft) == pytest.approx([0.55])
+    assert np.isnan(relevance_mass(TOY, np.zeros_like(soft))).all()
+
+
+@pytest.mark.parametrize("scale", [1, 255])
+@pytest.mark.parametrize("kind", [np.uint8, np.float32, np.float64])
+def test_a_binary_truth_counts_whole_whatever_its_type(kind: type, scale: int) -> None:
+    assert relevance_mass(TOY, TRUTH.astype(kind) * kind(scale)) == pytest.approx([0.7])
+
+
+def test_a_soft_truth_is_refused_where_it_has_no_meaning() -> None:
+    soft = TRUTH * np.float32(0.5)
+    for metric in (relevance_rank, pointing_game):
+        with pytest.raises(ValueError, match="soft truth"):
+            metric(TOY, soft)
+    for wrong in (soft * 3, -soft + TRUTH[:, ::-1] * 0.25):
+        with pytest.raises(ValueError, match=r"\[0, 1\]"):
+            relevance_mass(TOY, np.where(TRUTH, wrong, 0.2))
+    with pytest.raises(ValueError, match="finite"):
+        relevance_mass(TOY, soft * np.nan)
+
+
+def test_min_max_scales_each_map_on_its_own() -> None:
+    maps = np.array([[[-1, 3], [1, 0]], [[7, 7], [7, 7]], [[0, 0.5], [1, 0.25]]])
+    scaled = min_max(maps[:, None])
+    assert scaled.dtype == np.float32
+    assert scaled[0].tolist() == [[0, 1], [0.5, 0.25]]
+    assert not scaled[1].any()
+    np.testing.assert_array_equal(scaled[2], maps[2])
