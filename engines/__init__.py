@@ -2,6 +2,7 @@
 
     with open_engine("nem-tiny") as engine:
         explanation = engine.run(frames)  # RGB uint8 (N, H, W, 3)
+        other = engine.run(frames, "target", "dog")
 
 Importing this loads neither torch nor a runtime; what needs one is imported when asked for.
 """
@@ -11,7 +12,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from engines.base import Engine, Explanation, Frames, check_frames, resize
+from engines.asked import Target, find_class, pick_aim
+from engines.base import Engine, Frames, check_frames, resize
 from engines.errors import (
     EngineClosed,
     EngineError,
@@ -23,9 +25,11 @@ from engines.errors import (
 from engines.fake import FakeEngine
 from engines.latency import Latency, measure
 from engines.parity import Parity, compare
+from engines.ranks import percentiles
 from engines.registry import EngineInfo, available_engines, engine_names, open_engine
 from engines.store import Store
 from engines.store_admin import StoredEngine, list_stored, prune_stored, verify_stored
+from nem.explanation import Explanation
 
 if TYPE_CHECKING:
     from engines.export import export_onnx, save_bundle
@@ -46,14 +50,18 @@ __all__ = [
     "Store",
     "StoreError",
     "StoredEngine",
+    "Target",
     "available_engines",
     "check_frames",
     "compare",
     "engine_names",
     "export_onnx",
+    "find_class",
     "list_stored",
     "measure",
     "open_engine",
+    "percentiles",
+    "pick_aim",
     "prune_stored",
     "resize",
     "save_bundle",

@@ -1,7 +1,8 @@
 """The engine contract: RGB frames in, an `Explanation` out.
 
 A runtime implements `_run` (model-size frames to arrays) and `_close`. Checks, resizing, timing,
-the closed state and one call at a time live here, once, so all engines refuse and accept the same.
+the closed state, one call at a time, and what is said of an aim and a class live here, once, so
+all engines refuse, accept and mean the same.
 """
 
 from __future__ import annotations
@@ -9,51 +10,34 @@ from __future__ import annotations
 import threading
 import time
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from engines.asked import Target, class_numbers, pick_aim
 from engines.errors import EngineClosed, FrameError
+from engines.ranks import percentiles
+from nem.explanation import METHOD_OF, Aim, Explanation
 
 Frames = NDArray[np.uint8]
 """RGB pictures, uint8 (N, H, W, 3)."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Explanation:
-    """What a model looked at, for a batch of N frames.
+class Arrays(NamedTuple):
+    """What a runtime gives for N frames; all belong to the caller.
 
     Attributes:
-        mask: float32 in [0, 1], (N, S, S), S the model's input side; 1 = kept = important.
-        scores: float32 class probabilities, (N, C), or None for a model without classes.
-        embedding: float32 (N, D), the features before the classifier.
-        names: the C class names, empty without scores.
-        seconds: wall time of the run, preprocessing included.
+        map: of the asked aim alone, float32 (N, S, S); in [0, 1], unbounded for `ranking`.
+        scores: class probabilities, float32 (N, C), or None without classes.
+        embedding: float32 (N, D).
     """
 
-    mask: NDArray[np.float32]
+    map: NDArray[np.float32]
     scores: NDArray[np.float32] | None
     embedding: NDArray[np.float32]
-    names: tuple[str, ...]
-    seconds: float
-
-    def __repr__(self) -> str:
-        classes = 0 if self.scores is None else self.scores.shape[1]
-        return (
-            f"Explanation(mask={self.mask.shape}, classes={classes}, "
-            f"embedding={self.embedding.shape}, seconds={self.seconds:.4f})"
-        )
-
-    def top(self, k: int = 3, index: int = 0) -> list[tuple[str, float]]:
-        """The `k` most probable classes of frame `index`, best first; empty without classes."""
-        if self.scores is None:
-            return []
-        row = self.scores[index]
-        return [(self.names[i], float(row[i])) for i in np.argsort(-row, kind="stable")[:k]]
 
 
 def check_frames(frames: NDArray[np.uint8]) -> None:
@@ -101,21 +85,32 @@ class Engine(ABC):
         input_size: (height, width) of the model's input in pixels.
         names: class names in score order ("class 0"... where nobody named them), empty without
             classes.
+        aims: what the bundle explains, its default first. All are computed in one pass: asking
+            for another one takes no other engine and no time.
     """
 
     name: str
 
     def __init__(
-        self, *, device: str, precision: str, input_size: tuple[int, int], names: tuple[str, ...]
+        self,
+        *,
+        device: str,
+        precision: str,
+        input_size: tuple[int, int],
+        names: tuple[str, ...],
+        aims: tuple[Aim, ...] = ("embedding",),
     ) -> None:
         self.device = device
         self.precision = precision
         self.input_size = input_size
         self.names = names
+        self.aims = aims
         self._closed = False
         self._busy = threading.Lock()
 
-    def run(self, frames: Frames) -> Explanation:
+    def run(
+        self, frames: Frames, explain: Aim | None = None, target: Target | None = None
+    ) -> Explanation:
         """Explain a batch of frames of any size.
 
         May be called from any thread; calls at the same time are run one after the other.
@@ -123,24 +118,43 @@ class Engine(ABC):
         Args:
             frames: RGB uint8 (N, H, W, 3). Frames at `input_size` are used as they are; others
                 are resized by `resize` first.
+            explain: one of `aims`; None is `target` where a target is given, else the first.
+            target: the class that explain `target` explains: its name or number, or a number for
+                each frame; -1 or None is the frame's most probable one.
 
         Returns:
-            The explanation; its arrays belong to the caller.
+            The explanation; its arrays belong to the caller. `target` tells the class really
+            explained, also where it was the most probable one. The mask of `ranking` is each
+            pixel's percentile (see `engines.ranks`), `raw` its map.
 
         Raises:
             FrameError: if the frames break the contract.
+            OptionError: no such aim or class here, or a target beside another aim.
             EngineClosed: after `close`.
         """
         self._refuse_closed()
         check_frames(frames)
         began = time.perf_counter()
+        aim = pick_aim(self.aims, explain, target)
+        classes = class_numbers(self.names, target, len(frames)) if aim == "target" else None
         if frames.shape[1:3] != self.input_size:
             frames = np.stack([resize(frame, self.input_size) for frame in frames])
         with self._busy:
             self._refuse_closed()
-            mask, scores, embedding = self._run(np.require(frames, requirements=("C", "W")))
-        seconds = time.perf_counter() - began
-        return Explanation(mask, scores, embedding, self.names, seconds)
+            found = self._run(np.require(frames, requirements=("C", "W")), aim, classes)
+        mask, raw = found.map, None
+        if aim == "ranking":
+            mask, raw = percentiles(found.map), found.map
+        return Explanation(
+            mask=mask,
+            scores=found.scores,
+            embedding=found.embedding,
+            names=self.names,
+            seconds=time.perf_counter() - began,
+            method=METHOD_OF[aim],
+            target=None if aim == "embedding" else _explained(found.scores, classes),
+            raw=raw,
+        )
 
     def close(self) -> None:
         """Free the runtime's resources, once a run in progress is done. Twice is fine."""
@@ -165,13 +179,14 @@ class Engine(ABC):
             raise EngineClosed(f"engine {self.name} is closed; open a new one")
 
     @abstractmethod
-    def _run(
-        self, frames: Frames
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None, NDArray[np.float32]]:
-        """Model-size frames to mask, scores, embedding; see `Explanation`.
+    def _run(self, frames: Frames, aim: Aim, classes: NDArray[np.int64] | None) -> Arrays:
+        """Model-size frames to the map of one aim, scores and embedding.
 
-        Frames are (N, *input_size, 3), contiguous and writable (so that runtimes can borrow their
-        memory); they are not to be changed. What is returned belongs to the caller.
+        Args:
+            frames: (N, *input_size, 3), contiguous and writable (so that runtimes can borrow
+                their memory); they are not to be changed.
+            aim: one of `aims`.
+            classes: of each frame (N,), -1 for its most probable one; None unless aim is `target`.
         """
 
     @abstractmethod
@@ -182,3 +197,12 @@ class Engine(ABC):
 def class_names(names: tuple[str, ...], count: int) -> tuple[str, ...]:
     """The names of `count` scores: those given, or numbers where a model's classes have none."""
     return names if names or not count else tuple(f"class {i}" for i in range(count))
+
+
+def _explained(
+    scores: NDArray[np.float32] | None, classes: NDArray[np.int64] | None
+) -> NDArray[np.int64]:
+    """The class explained in each frame: the one asked for, else the most probable one."""
+    assert scores is not None, "a head that explains classes, but no scores"
+    best = scores.argmax(axis=1).astype(np.int64)
+    return best if classes is None else np.where(classes < 0, best, classes)

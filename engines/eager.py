@@ -6,11 +6,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from engines.base import Engine, Frames, class_names
+from engines.base import Arrays, Engine, Frames, class_names
 from engines.errors import EngineUnavailable, OptionError
 from engines.graph import FrameGraph
 from nem.bundle import Bundle
 from nem.bundle_io import load_model
+from nem.explanation import Aim
 
 
 class EagerEngine(Engine):
@@ -36,20 +37,24 @@ class EagerEngine(Engine):
             precision="bf16" if self._half else "f32",
             input_size=(bundle.manifest.input_size,) * 2,
             names=class_names(bundle.manifest.classes, self._graph.model.backbone.num_classes),
+            aims=bundle.manifest.heads,
         )
 
-    def _run(
-        self, frames: Frames
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None, NDArray[np.float32]]:
+    def _run(self, frames: Frames, aim: Aim, classes: NDArray[np.int64] | None) -> Arrays:
         graph = self._graph
         assert graph is not None
         kind = self._device.type
         with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
             prepared = graph.prepare(torch.from_numpy(frames).to(self._device))
+            target = None if classes is None else torch.from_numpy(classes).to(self._device)
             with torch.autocast(kind, torch.bfloat16, enabled=self._half):
-                output = graph.model(prepared)
-            arrays = [value.cpu().numpy() for value in graph.read(output)]
-        return arrays[0], arrays[1] if len(arrays) == 3 else None, arrays[-1]
+                output = graph.model(prepared, target)
+            scores = graph.scores(output)
+            return Arrays(
+                graph.map(output, aim).cpu().numpy(),
+                None if scores is None else scores.cpu().numpy(),
+                output.embedding.float().cpu().numpy(),
+            )
 
     def _close(self) -> None:
         self._graph = None

@@ -24,7 +24,16 @@ from torch.export import Dim
 
 from engines.errors import EngineError, EngineUnavailable
 from engines.graph import FrameGraph
-from engines.onnx_passes import halve_weights, mark_resize, strip_notes
+from engines.onnx_passes import (
+    CLASSES,
+    EMBEDDING,
+    FRAMES,
+    SCORES,
+    halve_weights,
+    map_name,
+    mark_resize,
+    strip_notes,
+)
 from nem.bundle import Bundle
 from nem.bundle_io import round_weights_, write_bundle
 from nem.model import NEM
@@ -33,17 +42,18 @@ OPSET = 18
 """ONNX operator set: the first with all operators used here, read by all runtimes of interest."""
 
 TOLERANCE = 1e-3
-"""Largest allowed difference between onnxruntime and torch, both in float32: of mask and scores,
-and of the embedding in units of its largest value. Sums in another order move them by about 1e-6,
-a wrong operator or a lost resize by far more."""
+"""Largest allowed difference between onnxruntime and torch, both in float32: of masks and scores,
+and of embedding and ranking in units of their largest value. Sums in another order move them by
+about 1e-6, a wrong operator or a lost resize by far more."""
 
 
 def export_onnx(model: NEM, path: Path | str) -> Path:
     """Write the fused graph of `model` as one ONNX file.
 
-    Input `frames` uint8 (N, H, W, 3); N, H and W are free. Outputs `mask`, `scores` (only with
-    classes) and `embedding`, as in `engines.graph.FrameGraph`. Convolution and linear weights that
-    are exact in 16 bits are stored so. Where onnxruntime is installed, the file's results are
+    Inputs `frames` uint8 (N, H, W, 3), N, H and W free, and, where the model has a target head,
+    `target` int64 (N,). Outputs `mask_<aim>` for each aim, `scores` (only with classes) and
+    `embedding`, as in `engines.graph.FrameGraph`. Convolution and linear weights that are exact in
+    16 bits are stored so. Where onnxruntime is installed, the file's results are
     compared with torch's before it gets its name.
 
     Args:
@@ -117,20 +127,23 @@ def save_bundle(
 def _export(graph: FrameGraph) -> Any:
     height, width = graph.input_size
     # Odd and unequal sizes, so that no dimension is taken for another or for a constant.
-    example = torch.zeros((2, height + 11, width + 6, 3), dtype=torch.uint8)
-    free = {0: Dim("batch"), 1: Dim("height"), 2: Dim("width")}
-    outputs = ["mask", "scores", "embedding"]
-    if graph.model.backbone.num_classes == 0:
-        outputs.remove("scores")
+    example: dict[str, torch.Tensor] = {
+        FRAMES: torch.zeros((2, height + 11, width + 6, 3), dtype=torch.uint8)
+    }
+    batch = Dim("batch")
+    free: dict[str, Any] = {FRAMES: {0: batch, 1: Dim("height"), 2: Dim("width")}}
+    if "target" in graph.model.aims:
+        example[CLASSES] = torch.tensor([-1, 0])
+        free[CLASSES] = {0: batch}
     try:
         with _quiet(), torch.no_grad():
             program = torch.onnx.export(
                 graph,
-                (example,),
+                tuple(example.values()),
                 dynamo=True,
-                input_names=["frames"],
-                output_names=outputs,
-                dynamic_shapes={"frames": free},
+                input_names=list(example),
+                output_names=_outputs(graph),
+                dynamic_shapes=free,
                 opset_version=OPSET,
                 optimize=False,
                 verbose=False,
@@ -147,6 +160,12 @@ def _export(graph: FrameGraph) -> Any:
         optimizer.fold_constants(program.model)
         optimizer.remove_unused_nodes(program.model)
     return program
+
+
+def _outputs(graph: FrameGraph) -> list[str]:
+    """Names of what `FrameGraph.forward` gives."""
+    scores = [SCORES] if graph.model.backbone.num_classes else []
+    return [*(map_name(aim) for aim in graph.model.aims), *scores, EMBEDDING]
 
 
 @contextmanager
@@ -166,7 +185,10 @@ def _quiet() -> Iterator[None]:
 
 
 def _check(path: Path, graph: FrameGraph) -> None:
-    """Compare the file with torch in onnxruntime (where installed), at and off model size."""
+    """Compare the file with torch in onnxruntime (where installed), at and off model size.
+
+    Where there is a target head: for the most probable class, and for one that is asked for.
+    """
     import onnx
 
     onnx.checker.check_model(str(path))
@@ -179,19 +201,22 @@ def _check(path: Path, graph: FrameGraph) -> None:
     options.intra_op_num_threads = 1  # its threads spin, which slows whatever else runs
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     random = np.random.default_rng(0)
-    size = graph.input_size[0]
-    for shape in ((1, size, size, 3), (2, size + 7, size // 2 + 1, 3)):
-        frames = random.integers(0, 256, shape, dtype=np.uint8)
+    size, classes = graph.input_size[0], graph.model.backbone.num_classes
+    cases = [((1, size, size, 3), [-1]), ((2, size + 7, size // 2 + 1, 3), [classes - 1, -1])]
+    for shape, target in cases:
+        given = {FRAMES: random.integers(0, 256, shape, dtype=np.uint8)}
+        if "target" in graph.model.aims:
+            given[CLASSES] = np.array(target, np.int64)
         with torch.no_grad():
-            expected = graph(torch.from_numpy(frames))
-        found = session.run(None, {"frames": frames})
-        for value, reference in zip(found, expected, strict=True):
+            expected = graph(*(torch.from_numpy(value) for value in given.values()))
+        found = session.run(_outputs(graph), given)
+        for name, value, reference in zip(_outputs(graph), found, expected, strict=True):
             scale = max(1.0, float(reference.abs().max()))
             difference = float(np.abs(value - reference.numpy()).max()) / scale
             if not difference <= TOLERANCE:
                 raise EngineError(
-                    f"exported graph differs from torch by {difference:.2g} on frames {shape}, "
-                    f"allowed is {TOLERANCE:g}; is the model finite?"
+                    f"exported graph differs from torch in {name} by {difference:.2g} on frames "
+                    f"{shape}, allowed is {TOLERANCE:g}; is the model finite?"
                 )
 
 
@@ -199,6 +224,7 @@ def _default_card(model: NEM, name: str) -> str:
     backbone = model.backbone
     return (
         f"# {name}\n\nExplains `{backbone.name}` (weights: {backbone.source}) at "
-        f"{backbone.input_size} px with a `{model.decoder_kind}` decoder. Masks show what the "
-        f"model's features depend on; they are no segmentation.\n"
+        f"{backbone.input_size} px with a `{model.decoder_kind}` decoder, heads: "
+        f"{', '.join(model.aims)}. Masks show what the model's features and decisions depend on; "
+        "they are no segmentation.\n"
     )

@@ -1,4 +1,4 @@
-"""The fused graph: uint8 RGB frames in; mask, scores and embedding out.
+"""The fused graph: uint8 RGB frames (and classes) in; a map per head, scores, embedding out.
 
 Everything between the frame and the explanation is inside, so every runtime computes the same.
 The resize is `engines.base.resize` written as two matrix products whose weights are made from the
@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from nem.explanation import Aim
 from nem.model import NEM, Output
 
 
@@ -63,17 +64,24 @@ class FrameGraph(nn.Module):
         self.register_buffer("scale", 1 / (255 * std), persistent=False)
         self.register_buffer("shift", -mean / std, persistent=False)
 
-    def forward(self, frames: Tensor) -> tuple[Tensor, ...]:
-        """Explain frames of any size.
+    def forward(self, frames: Tensor, target: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Explain frames of any size, by all heads.
 
         Args:
             frames: RGB uint8 (N, H, W, 3).
+            target: int64 (N,), the class that the target head explains in each frame; -1, or
+                None, is the most probable one.
 
         Returns:
-            mask float32 (N, S, S) in [0, 1]; scores float32 (N, C), probabilities, left out when
-            the model has no classes; embedding float32 (N, D).
+            For each of the model's aims, in order, its map, float32 (N, S, S), in [0, 1] but for
+            `ranking`, which is unbounded; then scores float32 (N, C), probabilities, left out when
+            the model has no classes; then embedding float32 (N, D).
         """
-        return self.read(self.model(self.prepare(frames)))
+        output = self.model(self.prepare(frames), target)
+        maps = (self.map(output, aim) for aim in self.model.aims)
+        scores = self.scores(output)
+        rest = () if scores is None else (scores,)
+        return (*maps, *rest, output.embedding.float())
 
     def prepare(self, frames: Tensor) -> Tensor:
         """Frames uint8 (N, H, W, 3) to normalised float32 pictures (N, 3, S, S)."""
@@ -85,10 +93,12 @@ class FrameGraph(nn.Module):
         pixels = pixels * self.scale + self.shift
         return pixels.permute(0, 3, 1, 2).contiguous()
 
-    def read(self, output: Output) -> tuple[Tensor, ...]:
-        """The model's output as `forward` gives it, in float32."""
-        mask = output.mask.squeeze(1).float()
-        embedding = output.embedding.float()
-        if output.logits is None:
-            return mask, embedding
-        return mask, output.logits.float().softmax(dim=1), embedding
+    @staticmethod
+    def map(output: Output, aim: Aim) -> Tensor:
+        """The map of one aim, float32 (N, S, S)."""
+        return output.maps[aim].squeeze(1).float()
+
+    @staticmethod
+    def scores(output: Output) -> Tensor | None:
+        """Class probabilities, float32 (N, C), or None."""
+        return None if output.logits is None else output.logits.float().softmax(dim=1)

@@ -7,6 +7,13 @@ from typing import Any
 import numpy as np
 
 from engines.errors import EngineError
+from nem.explanation import Aim
+
+FRAMES, CLASSES = "frames", "target"
+"""Names of the graph's inputs; the second is there where the bundle has a target head."""
+
+SCORES, EMBEDDING = "scores", "embedding"
+"""Names of the outputs behind the maps; the first is there where the model has classes."""
 
 PIXELS = "pixels"
 """Name of the float frames, before the resize."""
@@ -17,6 +24,11 @@ joins the two and so loses the resize, see `engines.ov`."""
 
 SMALLEST_HALF = 1024
 """Weights with fewer numbers stay float32: nothing is gained on them."""
+
+
+def map_name(aim: Aim) -> str:
+    """Name of the output that holds the map of an aim."""
+    return f"mask_{aim}"
 
 
 def mark_resize(model: Any) -> None:

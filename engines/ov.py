@@ -1,5 +1,8 @@
 """OpenVINO, the engine of a CPU: one compiled model per batch size, one request, all cores in it.
 
+All heads of a bundle are outputs of one graph and are computed together, so that another aim or
+class is the next frame's; only the map that is asked for is copied out.
+
 The base class hands over frames of model size, so the resize is cut out of the graph (as an
 identity it would still cost a third of the time of a small model). Compiled models for one frame
 are kept in the store: importing one takes half the time of reading and compiling the graph.
@@ -16,17 +19,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.base import Engine, Frames, class_names
+from engines.base import Arrays, Engine, Frames, class_names
 from engines.cpu import cpu_flags, cpu_model, has_bf16
 from engines.errors import EngineError, EngineUnavailable, OptionError, StoreError
-from engines.onnx_passes import PIXELS, RESIZED
+from engines.onnx_passes import (
+    CLASSES,
+    EMBEDDING,
+    FRAMES,
+    PIXELS,
+    RESIZED,
+    SCORES,
+    map_name,
+)
 from engines.ov_runtime import openvino as ov
 from engines.signal_stack import kept_signal_stack
 from engines.store import Store
 from nem.bundle import Bundle
+from nem.explanation import Aim
 from nem.manifest import GRAPH
 
-RECIPE = "1"
+RECIPE = "2"
 """Version of what this module does to a graph before compiling; part of the store's key."""
 
 SHAPES_KEPT = 4
@@ -71,19 +83,27 @@ class OpenVinoEngine(Engine):
             precision=found,
             input_size=(bundle.manifest.input_size,) * 2,
             names=(),
+            aims=bundle.manifest.heads,
         )
         model = self._request(1).get_compiled_model()
-        self._classes = _width(model, "scores") if _has(model, "scores") else 0
+        absent = [aim for aim in self.aims if not _has(model.outputs, map_name(aim))]
+        self._targeted = _has(model.inputs, CLASSES)
+        if absent or self._targeted != ("target" in self.aims):
+            raise EngineError(
+                f"{bundle.graph_path}: has not the heads of its manifest "
+                f"({', '.join(self.aims)}); save the bundle again with engines.save_bundle"
+            )
+        self._classes = _width(model, SCORES) if _has(model.outputs, SCORES) else 0
         self.names = class_names(bundle.manifest.classes, self._classes)
 
-    def _run(
-        self, frames: Frames
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None, NDArray[np.float32]]:
+    def _run(self, frames: Frames, aim: Aim, classes: NDArray[np.int64] | None) -> Arrays:
         request = self._request(len(frames))
-        request.set_input_tensor(ov.Tensor(frames, shared_memory=True))
+        request.set_tensor(FRAMES, ov.Tensor(frames, shared_memory=True))
+        if self._targeted:
+            request.get_tensor(CLASSES).data[:] = -1 if classes is None else classes
         request.infer()
-        scores = self._read(request, "scores") if self._classes else None
-        return self._read(request, "mask"), scores, self._read(request, "embedding")
+        scores = self._read(request, SCORES) if self._classes else None
+        return Arrays(self._read(request, map_name(aim)), scores, self._read(request, EMBEDDING))
 
     def _close(self) -> None:
         with kept_signal_stack():
@@ -103,7 +123,8 @@ class OpenVinoEngine(Engine):
             request = compiled.create_infer_request()
         self._requests[batch] = request
         if len(self._requests) > SHAPES_KEPT:
-            self._requests.popitem(last=False)
+            with kept_signal_stack():  # freeing a compiled model replaces it, too
+                self._requests.popitem(last=False)
         return request
 
     def _stored(self) -> Any:
@@ -131,7 +152,8 @@ class OpenVinoEngine(Engine):
         try:
             model = self._core.read_model(path)
             cut_resize(model)
-            model.reshape([batch, *self.input_size, 3])
+            shapes = {FRAMES: [batch, *self.input_size, 3], CLASSES: [batch]}
+            model.reshape({name: s for name, s in shapes.items() if _has(model.inputs, name)})
             with kept_signal_stack():
                 return self._core.compile_model(model, "CPU", self._config())
         except RuntimeError as error:
@@ -204,8 +226,8 @@ def _dump(compiled: Any) -> bytes:
     return stream.getvalue()
 
 
-def _has(model: Any, name: str) -> bool:
-    return any(name in output.get_names() for output in model.outputs)
+def _has(ports: Any, name: str) -> bool:
+    return any(name in port.get_names() for port in ports)
 
 
 def _width(model: Any, name: str) -> int:

@@ -75,7 +75,7 @@ def open_engine(
     device: str = "auto",
     precision: str = "auto",
 ) -> Engine:
-    """Make a bundle runnable.
+    """Make a bundle runnable, with all its heads: what is explained is an argument of `run`.
 
     Args:
         bundle: opened, or what `nem.open_bundle` takes.

@@ -15,15 +15,22 @@ from engines.cpu import cpu_flags, has_bf16
 from engines.graph import FrameGraph
 from nem.backbone import create_backbone
 from nem.bundle import Bundle
+from nem.explanation import AIMS, Aim
 from nem.model import NEM
 
 SIZE = 64
 NAMES = ("ant", "bee", "cat", "dog", "elk")
 CHANNELS = (8, 16, 24, 32)
+SPREAD = 1.1
 
 
-def tiny_model(classes: tuple[str, ...] = NAMES, seed: int = 0) -> NEM:
-    """A NEM on a narrow resnet18 whose masks and scores vary with the picture."""
+def tiny_model(
+    classes: tuple[str, ...] = NAMES, seed: int = 0, aims: tuple[Aim, ...] = AIMS
+) -> NEM:
+    """A NEM on a narrow resnet18 whose masks and scores vary with the picture.
+
+    Without classes it only has the head `embedding`.
+    """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         backbone = create_backbone(
@@ -33,7 +40,7 @@ def tiny_model(classes: tuple[str, ...] = NAMES, seed: int = 0) -> NEM:
             input_size=SIZE,
             classes=classes,
         )
-        model = NEM(backbone, "lite", width=16)
+        model = NEM(backbone, "lite", aims if classes else ("embedding",), width=16)
         for module in model.modules():
             if isinstance(module, nn.BatchNorm2d):  # as after training: not the identity
                 nn.init.uniform_(module.weight, 0.5, 1.5)
@@ -48,12 +55,17 @@ def tiny_model(classes: tuple[str, ...] = NAMES, seed: int = 0) -> NEM:
 
 @torch.no_grad()
 def _spread_masks(model: NEM) -> None:
-    """Scale the head so that masks use all of [0, 1], as those of a trained model do."""
-    frames = torch.from_numpy(random_frames(4, SIZE, SIZE))
-    logits = model.mask_logits(FrameGraph(model).prepare(frames))
-    head = model.decoder.head
-    head.weight *= 2 / logits.std()
-    head.bias.copy_((head.bias - logits.mean()) * 2 / logits.std())
+    """Scale the heads so that masks use all of [0, 1], as those of a trained model do."""
+    x = FrameGraph(model).prepare(torch.from_numpy(random_frames(4, SIZE, SIZE)))
+    features = model.backbone(x)
+    decoder, row = model.decoder, None
+    if features.logits is not None:
+        row = model.backbone.class_rows()[features.logits.argmax(1)]
+    for aim, logits in decoder(features.pyramid, x, row).items():
+        layer, at = (decoder.target.draw[-1], 0) if aim == "target" else (decoder.head, None)
+        at = decoder.plain.index(aim) if at is None else at
+        layer.weight[at] *= SPREAD / logits.std()
+        layer.bias[at] = (layer.bias[at] - logits.mean()) * SPREAD / logits.std()
 
 
 def random_frames(count: int, height: int, width: int, seed: int = 0) -> np.ndarray:

@@ -7,7 +7,15 @@ import threading
 import numpy as np
 import pytest
 
-from engines import Engine, EngineClosed, EngineError, FrameError
+from engines import (
+    Engine,
+    EngineClosed,
+    EngineError,
+    FrameError,
+    OptionError,
+    percentiles,
+)
+from nem.explanation import AIMS, METHOD_OF, Aim
 from tests.engines.conftest import NAMES, SIZE, random_frames
 
 # Kernels chosen for another batch size sum in another order: rounding of each precision.
@@ -30,6 +38,95 @@ def test_shapes_types_and_ranges(engine: Engine, count: int) -> None:
     assert explanation.scores.min() >= 0
     assert explanation.names == engine.names == NAMES
     assert explanation.seconds > 0
+
+
+@pytest.mark.parametrize("explain", AIMS)
+def test_every_aim_has_its_map_its_method_and_its_class(engine: Engine, explain: Aim) -> None:
+    assert engine.aims == AIMS
+    frames = random_frames(2, SIZE, SIZE)
+    explanation = engine.run(frames, explain)
+    assert explanation.method == METHOD_OF[explain]
+    mask = explanation.mask
+    assert (mask.shape, mask.dtype) == ((2, SIZE, SIZE), np.float32)
+    assert 0 <= mask.min() < mask.max() <= 1
+    assert explanation.scores is not None
+    if explain == "embedding":
+        assert explanation.target is None
+    else:
+        assert explanation.target is not None
+        assert explanation.target.dtype == np.int64
+        np.testing.assert_array_equal(explanation.target, explanation.scores.argmax(1))
+    others = [engine.run(frames, aim).mask for aim in AIMS if aim != explain]
+    # In the fake, target is class for the most probable class.
+    least = 0 if engine.name == "fake" else 1e-3
+    assert all(np.abs(mask - other).max() >= least for other in others)
+    np.testing.assert_array_equal(engine.run(frames, explain).mask, mask)
+
+
+def test_the_first_aim_is_the_default(engine: Engine) -> None:
+    frames = random_frames(1, SIZE, SIZE)
+    np.testing.assert_array_equal(engine.run(frames).mask, engine.run(frames, engine.aims[0]).mask)
+    assert engine.run(frames).method == METHOD_OF[engine.aims[0]]
+
+
+def test_a_ranking_is_shown_as_percentiles_of_its_map(engine: Engine) -> None:
+    explanation = engine.run(random_frames(2, SIZE, SIZE), "ranking")
+    assert explanation.raw is not None
+    assert explanation.raw.min() < 0
+    np.testing.assert_array_equal(explanation.mask, percentiles(explanation.raw))
+    for mask in explanation.mask:
+        assert mask.mean() == pytest.approx(0.5, abs=1e-5)
+    assert engine.run(random_frames(1, SIZE, SIZE), "class").raw is None
+
+
+def test_any_class_can_be_asked_for(engine: Engine) -> None:
+    frames = random_frames(2, SIZE, SIZE)
+    wanted = [engine.run(frames, "target", number) for number in range(len(NAMES))]
+    for number, explanation in enumerate(wanted):
+        assert explanation.target.tolist() == [number] * 2
+        for way in (NAMES[number], NAMES[number].upper(), np.int64(number), str(number)):
+            again = engine.run(frames, target=way)
+            np.testing.assert_array_equal(again.mask, explanation.mask)
+            assert (again.method, again.target.tolist()) == ("nemt-target", [number] * 2)
+    assert np.abs(wanted[0].mask - wanted[1].mask).max() > 1e-3
+    best = wanted[0].scores.argmax(1)
+    for target in (None, -1, [-1, -1], best):
+        found = engine.run(frames, "target", target)
+        np.testing.assert_array_equal(found.target, best)
+        expected = np.stack([wanted[c].mask[i] for i, c in enumerate(best)])
+        np.testing.assert_allclose(found.mask, expected, atol=BATCH_TOLERANCE[engine.precision])
+    mixed = engine.run(frames, "target", [3, -1])
+    assert mixed.target.tolist() == [3, best[1]]
+    np.testing.assert_array_equal(mixed.mask[0], wanted[3].mask[0])
+    np.testing.assert_array_equal(engine.run(frames, "target").target, best)  # nothing is kept
+
+
+@pytest.mark.parametrize(
+    ("explain", "target", "say"),
+    [
+        ("clas", None, "embedding, class, ranking, target; did you mean class"),
+        ("pixels", None, "explains embedding, class, ranking, target"),
+        ("class", "dog", "goes with explain target, not with explain class"),
+        ("embedding", 0, "goes with explain target"),
+        (None, "dgo", "nearest: dog"),
+        ("target", "at", "nearest: cat, ant"),
+        ("target", "zzz", "the first are ant, bee"),
+        ("target", 5, "5 classes; give 0 to 4, or -1"),
+        ("target", "17", "5 classes; give 0 to 4"),
+        ("target", -2, "give 0 to 4"),
+        ("target", [0], "shape .1,. for 2 frames"),
+        ("target", [[0, 1]], "one number for each frame"),
+        ("target", [0, 9], "give 0 to 4"),
+        ("target", 1.5, "got float"),
+        ("target", True, "got bool"),
+    ],
+)
+def test_refuses_what_it_can_not_explain(
+    engine: Engine, explain: Aim | None, target: object, say: str
+) -> None:
+    with pytest.raises(OptionError, match=say) as caught:
+        engine.run(random_frames(2, SIZE, SIZE), explain, target)
+    assert "\n" not in str(caught.value)
 
 
 def test_top_names_the_best_class_first(engine: Engine) -> None:

@@ -15,15 +15,19 @@ import engines.export
 from engines import EngineError, EngineUnavailable, export_onnx, open_engine, save_bundle
 from engines.onnx_passes import PIXELS, RESIZED, mark_resize
 from nem.bundle import Bundle
+from nem.explanation import AIMS
 from tests.engines.conftest import SIZE, random_frames, tiny_model
+
+
+def is_band(array: np.ndarray) -> bool:
+    return array.ndim == 2 and SIZE in array.shape
 
 
 def test_weights_are_kept_in_16_bits(bundle: Bundle) -> None:
     graph = onnx.load(bundle.graph_path).graph
     kept = {name: onnx.numpy_helper.to_array(t) for t in graph.initializer if (name := t.name)}
-    # The two matrices that enlarge the mask are no weights.
-    resizing = {(SIZE, SIZE // 4), (SIZE // 4, SIZE)}
-    large = {n: a for n, a in kept.items() if a.size >= 1024 and a.shape not in resizing}
+    # The matrices that enlarge maps and that smooth them are no weights: one side is S.
+    large = {n: a for n, a in kept.items() if a.size >= 1024 and not is_band(a)}
     modules = [m for m in tiny_model().modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     assert len(large) == sum(m.weight.numel() >= 1024 for m in modules) > 10
     assert {array.dtype for array in large.values()} == {np.dtype(np.float16)}
@@ -38,7 +42,15 @@ def test_file_stands_alone_and_tells_nothing_of_this_machine(bundle: Bundle) -> 
     shape = model.graph.input[0].type.tensor_type.shape.dim
     assert [d.dim_param or d.dim_value for d in shape] == ["batch", "height", "width", 3]
     names = {name for node in model.graph.node for name in node.output}
-    assert {PIXELS, RESIZED, "mask", "scores", "embedding"} <= names
+    assert {PIXELS, RESIZED, *(f"mask_{aim}" for aim in AIMS), "scores", "embedding"} <= names
+
+
+def test_without_a_target_head_there_is_one_input(tmp_path: Path) -> None:
+    model = tiny_model(aims=("ranking", "embedding"))
+    graph = onnx.load(export_onnx(model, tmp_path / "graph.onnx")).graph
+    assert [value.name for value in graph.input] == ["frames"]
+    outputs = [value.name for value in graph.output]
+    assert outputs == ["mask_ranking", "mask_embedding", "scores", "embedding"]
 
 
 def test_a_model_without_classes_has_no_scores(tmp_path: Path) -> None:
@@ -47,6 +59,8 @@ def test_a_model_without_classes_has_no_scores(tmp_path: Path) -> None:
         for engine in (compiled, eager):
             explanation = engine.run(random_frames(2, SIZE, SIZE))
             assert explanation.scores is None
+            assert engine.aims == ("embedding",)
+            assert explanation.target is None
             assert explanation.names == engine.names == ()
             assert explanation.top() == []
             assert explanation.embedding.shape == (2, 32)

@@ -1,4 +1,3 @@
-import ctypes
 import os
 import signal
 import sys
@@ -9,19 +8,9 @@ from engines import open_engine
 from engines.signal_stack import kept_signal_stack
 from nem.bundle import Bundle
 from tests.engines.conftest import random_frames
+from tests.native import signal_stack
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="signal stacks are kept on Linux")
-
-
-class Stack(ctypes.Structure):
-    _fields_ = (("base", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
-
-
-def signal_stack() -> int | None:
-    """Address of this thread's signal stack, None without one."""
-    stack = Stack()
-    ctypes.CDLL(None).sigaltstack(None, ctypes.byref(stack))
-    return stack.base
 
 
 def test_openvino_leaves_the_signal_stack_alone(bundle: Bundle) -> None:

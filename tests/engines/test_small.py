@@ -7,20 +7,33 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from engines import EngineError, Explanation, FakeEngine, measure, resize
+from engines import EngineError, Explanation, FakeEngine, measure, percentiles, resize
 from engines.base import class_names
 
 
+def grey(*levels: int) -> np.ndarray:
+    """A frame whose columns have these levels."""
+    return np.repeat(np.array(levels, np.uint8)[None, None, :, None], 3, axis=3).repeat(32, 1)
+
+
 def test_fake_mask_is_brightness() -> None:
-    frame = np.zeros((1, 32, 32, 3), np.uint8)
-    frame[:, :, 16:] = 200
-    frame[:, :, :4] = 100
-    explanation = FakeEngine().run(frame)
-    np.testing.assert_allclose(explanation.mask[0, :, 16:], 1)
-    np.testing.assert_allclose(explanation.mask[0, :, 4:16], 0)
-    np.testing.assert_allclose(explanation.mask[0, :, :4], 0.5)
-    np.testing.assert_allclose(explanation.scores, [[0.5, 0.5]])
-    np.testing.assert_allclose(explanation.embedding, [[112.5 / 255] * 3], rtol=1e-5)
+    engine = FakeEngine(input_size=(32, 4))
+    explanation = engine.run(grey(100, 0, 200, 200))
+    np.testing.assert_allclose(explanation.mask[0], [[0.5, 0, 1, 1]] * 32)
+    np.testing.assert_allclose(explanation.scores, [[0.25, 0.25, 0, 0.5]])
+    np.testing.assert_allclose(explanation.embedding, [[125 / 255] * 3], rtol=1e-5)
+
+
+def test_fake_maps_of_a_class_are_nearness_to_its_step() -> None:
+    engine = FakeEngine(input_size=(32, 4), names=("dark", "bright"))
+    frames = grey(255, 255, 223, 0)  # 1.75 steps: a quarter from the middle of "bright"
+    for explain in ("class", "target"):
+        mask = engine.run(frames, explain).mask
+        np.testing.assert_allclose(mask[0, 0], [0.5, 0.5, 0.75, 0], atol=0.002)
+    np.testing.assert_allclose(engine.run(frames, target="dark").mask[0, 0], [0, 0, 0, 0.5])
+    ranking = engine.run(frames, "ranking")
+    assert ranking.raw.min() < -10
+    assert np.argsort(ranking.mask[0, 0], kind="stable").tolist() == [3, 0, 1, 2]
 
 
 def test_fake_flat_frame_has_an_empty_mask() -> None:
@@ -85,6 +98,28 @@ def test_resize_averages_over_area() -> None:
     assert (resize(stripes, (2, 2)) == 100).all()
 
 
+def test_percentiles_are_exact_and_ties_share() -> None:
+    maps = np.array([[[3.0, -1.0], [7.0, 3.0]], [[5.0, 5.0], [5.0, 5.0]]], np.float32)
+    np.testing.assert_allclose(percentiles(maps), [[[0.5, 0], [1, 0.5]], [[0.5] * 2] * 2])
+    assert percentiles(np.zeros((1, 1, 1), np.float32)) == 0.5
+    assert percentiles(np.array([[[-0.0, 0.0]]], np.float32)).tolist() == [[[0.5, 0.5]]]
+
+
+@pytest.mark.parametrize("step", [None, 0.25])
+def test_percentiles_match_the_definition_and_only_the_order_counts(step: float | None) -> None:
+    random = np.random.default_rng(0)
+    maps = random.standard_normal((2, 40, 30)).astype(np.float32)
+    if step:
+        maps = np.round(maps / np.float32(step)) * np.float32(step)
+    found = percentiles(maps)
+    assert found.dtype == np.float32
+    for each, ranks in zip(maps.reshape(2, -1), found.reshape(2, -1), strict=True):
+        below = (each[:, None] > each).sum(1)
+        equal = (each[:, None] == each).sum(1)
+        np.testing.assert_allclose(ranks, (below + (equal - 1) / 2) / 1199, atol=1e-6)
+    np.testing.assert_array_equal(percentiles(4 * maps), found)  # exact in float32
+
+
 def test_names_are_numbers_where_nobody_gave_any() -> None:
     assert class_names((), 2) == ("class 0", "class 1")
     assert class_names(("a", "b"), 2) == ("a", "b")
@@ -96,6 +131,6 @@ def test_explanation_shows_shapes_not_numbers() -> None:
         np.zeros((1, 4, 4), np.float32), None, np.zeros((1, 8), np.float32), (), 0.5
     )
     assert repr(explanation) == (
-        "Explanation(mask=(1, 4, 4), classes=0, embedding=(1, 8), seconds=0.5000)"
+        "Explanation(nem-u, mask=(1, 4, 4), classes=0, embedding=(1, 8), seconds=0.5000)"
     )
     assert explanation.top() == []

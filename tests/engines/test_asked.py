@@ -1,0 +1,62 @@
+"""What may be asked of a bundle without all heads or names, and how its refusals read."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from engines import FakeEngine, OptionError, find_class, pick_aim
+from tests.engines.conftest import random_frames
+
+FRAMES = random_frames(1, 32, 32)
+
+
+def test_a_bundle_without_a_target_head_says_so() -> None:
+    engine = FakeEngine(aims=("class", "embedding"))
+    assert engine.run(FRAMES).method == "nemt"
+    with pytest.raises(OptionError, match=r"'cat': this bundle has no head .* class, embedding"):
+        engine.run(FRAMES, target="cat")
+    with pytest.raises(OptionError, match="explains class, embedding; take one of these"):
+        engine.run(FRAMES, "target")
+
+
+def test_a_model_without_classes_explains_its_features_only() -> None:
+    engine = FakeEngine(names=())
+    assert engine.aims == ("embedding",)
+    assert engine.run(FRAMES).target is None
+    with pytest.raises(OptionError, match="only embedding"):
+        engine.run(FRAMES, target=0)
+
+
+def test_a_given_target_is_the_aim() -> None:
+    assert pick_aim(("embedding", "target"), None, 3) == "target"
+    assert pick_aim(("embedding", "target"), None, None) == "embedding"
+    assert pick_aim(("embedding", "target"), "target", None) == "target"
+
+
+@pytest.mark.parametrize(
+    ("names", "asked", "number"),
+    [
+        (("crane", "Crane"), "Crane", 1),  # as it is written, before any other way
+        (("cat", "dog"), "DOG", 1),
+        (("7", "1", "2"), "1", 1),  # a class that is called by a digit
+        (("cat", "dog"), "1", 1),
+        (("cat", "dog"), np.uint8(1), 1),
+        (("cat", "dog"), "-1", -1),
+    ],
+)
+def test_classes_by_name_and_number(names: tuple[str, ...], asked: object, number: int) -> None:
+    assert find_class(names, asked) == number
+
+
+def test_a_name_of_two_classes_needs_its_number() -> None:
+    with pytest.raises(OptionError, match="2 classes are called so; give a number: 0, 2"):
+        find_class(("crane", "dog", "crane"), "crane")
+    with pytest.raises(OptionError, match="give a number: 0, 1"):
+        find_class(("Crane", "crane"), "CRANE")
+
+
+def test_nearest_names_hold_the_word_or_are_spelled_alike() -> None:
+    names = ("tabby cat", "catamaran", "cab", "zebra", "Persian cat")
+    with pytest.raises(OptionError, match=r"nearest: catamaran, tabby cat, Persian cat, cab;"):
+        find_class(names, "Cat")
