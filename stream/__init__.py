@@ -17,7 +17,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from engines.base import Explanation
+    from nem.explanation import Explanation
     from stream.errors import SinkError, SourceError, SourceLost, StreamError, UsageError
     from stream.explainer import Explainer, explain
     from stream.frame import Frame

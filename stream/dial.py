@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import replace
 
-from engines.base import Explanation
+from nem.explanation import Explanation
 from stream.frame import Frame
 from stream.overlay import STYLES, Overlay, Style
 
+RECENT = 12
+"""Frames kept as they came, more than can be between the drawing and a window."""
 STEP = 0.1
 """Strength per press of a key; it stays within STEP .. 1."""
 
@@ -19,16 +22,23 @@ class OverlayDial:
         overlay: what to begin with.
         fixed_size: True where a change of the picture's size would break another output, as a
             file: `next_style` then keeps to styles of the size begun with.
+        keep: remember the last `RECENT` frames as they came, for `as_it_came`.
     """
 
-    def __init__(self, overlay: Overlay, *, fixed_size: bool = False) -> None:
+    def __init__(self, overlay: Overlay, *, fixed_size: bool = False, keep: bool = False) -> None:
         self.overlay = overlay
+        self._recent: deque[Frame] = deque(maxlen=RECENT if keep else 0)
         wide = overlay.style == "side"
         self._styles = [s for s in STYLES if not fixed_size or (s == "side") == wide]
 
     def __call__(self, frame: Frame, explanation: Explanation) -> Frame:
         """Draw, see `Overlay`."""
+        self._recent.append(frame)
         return self.overlay(frame, explanation)
+
+    def as_it_came(self, index: int) -> Frame | None:
+        """Frame `index` with nothing drawn on it, if it is one of the last."""
+        return next((frame for frame in tuple(self._recent) if frame.index == index), None)
 
     def next_style(self) -> Style:
         """Go to the next style and return it."""

@@ -11,7 +11,9 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from engines import Engine, Explanation, open_engine
+from engines import Engine, Explanation, Target, open_engine
+from nem.explanation import Aim
+from stream.aim import AimDial
 from stream.frame import Frame
 from stream.overlay import Overlay, Style
 from stream.pipeline import Pipeline
@@ -62,25 +64,36 @@ class Explainer:
         """
         return cls(open_engine(bundle, engine, device=device, precision=precision))
 
-    def __call__(self, image: NDArray[np.uint8]) -> Explanation:
+    def __call__(
+        self,
+        image: NDArray[np.uint8],
+        explain: Aim | None = None,
+        target: Target | None = None,
+    ) -> Explanation:
         """Explain one picture or a batch.
 
         Args:
             image: RGB uint8, (H, W, 3) or (N, H, W, 3), of any size.
+            explain: "embedding", "class", "ranking" or "target"; None is the bundle's first, or
+                "target" with a target.
+            target: class to explain, by name or number, or a number for each picture.
 
         Returns:
             The explanation; N is 1 for a single picture.
 
         Raises:
             FrameError: any other shape or dtype.
+            OptionError: no such aim or class here.
         """
         single = isinstance(image, np.ndarray) and image.ndim == 3
-        return self.engine.run(image[None] if single else image)
+        return self.engine.run(image[None] if single else image, explain, target)
 
     def explain(
         self,
         source: str | Path | int | Source,
         *,
+        explain: Aim | None = None,
+        target: int | str | None = None,
         style: Style | Overlay | None = None,
         smooth: bool | None = None,
         **wishes: Any,
@@ -94,6 +107,8 @@ class Explainer:
         Args:
             source: video file, pictures, camera number or path, "demo"; or an open source, which
                 is closed at the end.
+            explain: as in `__call__`.
+            target: likewise, one for all frames.
             style: draw on the frames, as "heat"; None gives them as they came.
             smooth: steady the masks over time; None does it for live sources only.
             **wishes: width, height, fps, ... of `stream.sources.open_source`.
@@ -106,6 +121,7 @@ class Explainer:
             UsageError: an option doesn't fit.
             EngineError: the model can't be run.
         """
+        aim = AimDial(self.engine, explain, target)
         overlay = Overlay(style) if isinstance(style, str) else style
         opened = source if isinstance(source, Source) else open_source(source, **wishes)
         live = opened.info.live
@@ -114,6 +130,7 @@ class Explainer:
             self.engine,
             overlay=overlay,
             smoother=Smoother() if (live if smooth is None else smooth) else None,
+            aim=aim,
         )
         with closing(pipeline.frames()) as frames:
             yield from frames
@@ -141,6 +158,8 @@ def explain(
     engine: str = "auto",
     device: str = "auto",
     precision: str = "auto",
+    explain: Aim | None = None,
+    target: int | str | None = None,
     style: Style | Overlay | None = None,
     smooth: bool | None = None,
     **wishes: Any,
@@ -159,6 +178,8 @@ def explain(
         engine: runtime.
         device: where it runs.
         precision: arithmetic.
+        explain: what; as in `Explainer.explain`, also `target`.
+        target: class.
         style: draw on the frames.
         smooth: steady the masks over time.
         **wishes: of the source.
@@ -171,6 +192,10 @@ def explain(
     """
     with (
         Explainer.load(bundle, engine=engine, device=device, precision=precision) as explainer,
-        closing(explainer.explain(source, style=style, smooth=smooth, **wishes)) as frames,
+        closing(
+            explainer.explain(
+                source, explain=explain, target=target, style=style, smooth=smooth, **wishes
+            )
+        ) as frames,
     ):
         yield from frames

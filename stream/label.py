@@ -33,18 +33,21 @@ SPELLED |= {"Đ": "D", "ł": "l", "Ł": "L", "ı": "i", "þ": "th", "Þ": "Th", 
 SPELLED |= {"‘": "'", "’": "'", "“": '"', "”": '"', "–": "-", "—": "-", "…": "..."}
 
 
-def draw_label(planes: Planes, entries: Sequence[tuple[str, float]], tags: ColourTags) -> None:
-    """Draw "name 87 %" for as many entries as fit, best first, onto `planes` in place.
+def draw_label(
+    planes: Planes, entries: Sequence[tuple[str, float]], tags: ColourTags, lead: str = ""
+) -> None:
+    """Draw "lead   name 87 %   ..." onto `planes` in place, as many entries as fit, best first.
 
     Args:
         planes: the picture; luma and chroma under the strip are overwritten.
-        entries: names and probabilities in [0, 1], best first; none draws nothing.
+        entries: names and probabilities in [0, 1], best first.
         tags: how the planes are to be read.
+        lead: what is explained, drawn before them; "" for nothing. Neither draws nothing.
     """
     y, u, v = planes
     height, width = y.shape
     texts = [f"{name} {100 * share:.0f} %" for name, share in entries]
-    coverage = _strip(tuple(texts), height, width)
+    coverage = _strip(lead, tuple(texts), height, width)
     if coverage is None:
         return
     ink, strip = yuv(INK, tags), yuv(STRIP, tags)
@@ -89,24 +92,32 @@ def _trial(text: str) -> NDArray[np.uint8]:
 
 
 @lru_cache(maxsize=32)
-def _strip(texts: tuple[str, ...], height: int, width: int) -> NDArray[np.uint8] | None:
+def _strip(lead: str, texts: tuple[str, ...], height: int, width: int) -> NDArray[np.uint8] | None:
     """How much ink each pixel of the strip has, uint8 of even size; None if nothing fits."""
     letters = max(MIN_TEXT, round(height * TEXT_SHARE))
-    for count in range(len(texts), 0, -1):
-        found = _fitting("   ".join(texts[:count]), letters, height, width)
+    parts = (lead, *texts) if lead else texts
+    for count in range(len(parts), 0, -1):
+        found = _fitting("   ".join(parts[:count]), letters, height, width)
         if found is not None:
             return found
-    if not texts:
+    if not parts:
         return None
-    found = _fitting(texts[0], MIN_TEXT, height, width)
-    return found if found is not None else _shortened(texts[0], height, width)
+    found = _fitting(parts[0], MIN_TEXT, height, width)
+    if found is not None:
+        return found
+    if lead:  # "target: tab..", else at least the classes
+        found = _shortened(lead, "", lead.find(": ") + 5, height, width)
+        return found if found is not None else _strip("", texts, height, width)
+    name, share, unit = texts[0].rsplit(" ", 2)
+    return _shortened(name, f" {share} {unit}", 3, height, width)
 
 
-def _shortened(text: str, height: int, width: int) -> NDArray[np.uint8] | None:
-    """The name cut so that it and its percentage fit; at least three letters of it must."""
-    name, share, unit = text.rsplit(" ", 2)
-    for length in range(len(name) - 1, 2, -1):
-        found = _fitting(f"{name[:length]}.. {share} {unit}", MIN_TEXT, height, width)
+def _shortened(
+    name: str, rest: str, least: int, height: int, width: int
+) -> NDArray[np.uint8] | None:
+    """The name cut so that it and the rest fit; at least so many letters of it must."""
+    for length in range(len(name) - 1, least - 1, -1):
+        found = _fitting(f"{name[:length]}..{rest}", MIN_TEXT, height, width)
         if found is not None:
             return found
     return None

@@ -8,7 +8,8 @@ from typing import Literal, get_args
 import cv2
 import numpy as np
 
-from engines.base import Explanation
+from nem.explanation import Explanation
+from stream.aim import in_words
 from stream.errors import UsageError
 from stream.frame import Frame
 from stream.label import draw_label
@@ -79,7 +80,8 @@ class Overlay:
         levels = np.asarray(cv2.convertScaleAbs(explanation.mask[0], alpha=255), np.uint8)
         planes = self._draw(frame, levels)
         if self.label:
-            draw_label(planes, explanation.top(self.label), frame.colour)
+            lead = in_words(explanation)
+            draw_label(planes, explanation.top(self.label), frame.colour, lead)
         y, u, v = planes
         return replace(frame, y=y, u=u, v=v)
 

@@ -25,7 +25,9 @@ from typing import Protocol, TypeAlias, runtime_checkable
 
 import cv2
 
-from engines.base import Engine, Explanation, Frames
+from engines.base import Engine, Frames
+from nem.explanation import Explanation
+from stream.aim import AimDial
 from stream.channel import Channel, ChannelClosed
 from stream.frame import Frame
 from stream.sinks.base import Sink
@@ -72,6 +74,7 @@ class Pipeline:
         sinks: where drawn frames go, in this order.
         overlay: draws an explanation on a frame; None hands frames on untouched.
         smoother: steadies the explanations over time; None takes each as it is.
+        aim: what is explained, looked at once per frame; None is the engine's default.
         clock: seconds, the clock of `Frame.captured_at`.
     """
 
@@ -83,10 +86,11 @@ class Pipeline:
         *,
         overlay: Draw | None = None,
         smoother: Smooth | None = None,
+        aim: AimDial | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._source, self._engine, self._sinks = source, engine, tuple(sinks)
-        self._overlay, self._smoother = overlay, smoother
+        self._overlay, self._smoother, self._aim = overlay, smoother, aim
         live = source.info.live
         capacity = 1 if live else QUEUE_FRAMES
         self._decoded: Channel[tuple[Frame, Frames]] = Channel(
@@ -212,7 +216,8 @@ class Pipeline:
         try:
             for _, (frame, pixels) in zip(turns, self._decoded, strict=False):
                 with self._timers["infer"]:
-                    explanation = self._engine.run(pixels)
+                    asked = (None, None) if self._aim is None else self._aim.asked
+                    explanation = self._engine.run(pixels, *asked)
                     if self._smoother is not None:
                         explanation = self._smoother(frame, explanation)
                 self._explained.put((frame, explanation))

@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.base import Explanation
+from nem.explanation import Explanation
+from stream.aim import in_words
 from stream.errors import UsageError
 from stream.frame import Frame
 
@@ -49,8 +50,9 @@ class Smoother:
     """Replaces each mask by a mean over the past that forgets half within `half_life`.
 
     The weight of a new mask is 1 - 2 ** (-seconds / half_life), by the frames' time stamps, so
-    that dropped frames and a variable frame rate change nothing. A scene cut, a change of the
-    mask's size or a clock that does not advance starts anew. Scores and embedding stay untouched.
+    that dropped frames and a variable frame rate change nothing. A scene cut, a change of what
+    is explained (the aim or the class) or of the mask's size, or a clock that does not advance
+    starts anew. Of a ranking the percentiles are averaged. Scores and embedding stay untouched.
 
     Args:
         half_life: in seconds, > 0.
@@ -66,6 +68,7 @@ class Smoother:
         self._is_cut = CutDetector()
         self._mask: NDArray[np.float32] | None = None
         self._seconds = 0.0
+        self._explained = ""
 
     def __call__(self, frame: Frame, explanation: Explanation) -> Explanation:
         """The explanation with its mask smoothed.
@@ -77,10 +80,12 @@ class Smoother:
         mask, before = explanation.mask, self._mask
         elapsed = frame.pts_seconds - self._seconds
         cut = self._is_cut(frame)
+        explained = in_words(explanation) or explanation.method
+        cut = cut or explained != self._explained
         if before is not None and not cut and elapsed > 0 and before.shape == mask.shape:
             weight = np.float32(1 - 2 ** (-elapsed / self._half_life))
             mask = before + weight * (mask - before)
-        self._mask, self._seconds = mask, frame.pts_seconds
+        self._mask, self._seconds, self._explained = mask, frame.pts_seconds, explained
         return replace(explanation, mask=mask)
 
 

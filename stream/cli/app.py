@@ -7,8 +7,11 @@ from typing import Annotated
 import typer
 
 from stream.cli.console import PROGRAM
-from stream.cli.other_commands import bundles, doctor, engines, train
+from stream.cli.explain_command import explain
+from stream.cli.gallery_command import gallery
+from stream.cli.other_commands import bundles, doctor, engines
 from stream.cli.run_command import run
+from stream.cli.train_command import train
 
 app = typer.Typer(
     name=PROGRAM,
@@ -18,9 +21,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(run)
+app.command()(explain)
 app.command()(train)
 app.add_typer(bundles, name="bundles")
 app.add_typer(engines, name="engines")
+app.add_typer(gallery, name="gallery")
 app.command()(doctor)
 
 

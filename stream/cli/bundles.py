@@ -26,7 +26,7 @@ def print_bundle(name: str) -> None:
         "backbone": f"{manifest.backbone.name}, weights: {manifest.backbone.source}",
         "input": f"{manifest.input_size} x {manifest.input_size} pixels",
         "decoder": manifest.decoder.kind,
-        "method": f"{manifest.method}, fill {manifest.fill}",
+        "explains": f"{', '.join(manifest.heads)}; fill {manifest.fill}",
         "classes": str(len(manifest.classes)),
     }
     rows |= {f"quality: {key}": f"{value:.4g}" for key, value in manifest.quality.items()}
@@ -58,5 +58,5 @@ def _summary(bundle: Bundle) -> str:
     manifest = bundle.manifest
     return (
         f"{manifest.backbone.name} + {manifest.decoder.kind}, {manifest.input_size} px, "
-        f"{len(manifest.classes)} classes, {manifest.method}"
+        f"{len(manifest.classes)} classes; explains {', '.join(manifest.heads)}"
     )

@@ -130,7 +130,8 @@ def _bundles() -> Iterator[Finding]:
         except NemError as error:
             yield Finding(f"bundle {name}", False, one_line(error), blocks=MODEL)
         else:
-            what = f"{manifest.backbone.name} + {manifest.decoder.kind}, files intact"
+            model = f"{manifest.backbone.name} + {manifest.decoder.kind}"
+            what = f"{model}, explains {', '.join(manifest.heads)}, files intact"
             yield Finding(f"bundle {name}", True, what)
 
 

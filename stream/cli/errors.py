@@ -26,9 +26,9 @@ def exit_code(error: BaseException) -> int:
         return OUTPUT
     # Imported only now: whoever raised one of these has loaded it already.
     from engines.errors import EngineError, OptionError
-    from nem.errors import DataError, NemError
+    from nem.errors import ArgumentError, DataError, MethodError, NemError
 
-    if isinstance(error, DataError | OptionError):
+    if isinstance(error, ArgumentError | DataError | MethodError | OptionError):
         return USAGE
     return MODEL if isinstance(error, EngineError | NemError) else INTERNAL
 

@@ -36,6 +36,8 @@ class Options:
         engine: engine name, or "auto"; see `engines.open_engine`.
         device: as "cpu", or "auto".
         precision: as "bf16", or "auto".
+        explain: aim, or None for the bundle's default.
+        target: class name or number, or None.
         overlay: how to draw.
         smooth: steady the mask over time: yes, no, or None for "live sources only".
         encoder: options of `stream.sinks.FileSink` that were given.
@@ -53,6 +55,8 @@ class Options:
     engine: str
     device: str
     precision: str
+    explain: str | None
+    target: str | None
     overlay: Overlay
     smooth: bool | None
     encoder: dict[str, Any]

@@ -105,6 +105,26 @@ def run(
             help="f32 or bf16; auto takes bf16 where the CPU computes in it.",
         ),
     ] = "auto",
+    explain: Annotated[
+        str | None,
+        option(
+            "-e",
+            "--explain",
+            panel=LOOK,
+            metavar="AIM",
+            text="embedding, class, ranking or target; default: the bundle's first.",
+        ),
+    ] = None,
+    target: Annotated[
+        str | None,
+        option(
+            "-t",
+            "--target",
+            panel=LOOK,
+            metavar="NAME|N",
+            text="Class to explain, by name or number; needs no --explain.",
+        ),
+    ] = None,
     style: Annotated[
         str,
         typer.Option(
@@ -205,7 +225,8 @@ def run(
     Sound and subtitles are copied. Ctrl-C finishes the frames under way and
     leaves a playable file; a second Ctrl-C stops at once.
 
-    Other commands: [bold]train bundles engines doctor[/], each with --help.
+    Other commands, each with --help:
+    [bold]train explain gallery bundles engines doctor[/]
     """
     from stream.cli.options import Options, pick_places, read_wishes
     from stream.cli.session import run_session
@@ -213,7 +234,7 @@ def run(
 
     console = Console(-1 if quiet else verbose)
     console.start_logging()
-    place, is_camera, target = pick_places(
+    place, is_camera, video = pick_places(
         (source, output), source=source_, camera=camera, output=output_
     )
     encoder = {"codec": codec, "preset": preset, "crf": crf}
@@ -221,7 +242,7 @@ def run(
         source=place,
         is_camera=is_camera,
         wishes=read_wishes(size, fps, frames),
-        output=target,
+        output=video,
         scores=scores,
         show=show,
         overwrite=overwrite,
@@ -229,6 +250,8 @@ def run(
         engine=engine,
         device=device,
         precision=precision,
+        explain=explain,
+        target=target,
         overlay=Overlay(style, colormap, strength, threshold, label),  # type: ignore[arg-type]
         smooth=smooth,
         encoder={name: value for name, value in encoder.items() if value is not None},

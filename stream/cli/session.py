@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from engines import Engine, open_engine
+from nem.bundle import open_bundle
+from stream.aim import AimDial
 from stream.cli.console import Console
 from stream.cli.options import STDOUT, Options, plan_outputs
 from stream.cli.progress import open_progress
 from stream.cli.signals import Interrupts
 from stream.dial import OverlayDial
 from stream.pipeline import Pipeline
+from stream.refine import Refiner
 from stream.sinks import FileSink, ScoresSink, Sink, WindowSink
 from stream.sinks.partial import SUFFIX as PARTIAL
 from stream.sources import Source, SourceInfo, open_source
@@ -31,15 +35,19 @@ def run_session(options: Options, console: Console) -> int:
         source = stack.enter_context(_open_source(options))
         info = source.info
         video, show = plan_outputs(options, live=info.live, path=info.path)
-        dial = OverlayDial(options.overlay, fixed_size=video is not None)
+        dial = OverlayDial(options.overlay, fixed_size=video is not None, keep=show)
         # Before the engine: an output that can't be written is told of at once.
         sinks = _open_sinks(options, info, video, dial if show else None, stack, console)
+        bundle = open_bundle(options.model)
         engine = stack.enter_context(
-            open_engine(
-                options.model, options.engine, device=options.device, precision=options.precision
-            )
+            open_engine(bundle, options.engine, device=options.device, precision=options.precision)
         )
-        _say_first(options, info, engine, video, show, console)
+        aim = AimDial(engine, options.explain, options.target)
+        for sink in sinks:
+            if isinstance(sink, WindowSink):
+                sink.aim = aim
+                sink.refine = partial(Refiner, engine, bundle.manifest.mean)
+        _say_first(options, info, engine, aim, video, show, console)
         smooth = info.live if options.smooth is None else options.smooth
         pipeline = Pipeline(
             source,
@@ -47,6 +55,7 @@ def run_session(options: Options, console: Console) -> int:
             sinks,
             overlay=dial if video is not None or show else None,
             smoother=Smoother() if smooth else None,
+            aim=aim,
         )
         progress = open_progress(info.frames_declared, console, wanted=options.progress)
         interrupts.attach(pipeline.stop, pipeline.abort)
@@ -128,6 +137,7 @@ def _say_first(
     options: Options,
     info: SourceInfo,
     engine: Engine,
+    aim: AimDial,
     video: Path | None,
     show: bool,
     console: Console,
@@ -138,6 +148,7 @@ def _say_first(
     if show:
         places.append("a window")
     runs = f"{options.model} on {engine.name} {engine.device} {engine.precision}"
+    runs += f", explains {aim}"
     console.say(f"{describe_source(info)} | {runs} | to {', '.join(places)}")
     for note in info.notes:
         console.say(f"note: {note}")

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from types import TracebackType
 from typing import Self
 
-from engines.base import Explanation
+from nem.explanation import Explanation
 from stream.frame import Frame
 
 

@@ -13,7 +13,7 @@ from av.container import OutputContainer
 from av.packet import Packet
 from av.video.stream import VideoStream
 
-from engines.base import Explanation
+from nem.explanation import Explanation
 from stream.errors import SinkError
 from stream.frame import Frame
 from stream.sinks.base import Sink

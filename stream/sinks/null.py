@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engines.base import Explanation
+from nem.explanation import Explanation
 from stream.frame import Frame
 from stream.sinks.base import Sink
 

@@ -1,9 +1,11 @@
 """One JSON line per frame, written and flushed as it comes: to a file or to stdout.
 
     {"schema": 1, "frame": 12, "seconds": 0.48, "mask_mean": 0.1372, "mask_area": 0.0911,
+     "explain": "target", "target": "dog",
      "top": [{"name": "cat", "score": 0.874}, ...], "embedding": [...]}
 
-`mask_mean` is the mean of the mask, `mask_area` the share of it at or above 0.5. `top` is empty
+`mask_mean` is the mean of the mask, `mask_area` the share of it at or above 0.5. `explain`
+is what the mask explains, and `target` the class it is for, null for the embedding. `top` is empty
 for a model without classes; `embedding` is there when asked for. A later schema with other
 meanings gets another number; fields may be added under the same one.
 """
@@ -19,7 +21,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from engines.base import Explanation
+from nem.explanation import Explanation
+from stream.aim import aim_of
 from stream.errors import SinkError, UsageError
 from stream.frame import Frame
 from stream.sinks.base import Sink
@@ -38,6 +41,10 @@ def score_line(frame: Frame, explanation: Explanation, top: int, embedding: bool
         "seconds": round(frame.pts_seconds, 6),
         "mask_mean": round(float(mask.mean()), 4),
         "mask_area": round(float(np.mean(mask >= AREA_THRESHOLD)), 4),
+        "explain": aim_of(explanation),
+        "target": None
+        if explanation.target is None
+        else explanation.names[int(explanation.target[0])],
         "top": [{"name": name, "score": round(score, 4)} for name, score in explanation.top(top)],
     }
     if embedding:

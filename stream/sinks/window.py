@@ -12,9 +12,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.base import Explanation
+from nem.explanation import Explanation
+from stream.aim import AimDial
 from stream.dial import OverlayDial
 from stream.frame import Frame
+from stream.refine import Refiner
 from stream.sinks.base import Sink
 from stream.sinks.screen import Screen, check_display
 
@@ -24,7 +26,10 @@ log = logging.getLogger(__name__)
 HELP = (
     "q, Esc  quit",
     "space   pause",
+    "c       while paused: compare with RELAX, better with each second",
     "s       save a picture",
+    "e       explain the next: embedding, class, ranking, target",
+    "t       explain the best class; again, the next best",
     "o       next overlay style",
     "+ -     strength",
     "h       this help",
@@ -54,7 +59,8 @@ class Shows(Protocol):
 class WindowSink(Sink):
     """Shows frames in a window.
 
-    Keys: q or Esc quit, space pause, s picture, o next style, + and - strength, h help. Closing
+    Keys: q or Esc quit, space pause, s picture, e next aim, t next target, c RELAX of a paused
+    frame, o next style, + and - strength, h help. Closing
     the window quits. While paused `write` does not return, so that files wait and cameras drop.
 
     Args:
@@ -65,6 +71,10 @@ class WindowSink(Sink):
         say: told in words what a key did, besides the window itself; None logs it.
         screen: the window; None opens one.
         clock: seconds.
+
+    Attributes:
+        aim: what e and t turn; None, until it is set, disables these keys.
+        refine: makes the `Refiner` of a frame for c; None disables it, as does a missing dial.
 
     Raises:
         SinkError: if no window can be opened here.
@@ -88,6 +98,10 @@ class WindowSink(Sink):
         self._paced = paced
         self._epoch: float | None = None
         self._frame: Frame | None = None
+        self._explanation: Explanation | None = None
+        self.aim: AimDial | None = None
+        self.refine: Callable[[Frame], Refiner] | None = None
+        self._refiner: Refiner | None = None
         self._toast, self._toast_until = "", 0.0
         self._help = self._paused = self._quit = self._closed = False
 
@@ -95,13 +109,15 @@ class WindowSink(Sink):
         """Show one frame, at its time if paced; waits while paused."""
         if self._quit:
             return
-        self._frame = frame
+        self._frame, self._explanation = frame, explanation
         self._wait_for_time(frame)
         self._show()
         self.pump()
         while self._paused and not self._quit:
-            self.pump(PAUSED_POLL_MS)
+            self.pump(1 if self._refiner else PAUSED_POLL_MS)
+            self._refine_further()
             self._epoch = None
+        self._refiner = None
 
     def pump(self, milliseconds: int = 1) -> None:
         """Let the window work and answer its keys, also while no frame comes."""
@@ -148,13 +164,40 @@ class WindowSink(Sink):
             self._tell("paused" if self._paused else "going on")
         elif name == "s":
             self._save()
+        elif name == "c":
+            self._begin_refining()
         elif name == "h":
             self._help = not self._help
+        elif name == "e" and self.aim is not None:
+            self._tell(self.aim.next_aim())
+        elif name == "t" and self.aim is not None and self._explanation is not None:
+            self._tell(self.aim.next_target(self._explanation))
         elif name == "o" and self._dial is not None:
             self._tell(f"overlay {self._dial.next_style()}")
         elif name in "+=-" and self._dial is not None:
             strength = self._dial.change_strength(-1 if name == "-" else 1)
             self._tell(f"strength {strength:.1f}")
+        self._show()
+
+    def _begin_refining(self) -> None:
+        if self.refine is None or self._dial is None or self._frame is None:
+            return
+        if not self._paused:
+            self._tell("pause first (space), then c")
+            return
+        raw = self._dial.as_it_came(self._frame.index)
+        if raw is not None:
+            self._refiner = self.refine(raw)
+
+    def _refine_further(self) -> None:
+        """One step towards the slow reference's map of the paused frame."""
+        if self._refiner is None or self._dial is None or self._refiner.done or self._quit:
+            return
+        explanation = self._refiner.step()
+        self._frame = self._dial.overlay(self._refiner.frame, explanation)
+        self._toast = f"RELAX after {self._refiner.seen} masks"
+        if self._refiner.done:
+            self._say(self._toast)
         self._show()
 
     def _save(self) -> None:

@@ -8,7 +8,8 @@ from fractions import Fraction
 
 import numpy as np
 
-from engines.base import Engine, Explanation, Frames
+from engines.base import Arrays, Engine, Frames
+from nem.explanation import Aim, Explanation
 from stream.colour import ColourTags
 from stream.frame import Frame
 from stream.sinks.base import Sink
@@ -89,12 +90,12 @@ class FakeEngine(Engine):
         super().__init__(device="cpu", precision="f32", input_size=(16, 16), names=("a", "b"))
         self.hook, self.runs = hook, 0
 
-    def _run(self, frames: Frames) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _run(self, frames: Frames, aim: Aim, classes: np.ndarray | None) -> Arrays:
         self.hook(self.runs)
         self.runs += 1
         mask = (frames.mean(axis=3) / 255).astype(np.float32)
         scores = np.full((len(frames), 2), 0.5, np.float32)
-        return mask, scores, mask.mean(axis=2)
+        return Arrays(mask, scores, mask.mean(axis=2))
 
     def _close(self) -> None:
         pass

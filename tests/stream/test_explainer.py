@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 import stream
-from engines import EngineClosed, FakeEngine, FrameError
+from engines import EngineClosed, FakeEngine, FrameError, OptionError
+from nem.explanation import AIMS
 from tests.builders import make_clip
 from tests.stream.cli.support import make_paper_bundle
 from tests.stream.fakes import FakeSource
@@ -101,6 +102,40 @@ def test_one_picture_or_a_batch(bundle):
     with pytest.raises(EngineClosed):
         explainer(pictures[0])
     explainer.close()
+
+
+def test_what_is_explained_is_an_argument():
+    rng = np.random.default_rng(0)
+    pictures = rng.integers(0, 256, (3, 50, 70, 3), np.uint8)
+    with stream.Explainer(FakeEngine(input_size=(16, 16))) as explainer:
+        assert explainer(pictures).method == "nem-u"
+        assert explainer(pictures, explain="ranking").method == "ra-nem"
+        dark = explainer(pictures, target="dark")
+        assert (dark.method, dark.target.tolist()) == ("nemt-target", [1, 1, 1])
+        assert explainer(pictures, target=[0, -1, 3]).target.tolist()[::2] == [0, 3]
+        for given, reason in (
+            ({"explain": "pixels"}, "embedding, class, ranking, target"),
+            ({"target": "drak"}, "nearest: dark"),
+            ({"explain": "class", "target": "dark"}, "goes with explain target"),
+        ):
+            with pytest.raises(OptionError, match=reason):
+                explainer(pictures, **given)
+            with pytest.raises(OptionError, match=reason):
+                next(explainer.explain(FakeSource(2), **given))
+    assert our_threads() == []
+
+
+def test_a_video_of_one_class(clip, tmp_path):
+    bundle = make_paper_bundle(tmp_path / "all", heads=AIMS)
+    given = {"engine": "fake", "explain": "target", "target": "grey"}
+    found = [e for _, e in stream.explain(clip, bundle, **given)]
+    assert {(e.method, *e.target) for e in found} == {("nemt-target", 1)}
+    assert len(found) == 40
+    ranks = next(stream.explain(clip, bundle, engine="fake", explain="ranking", smooth=True))[1]
+    assert (ranks.method, ranks.mask.mean()) == ("ra-nem", pytest.approx(0.5, abs=1e-5))
+    with pytest.raises(OptionError, match="nearest: grey"):
+        next(stream.explain(clip, bundle, engine="fake", target="gray"))
+    assert our_threads() == []
 
 
 def test_one_explainer_for_many_sources(clip, bundle):

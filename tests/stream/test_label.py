@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
 
-from engines.base import Explanation
+from nem.explanation import Explanation
 from stream import label
 from stream.colour import ColourTags
 from stream.label import draw_label, drawable, fold
@@ -29,9 +31,9 @@ def strip_size(y: np.ndarray) -> tuple[int, int]:
     return (0, 0) if not len(changed) else tuple(changed.max(0) + 1)
 
 
-def draw(height, width, entries, tags=TAGS):
+def draw(height, width, entries, tags=TAGS, lead=""):
     planes = grey_planes(height, width)
-    draw_label(planes, entries, tags)
+    draw_label(planes, entries, tags, lead)
     return planes
 
 
@@ -88,6 +90,32 @@ def test_shortens_one_name_that_is_too_long():
     assert 80 < strip_size(y)[1] <= 160
 
 
+def test_says_first_what_is_explained():
+    entries = [("cat", 0.6), ("dog", 0.3)]
+    wide = draw(240, 640, entries, lead="target: dog")[0]
+    assert strip_size(wide)[1] > strip_size(draw(240, 640, entries)[0])[1]
+    assert not np.array_equal(wide, draw(240, 640, entries, lead="target: cat")[0])
+    # Where not all fit it stays, and the classes give way.
+    alone = draw(240, 130, [], lead="target: dog")[0]
+    assert strip_size(alone)[1] > 40
+    assert np.array_equal(
+        draw(240, 130, [("a class of a long name", 0.6)], lead="target: dog")[0], alone
+    )
+
+
+@pytest.mark.parametrize("name", ["dog", "pneumonoultramicroscopic", "one of several long words"])
+@pytest.mark.parametrize("width", range(20, 200, 12))
+def test_what_is_explained_is_cut_or_left_out_where_there_is_no_room(name, width):
+    lead = f"target: {name}"
+    y = draw(96, width, [(name, 0.4)], lead=lead)[0]
+    columns = strip_size(y)[1]
+    assert columns <= width
+    if columns == 0:  # not even the class alone
+        assert np.array_equal(y, draw(96, width, [(name, 0.4)])[0])
+    if width > 150:
+        assert columns > 60
+
+
 @pytest.mark.parametrize("size", [(1, 1), (2, 300), (16, 16), (300, 2), (23, 23)])
 def test_tiny_pictures_get_no_label(size):
     y, u, _ = draw(*size, [("class", 0.5)])
@@ -113,6 +141,27 @@ def test_label_counts_classes():
     draw_label((expected, frame.u.copy(), frame.v.copy()), [("a", 0.5)], frame.colour)
     assert np.array_equal(one, expected)
     assert not np.array_equal(one, two)
+
+
+def test_overlay_says_which_class_is_explained_unless_none_is():
+    scores = np.array([[0.5, 0.3, 0.2]], np.float32)
+    plain = Explanation(
+        np.zeros((1, 8, 8), np.float32), scores, np.zeros((1, 4), np.float32), ("a", "b", "c"), 0.0
+    )
+    frame = make_frame(240, 640)
+    for method, target, lead in (
+        ("nem-u", None, ""),
+        ("nemt", 0, "class: a"),
+        ("ra-nem", 0, "ranking: a"),
+        ("nemt-target", 2, "target: c"),
+        ("relax", None, ""),
+    ):
+        number = None if target is None else np.array([target])
+        drawn = Overlay(label=1)(frame, replace(plain, method=method, target=number)).y
+        expected = frame.y.copy()
+        planes = (expected, frame.u.copy(), frame.v.copy())
+        draw_label(planes, [("a", 0.5)], frame.colour, lead)
+        assert np.array_equal(drawn, expected), method
 
 
 def test_the_same_text_is_rendered_once(monkeypatch):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -96,6 +97,34 @@ def test_another_mask_size_starts_anew():
     frame = make_frame(rgb=picture(0), pts=40, time_base=MS)
     mask = np.ones((1, 16, 16), np.float32)
     assert np.array_equal(smoother(frame, make_explanation(mask=mask)).mask, mask)
+
+
+def of(method, target=None):
+    """What changes an explanation to one by `method`, of class `target`."""
+    return {"method": method, "target": None if target is None else np.array([target])}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "anew"),
+    [
+        (of("nem-u"), of("nem-u"), False),
+        (of("nem-u"), of("nemt", 1), True),
+        (of("nemt", 1), of("ra-nem", 1), True),
+        (of("nemt-target", 1), of("nemt-target", 2), True),
+        (of("nemt-target", 2), of("nemt-target", 2), False),
+        (of("ra-nem", 2), of("ra-nem", 2), False),
+        (of("nemt", 1), of("nemt", 3), True),  # the most probable class changed
+        (of("relax"), of("nem-u"), True),
+    ],
+)
+def test_another_aim_or_class_starts_anew(before, after, anew):
+    smoother = Smoother(1.0)
+    first, second = (make_frame(rgb=picture(0), pts=ms, time_base=MS) for ms in (0, 40))
+    smoother(first, replace(explain(0.0), **before))
+    found = smoother(second, replace(explain(1.0), **after))
+    assert found.method == after["method"]
+    assert bool((found.mask == 1).all()) is anew
+    assert anew or found.mask.max() < 0.1
 
 
 def test_neither_argument_nor_earlier_results_change():

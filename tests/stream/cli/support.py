@@ -8,13 +8,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+from nem.explanation import Aim
 from nem.manifest import GRAPH, MANIFEST, WEIGHTS, BackboneInfo, DecoderInfo, Manifest
 
 ROOT = Path(__file__).parents[3]
 SECONDS = 100.0
 
 
-def make_paper_bundle(folder: Path, *, input_size: int = 32) -> Path:
+def make_paper_bundle(
+    folder: Path, *, input_size: int = 32, heads: tuple[Aim, ...] = ("embedding",)
+) -> Path:
     """A bundle whose manifest is true and whose files are dummies: enough for the fake engine."""
     folder.mkdir(parents=True)
     contents = {WEIGHTS: b"weights", GRAPH: b"graph"}
@@ -22,7 +25,7 @@ def make_paper_bundle(folder: Path, *, input_size: int = 32) -> Path:
         (folder / name).write_bytes(data)
     manifest = Manifest(
         name="dummy",
-        method="nem-u",
+        heads=heads,
         fill="mean",
         input_size=input_size,
         mean=(0.5, 0.5, 0.5),

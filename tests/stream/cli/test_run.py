@@ -198,11 +198,11 @@ def test_the_demo_can_be_recorded(cli, tmp_path, fake):
 def test_a_failing_engine_leaves_nothing_that_looks_whole(cli, clip, fake, monkeypatch):
     from engines import EngineError, FakeEngine
 
-    def fail(self, frames):
+    def fail(self, frames, aim, classes):
         if self._frames == 10:
             raise EngineError("engine fake: broke\nin two lines")
         self._frames += 1
-        return FakeEngine.honest_run(self, frames)
+        return FakeEngine.honest_run(self, frames, aim, classes)
 
     monkeypatch.setattr(FakeEngine, "honest_run", FakeEngine._run, raising=False)
     monkeypatch.setattr(FakeEngine, "_run", fail)
@@ -217,7 +217,7 @@ def test_a_failing_engine_leaves_nothing_that_looks_whole(cli, clip, fake, monke
 def test_tracebacks_need_two_v(cli, clip, fake, monkeypatch):
     from engines import FakeEngine
 
-    def bug(self, frames):
+    def bug(self, frames, aim, classes):
         raise ZeroDivisionError("a bug")
 
     monkeypatch.setattr(FakeEngine, "_run", bug)
@@ -244,7 +244,7 @@ def test_help_names_all_styles(cli):
     from stream.palette import COLORMAPS
 
     _, out, _ = cli("--help")
-    for name in (*STYLES, *COLORMAPS, "nem-stream --camera 0", "--scores", "train bundles"):
+    for name in (*STYLES, *COLORMAPS, "nem-stream --camera 0", "--scores", "train explain"):
         assert name in out
 
 

@@ -5,13 +5,14 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from engines.base import Explanation
+from nem.explanation import Explanation
 from stream.errors import UsageError
 from stream.sinks import ScoresSink
 from stream.sinks.scores import score_line
@@ -38,9 +39,17 @@ def test_a_line_says_what_was_seen():
         "seconds": 0.5,
         "mask_mean": 0.25,
         "mask_area": 0.3,
+        "explain": "embedding",
+        "target": None,
         "top": [{"name": "猫", "score": 0.7}, {"name": "c", "score": 0.2}],
         "embedding": [1.5, -0.25],
     }
+
+
+def test_a_line_names_the_class_that_is_explained():
+    shown = replace(explanation(), method="nemt-target", target=np.array([1]))
+    line = json.loads(score_line(make_frame(), shown, 1, False))
+    assert (line["explain"], line["target"]) == ("target", "猫")
 
 
 def test_embedding_only_when_asked_and_classes_only_if_any():

@@ -9,8 +9,11 @@ import cv2
 import numpy as np
 import pytest
 
+from engines import FakeEngine
+from stream.aim import AimDial
 from stream.dial import OverlayDial
 from stream.overlay import Overlay
+from stream.refine import Refiner
 from stream.sinks import WindowSink
 from stream.sinks.window import HELP, fitted
 from tests.builders import make_explanation, make_frame
@@ -149,6 +152,49 @@ def test_without_a_dial_its_keys_do_nothing():
     write(sink, 3)
     assert said == []
     assert not sink.stop_requested()
+
+
+def test_turns_what_is_explained():
+    with FakeEngine(input_size=(8, 8)) as engine:
+        shown = engine.run(np.full((1, 8, 8, 3), 200, np.uint8))
+        sink, _, _, said = open_window("ett")
+        sink.aim = AimDial(engine)
+        for index in range(3):
+            sink.write(make_frame(*SIZE, index=index), shown)
+        assert said == ["explains class", "target white", f"target {shown.top(2)[1][0]}"]
+        assert sink.aim.asked == ("target", engine.names.index(shown.top(2)[1][0]))
+
+
+def test_without_an_aim_its_keys_do_nothing():
+    sink, _, _, said = open_window("et")
+    write(sink, 2)
+    assert said == []
+
+
+def paused_with_relax(keys, masks=40):
+    """A window that is paused on a frame and told `keys`; what it did."""
+    dial = OverlayDial(Overlay("heat", label=0), keep=True)
+    sink, screen, _, said = open_window(keys, dial=dial)
+    with FakeEngine(input_size=(8, 8)) as engine:
+        sink.refine = lambda frame: Refiner(engine, (0.5, 0.5, 0.5), frame, masks=masks)
+        raw = make_frame(*SIZE, index=3)
+        explanation = engine.run(raw.rgb((8, 8))[None])
+        sink.write(dial(raw, explanation), explanation)
+    return screen, said
+
+
+def test_a_paused_frame_is_refined_step_by_step():
+    screen, said = paused_with_relax(" c....... ")
+    assert said[0] == "paused"
+    assert "RELAX after 40 masks" in said
+    refined = screen.shown[2:]
+    assert len(refined) >= 3
+    assert not np.array_equal(refined[0], refined[2])
+
+
+def test_relax_waits_for_the_pause():
+    _, said = paused_with_relax("c")
+    assert said == ["pause first (space), then c"]
 
 
 def test_help_appears_and_goes():

@@ -1,0 +1,103 @@
+"""`nem-stream explain`: its options. Imports nothing but typer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stream.cli.console import Console
+from stream.cli.run_command import Quiet, Verbose, option
+
+WHAT, HOW, WHERE = "What", "How", "Where"
+
+
+def explain(
+    image: Annotated[
+        str, typer.Argument(metavar="IMAGE|VIDEO", help="Picture, or video with --at.")
+    ],
+    methods: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME,...",
+            rich_help_panel=WHAT,
+            help="Side by side, in this order; list names all.",
+        ),
+    ] = "nem-u,nemt,ra-nem,relax,grad-cam",
+    out: Annotated[
+        Path | None,
+        option(
+            "-o",
+            "--out",
+            panel=WHERE,
+            metavar="FILE",
+            text="Panel to write, .png or .jpg; default: IMAGE.panel.png.",
+        ),
+    ] = None,
+    overwrite: Annotated[
+        bool, option("--overwrite", panel=WHERE, text="Replace a file that exists.")
+    ] = False,
+    at: Annotated[
+        float, typer.Option(metavar="SECONDS", rich_help_panel=WHAT, help="Time in a video.")
+    ] = 0.0,
+    model: Annotated[
+        str,
+        typer.Option(
+            "-m",
+            "--model",
+            metavar="BUNDLE",
+            rich_help_panel=WHAT,
+            help="Bundle: embedded name, folder or hub id.",
+        ),
+    ] = "nem-tiny",
+    target: Annotated[
+        str | None,
+        option(
+            "--target",
+            panel=WHAT,
+            metavar="NAME|N",
+            text="Class to explain; default: the most probable one.",
+        ),
+    ] = None,
+    gallery: Annotated[
+        Path | None,
+        option(
+            "--gallery",
+            panel=WHAT,
+            metavar="FILE",
+            text="Add the pictures of a gallery that are nearest to the model.",
+        ),
+    ] = None,
+    masks: Annotated[
+        int,
+        typer.Option(
+            metavar="N", min=2, rich_help_panel=HOW, help="Random masks of relax, u-relax, rise..."
+        ),
+    ] = 3000,
+    memory_mb: Annotated[
+        int, typer.Option(metavar="N", min=1, rich_help_panel=HOW, help="For one run of pictures.")
+    ] = 512,
+    seed: Annotated[int, typer.Option(metavar="N", rich_help_panel=HOW, help="Of all chance.")] = 0,
+    quiet: Quiet = False,
+    verbose: Verbose = 0,
+) -> int:
+    r"""Explain one picture by several methods, side by side.
+
+    [bold]nem-stream explain cat.jpg --methods nem-u,relax,grad-cam[/]
+
+    Under each map: its time, the share of the picture it marks, and how much
+    of the model's features (cosine) or of the class (probability) is left when
+    only that share is kept. Methods other than the trained ones are slow
+    references. Needs the extra: [bold]pip install 'nem-stream\[eval]'[/]
+    """  # fmt: skip
+    from stream.cli.explain import Request, explain_picture
+
+    console = Console(-1 if quiet else verbose)
+    console.start_logging()
+    request = Request(
+        image=image, methods=tuple(m.strip() for m in methods.split(",") if m.strip()), out=out,
+        overwrite=overwrite, at=at, model=model, target=target, gallery=gallery, masks=masks,
+        memory_mb=memory_mb, seed=seed,
+    )  # fmt: skip
+    return explain_picture(request, console)
