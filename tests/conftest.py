@@ -1,4 +1,4 @@
-"""What every test has to leave in order: threads ended, nothing logged as an error."""
+"""What every test has to leave in order: threads ended, no error logged, the signal stack."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import threading
 from collections.abc import Iterator
 
 import pytest
+
+from tests.native import signal_stack
 
 JOIN_SECONDS = 5.0
 """A thread told to end gets this long to be gone."""
@@ -41,3 +43,10 @@ def no_error_logged() -> Iterator[None]:
     yield
     logging.getLogger().removeHandler(handler)
     assert not handler.records, [record.getMessage() for record in handler.records]
+
+
+@pytest.fixture(autouse=True)
+def signal_stack_kept() -> Iterator[None]:
+    before = signal_stack()
+    yield
+    assert signal_stack() == before, "left another signal stack: a later signal may crash"
