@@ -8,15 +8,16 @@ from typing import Any
 TEXT = """\
 # {name}
 
-The bundle inside nem-stream: a small image classifier of {classes} everyday classes and a NEM-U
-decoder that shows, for every frame, which pixels decided the classifier's features.
+The bundle inside nem-stream: a small image classifier of {classes} everyday classes and a decoder
+that shows, for every frame, which pixels decided what the classifier says.
 
 | | |
 | --- | --- |
 | backbone | timm `{backbone}`, {backbone_params:.2f} M parameters, trained from scratch |
-| decoder | `lite`, {decoder_params:.2f} M parameters, NEM-U, loss `intent`, hidden = data mean |
+| decoder | `lite`, {decoder_params:.2f} M parameters, one trunk, four heads; hidden = data mean |
+| heads | `embedding` (NEM-U, `intent`), `class` (NEMt), `ranking` (Ra-NEM), `target` (any) |
 | input | {size} x {size} RGB; frames are squashed to it, not cropped |
-| output | mask {size} x {size} in [0, 1], {classes} class probabilities, embedding |
+| output | a mask {size} x {size} in [0, 1] per head, {classes} class probabilities, embedding |
 
 ## How it was made
 
@@ -28,16 +29,27 @@ decoder that shows, for every frame, which pixels decided the classifier's featu
 * Versions: {versions}.
 * Backbone: SGD, progressive image size, CutMix and mixup, label smoothing, an averaged copy of the
   weights, and a third of the pictures seen through random masks, so that masked pictures are not
-  foreign to it. The decoder never changed it.{note}
+  foreign to it. Then tuned with half of the objects small amid clutter and fewer masks.
+* Decoder: all heads together, one run of the backbone per step; composites show one object amid
+  clutter or two in one scene. It never changed the backbone.{note}
 
 ## Measured
 
 {quality}
 
-Top-1 is on the {validation} validation pictures, squashed as in use. The decoder's figures are
-means over 1,000 of them: `kept` is the cosine between the embedding of the whole picture and of the
-part the mask keeps, `complement` of the part it hides, `control` of smooth random places with the
-mask's own values, `area` the mask's mean. `scripts/eval_masks` has the figures on real video.
+Top-1 is on the {validation} validation pictures, squashed as in use. The heads' figures are means
+over 1,000 of them, `ranking` over 200:
+
+* `kept`: cosine between the embedding of the whole picture and of the part the mask keeps;
+  `complement`: of the part it hides; `control`: of smooth random places with the mask's own values.
+* `drop`: what hiding the marked part takes from the probability of the class; `alone`: the
+  probability the marked part alone gives.
+* `absent_over_true`: mean map of a class that is not in the picture over that of the decided one.
+* `insertion`, `deletion`: areas under the curves of the class's probability over 50 steps, from the
+  blurred picture and to the data mean.
+* `area`: the mask's mean.
+
+`scripts/eval_masks` and `scripts/eval_methods` compare with other methods and on real video.
 
 ## What it can't do
 

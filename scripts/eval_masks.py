@@ -1,12 +1,20 @@
-"""Do the masks follow the object? Relevance mass and fidelity on DAVIS sequences with ground truth.
+"""Do the masks follow the object? Localisation, fidelity and steadiness on DAVIS sequences.
 
     python -m scripts.eval_masks ../shared/data/davis --sheet sheet.png --json masks.json
+    python -m scripts.eval_masks ../shared/data/davis --explain class
 
-Every frame of every `<sequence>.mp4` that has a `<sequence>.masks.tar` is explained. Per sequence:
+Every frame of every `<sequence>.mp4` that has a `<sequence>.masks.tar` is explained by one of the
+bundle's heads (`--explain`; "target" explains the most probable class). Per sequence:
 
 * area: share of the picture the object covers;
-* mass: share of the mask's sum that lies on the object (relevance mass accuracy);
+* mass: share of the mask's sum that lies on the object (relevance mass accuracy); of a ranking the
+  mask is each pixel's percentile;
 * centre: the same for a Gaussian in the middle of the picture, the trivial guess;
+* rank, pointing: share of the mask's largest values, as many as the object has pixels, and of the
+  very largest, that lie on it (relevance rank accuracy, pointing game);
+* entropy (nats), gini: how concentrated the mask is; mask_area: its mean;
+* change, warped: mean absolute change from frame to frame, as it is and after the last mask was
+  moved along by the optical flow;
 * kept, moved, noise: cosine between the embedding of the frame and that of the frame seen through
   the mask, through the same mask moved elsewhere (cyclic shift by half the picture), and through
   the mask's own pixels in random order. Hidden pixels take the data mean, as in training.
@@ -18,6 +26,7 @@ import argparse
 import io
 import json
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -25,12 +34,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines import Engine, Explanation, open_engine, resize
+from nem import metrics
 from nem.bundle import Bundle, open_bundle
+from nem.explanation import AIMS, Aim
+from nem.video_metrics import mean_change, warped_error
 from stream.frame import Frame
 from stream.overlay import Overlay
 from stream.sources import open_source
 
 Array = NDArray[np.float32]
+COLUMNS = (
+    "area", "mass", "centre", "rank", "pointing", "entropy", "gini", "mask_area", "change",
+    "warped", "kept", "moved", "noise",
+)  # fmt: skip
 
 
 def object_masks(path: Path) -> list[NDArray[np.uint8]]:
@@ -49,10 +65,27 @@ def centre_gaussian(size: int, sigma: float = 0.25) -> Array:
     return np.outer(line, line)
 
 
-def mass_on(weights: Array, target: Array) -> float:
-    """Share of the sum of `weights` that lies on `target` (both (S, S), target in [0, 1])."""
-    total = float(weights.sum())
-    return float((weights * target).sum()) / total if total > 0 else 0.0
+def on_object(mask: Array, truth: Array) -> dict[str, float]:
+    """Mass, rank and pointing of one mask; NaN without an object.
+
+    Args:
+        mask: (S, S).
+        truth: share of each pixel that the object covers, (S, S) in [0, 1].
+    """
+    maps, soft = mask[None], truth[None]
+    hard = soft >= 0.5
+    return {
+        "mass": float(metrics.relevance_mass(maps, soft)[0]),
+        "rank": float(metrics.relevance_rank(maps, hard)[0]),
+        "pointing": float(metrics.pointing_game(maps, hard)[0]),
+    }
+
+
+def mean_of(values: Sequence[float]) -> float:
+    """Mean of those that are not NaN; NaN without one."""
+    array = np.asarray(values, np.float64)
+    array = array[~np.isnan(array)]
+    return float(array.mean()) if array.size else float("nan")
 
 
 def fidelity(
@@ -71,22 +104,26 @@ def fidelity(
 
 
 def evaluate(
-    engine: Engine, bundle: Bundle, clip: Path, every: int
+    engine: Engine, bundle: Bundle, clip: Path, every: int, aim: Aim | None = None
 ) -> tuple[dict[str, float], list[tuple[Frame, Explanation]]]:
     """Mean figures of one sequence, fidelity on each `every`-th frame, and two frames to show."""
     truth = object_masks(clip.with_suffix(".masks.tar"))
     rows: list[dict[str, float]] = []
     shown: list[tuple[Frame, Explanation]] = []
+    masks, pictures = [], []
     with open_source(clip) as source:
         for frame in source:
             picture = frame.rgb(engine.input_size)
-            explanation = engine.run(picture[None])
+            explanation = engine.run(picture[None], explain=aim)
             mask = explanation.mask[0]
+            masks.append(mask)
+            pictures.append(picture)
             target = resize(truth[frame.index], mask.shape).astype(np.float32) / 255
-            row = {
+            row = on_object(mask, target) | {
                 "area": float(target.mean()),
-                "mass": mass_on(mask, target),
-                "centre": mass_on(centre_gaussian(len(mask)), target),
+                "centre": on_object(centre_gaussian(len(mask)), target)["mass"],
+                "entropy": float(metrics.entropy(mask[None])[0]),
+                "gini": float(metrics.gini(mask[None])[0]),
                 "mask_area": float(mask.mean()),
             }
             if frame.index % every == 0:
@@ -97,8 +134,10 @@ def evaluate(
             rows.append(row)
             if frame.index in (len(truth) // 4, 3 * len(truth) // 4):
                 shown.append((frame, explanation))
-    keys = ("area", "mass", "centre", "mask_area", "kept", "moved", "noise")
-    return {k: float(np.mean([r[k] for r in rows if k in r])) for k in keys}, shown
+    values = {c: [r[c] for r in rows if c in r] for c in COLUMNS}
+    values["change"] = mean_change(np.stack(masks)).tolist()
+    values["warped"] = warped_error(np.stack(masks), np.stack(pictures)).tolist()
+    return {c: mean_of(values[c]) for c in COLUMNS}, shown
 
 
 def contact_sheet(tiles: list[tuple[Frame, Explanation]], columns: int = 4) -> NDArray[np.uint8]:
@@ -116,6 +155,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Judge masks on videos with object masks.")
     parser.add_argument("data", type=Path, help="folder of <name>.mp4 and <name>.masks.tar")
     parser.add_argument("--model", default="nem-tiny", help="bundle (default nem-tiny)")
+    parser.add_argument("--explain", choices=AIMS, help="which head (default: the bundle's first)")
     parser.add_argument("--every", type=int, default=5, help="fidelity on each n-th frame")
     parser.add_argument("--sheet", type=Path, help="write a contact sheet PNG here")
     parser.add_argument("--json", type=Path, help="write the figures here")
@@ -128,13 +168,12 @@ def main() -> None:
     tiles: list[tuple[Frame, Explanation]] = []
     with open_engine(bundle) as engine:
         for clip in clips:
-            table[clip.stem], shown = evaluate(engine, bundle, clip, args.every)
+            table[clip.stem], shown = evaluate(engine, bundle, clip, args.every, args.explain)
             tiles += shown
-    columns = list(next(iter(table.values())))
-    table["mean"] = {c: float(np.mean([r[c] for r in table.values()])) for c in columns}
-    print(f"{'':16}" + "".join(f"{c:>10}" for c in columns))
+    table["mean"] = {c: mean_of([r[c] for r in table.values()]) for c in COLUMNS}
+    print(f"{'':16}" + "".join(f"{c:>10}" for c in COLUMNS))
     for name, row in table.items():
-        print(f"{name:16}" + "".join(f"{row[c]:10.3f}" for c in columns))
+        print(f"{name:16}" + "".join(f"{row[c]:10.3f}" for c in COLUMNS))
     mean = table["mean"]
     print(
         f"mass / area {mean['mass'] / mean['area']:.2f}, centre / area "

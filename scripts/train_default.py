@@ -1,9 +1,10 @@
-"""Train the embedded default `nem-tiny`: backbone from scratch, NEM-U decoder, export.
+"""Train the embedded default `nem-tiny`: backbone from scratch, tuned, decoder, export.
 
     python -m scripts.train_default --data ../shared/data --out runs/default
 
 `--data` holds `objects-*.tar`, or `train/<class>/*` and `val/<class>/*`. Each stage keeps its
-checkpoints under `--out` and goes on from there when it was cut short. The bundle lands in
+checkpoints under `--out` and goes on from there when it was cut short. `--start BUNDLE` takes the
+backbone of a bundle in place of the first, long training. The bundle lands in
 `nem/bundles/nem-tiny` (or `--bundle`).
 """
 
@@ -16,21 +17,21 @@ import tarfile
 from pathlib import Path
 
 import cv2
-import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from engines import resize
 from engines.export import save_bundle
 from nem.backbone import Backbone, create_backbone
-from nem.bundle_io import installed_versions, round_weights_
-from nem.gauge import Gauge, gauge
+from nem.bundle import open_bundle
+from nem.bundle_io import installed_versions, load_model, round_weights_
+from nem.explanation import AIMS, METHOD_OF
 from nem.model import NEM
 from nem.train import TrainConfig, fit
-from scripts.default_backbone import BackboneConfig, train_backbone
+from scripts.default_backbone import BackboneConfig, top1, train_backbone
 from scripts.default_card import model_card
-from scripts.default_data import MEAN, STD, load_split, normalise
+from scripts.default_data import MEAN, STD, load_split, write_composites
+from scripts.default_quality import judge
 
 NAME = "nem-tiny"
 
@@ -69,11 +70,17 @@ def frozen_backbone(
     )
 
 
-def train_decoder(backbone: Backbone, data: Path, args: argparse.Namespace) -> NEM:
-    """NEM-U by the same `fit` as `nem-stream train`."""
+def train_decoder(backbone: Backbone, data: tuple[Path, ...], args: argparse.Namespace) -> NEM:
+    """All heads by the same `fit` as `nem-stream train`."""
     config = TrainConfig(
-        data=(data / "train",),
+        data=data,
         out=args.out / f"decoder-{args.input_size}-area-{args.area_weight:g}",
+        methods=tuple(METHOD_OF[aim] for aim in AIMS),
+        ks=args.ks,
+        stratified=True,
+        grid=args.input_size // 4,  # the decoder draws no finer
+        deletion_weight=args.deletion_weight,
+        flip=True,
         decoder="lite",
         decoder_kwargs={"width": args.decoder_width},
         area_weight=args.area_weight,
@@ -88,19 +95,6 @@ def train_decoder(backbone: Backbone, data: Path, args: argparse.Namespace) -> N
     return fit(config, backbone=backbone, progress=sys.stderr.isatty())
 
 
-def judge(model: NEM, images: list[np.ndarray], limit: int = 1000) -> dict[str, float]:
-    """Mean gauge over `limit` pictures spread evenly over `images`."""
-    backbone = model.backbone
-    size, rows = (backbone.input_size, backbone.input_size), []
-    chosen = [images[i] for i in np.linspace(0, len(images) - 1, limit).astype(int)]
-    generator = torch.Generator().manual_seed(0)
-    for start in range(0, limit, 50):
-        raw = np.stack([resize(im, size) for im in chosen[start : start + 50]])
-        rows.append(gauge(model, normalise(torch.from_numpy(raw)), generator=generator))
-    means = {k: torch.cat([getattr(r, k) for r in rows]).mean() for k in Gauge._fields}
-    return {k: round(float(v), 4) for k, v in means.items()}
-
-
 def parameters(module: nn.Module) -> float:
     """Parameters in millions."""
     return sum(p.numel() for p in module.parameters()) / 1e6
@@ -108,8 +102,9 @@ def parameters(module: nn.Module) -> float:
 
 def command(args: argparse.Namespace) -> str:
     """The command with everything that decides the result, and no path of this machine."""
-    decisive = ("epochs", "input_size", "area_weight", "decoder_epochs", "decoder_width",
-                "precision", "seed")  # fmt: skip
+    decisive = ("epochs", "tune_epochs", "input_size", "composites", "area_weight", "ks",
+                "deletion_weight", "decoder_epochs", "decoder_width", "precision",
+                "seed")  # fmt: skip
     options = [f"--{name.replace('_', '-')} {getattr(args, name)}" for name in decisive]
     return " ".join(["python -m scripts.train_default --data DATA", *options])
 
@@ -128,8 +123,13 @@ def main() -> None:
         default=BackboneConfig.epochs,
         help="of the backbone; a change on resuming re-plans what is left of the schedule",
     )
+    parser.add_argument("--tune-epochs", type=int, default=8, help="of the second training")
+    parser.add_argument("--start", help="bundle whose backbone replaces the first training")
+    parser.add_argument("--composites", type=int, default=8000, help="pictures for the decoder")
     parser.add_argument("--decoder-epochs", type=float, default=4.0)
     parser.add_argument("--area-weight", type=float, default=1.0, help="of the NEM-U loss")
+    parser.add_argument("--ks", type=int, default=4, help="of Ra-NEM")
+    parser.add_argument("--deletion-weight", type=float, default=0.0, help="of Ra-NEM")
     parser.add_argument("--decoder-width", type=int, default=64)
     parser.add_argument(
         "--precision", choices=("bf16", "32"), default="bf16", help="of the decoder"
@@ -140,19 +140,32 @@ def main() -> None:
     cv2.setNumThreads(1)
     args.out.mkdir(parents=True, exist_ok=True)
     data = unpack(args.data, args.out)
+    train, validation = load_split(data / "train"), load_split(data / "val")
     config = BackboneConfig(epochs=args.epochs, seed=args.seed)
-    classifier, names, quality = train_backbone(data, args.out, config, args.device)
+    if args.start is None:
+        first = train_backbone(train, validation, args.out, config, args.device)
+    else:
+        first = load_model(open_bundle(args.start)).backbone.model
+    classifier = train_backbone(
+        train, validation, args.out / "tuned", config.tuned(args.tune_epochs), args.device,
+        start=first.state_dict(),
+    )  # fmt: skip
+    sizes = (128, 144, 160, 176, 192, 224)
+    quality = {f"top1_{size}": round(top1(classifier, validation, size), 4) for size in sizes}
+    print(json.dumps(quality), flush=True)
     backbone = frozen_backbone(
-        classifier, config, names, args.input_size, args.out / "backbone_ema.safetensors"
+        classifier, config, train.names, args.input_size, args.out / "backbone_ema.safetensors"
     )
-    model = train_decoder(backbone, data, args)
-    validation, _, _ = load_split(data / "val")
+    composites = write_composites(
+        train.images, args.out / "composites", args.composites, args.input_size, args.seed
+    )
+    model = train_decoder(backbone, (data / "train", composites), args)
     round_weights_(model)
-    quality |= judge(model, validation)
+    quality |= judge(model, validation.images)
     print(json.dumps(quality))
     training = {
         "command": command(args),
-        "data": f"{sum(1 for _ in (data / 'train').glob('*/*'))} pictures",
+        "data": f"{len(train.images)} pictures, {args.composites} composites of them",
         "seed": args.seed,
         "note": args.note,
         "versions": installed_versions(),
@@ -162,9 +175,9 @@ def main() -> None:
         backbone=config.model,
         backbone_params=parameters(backbone),
         decoder_params=parameters(model.decoder),
-        classes=len(names),
+        classes=len(train.names),
         size=args.input_size,
-        validation=len(validation),
+        validation=len(validation.images),
         training=training,
         quality=quality,
     )

@@ -4,7 +4,14 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs the extra train")
 
 from scripts.default_backbone import BackboneConfig, batches, mix  # noqa: E402
-from scripts.default_data import blob_mask, load_split, random_crop  # noqa: E402
+from scripts.default_data import (  # noqa: E402
+    blob_mask,
+    clutter_of,
+    load_split,
+    on_clutter,
+    random_crop,
+    write_composites,
+)
 
 
 @pytest.fixture
@@ -70,3 +77,27 @@ def test_size_grows_over_the_epochs():
     sizes = [config.image_size(epoch) for epoch in range(50)]
     assert sizes == sorted(sizes)
     assert (sizes[0], sizes[-1]) == (96, 144)
+
+
+def test_an_object_on_clutter_leaves_most_of_the_clutter(folder):
+    images = load_split(folder).images
+    rng = np.random.default_rng(0)
+    clutter = clutter_of(images, 48, rng)
+    assert clutter.shape == (48, 48, 3)
+    white = np.full((40, 40, 3), 255, np.uint8)
+    shown = on_clutter(white, clutter, rng, (0.4, 0.5))
+    covered = (shown == 255).all(-1).mean()
+    assert 0.05 < covered < 0.35
+    assert (shown == clutter).all(-1).mean() > 0.6
+
+
+def test_composites_are_written_once_and_are_the_same_for_a_seed(folder, tmp_path):
+    images = load_split(folder).images
+    one = write_composites(images, tmp_path / "one", 4, 32, seed=1)
+    two = write_composites(images, tmp_path / "two", 4, 32, seed=1)
+    names = sorted(p.name for p in one.glob("*.jpg"))
+    assert len(names) == 4
+    assert all((one / n).read_bytes() == (two / n).read_bytes() for n in names)
+    before = (one / names[0]).stat().st_mtime_ns
+    write_composites(images, one, 4, 32, seed=1)
+    assert (one / names[0]).stat().st_mtime_ns == before
