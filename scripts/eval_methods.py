@@ -69,7 +69,10 @@ def run(method: str, model: NEM, picture: Array, seed: int, masks: float) -> Exp
         nothing = np.zeros((1, 0), np.float32)
         return Explanation(values[None], None, nothing, (), 0.0, method, forwards=0)
     options = {"masks": max(1, round(MASKS[method] * masks))} if method in MASKS else {}
-    return explain(method, model, picture, seed=seed, **options)
+    kind = next(model.parameters()).device.type
+    half = method in MASKS and torch.is_autocast_enabled(kind)  # gradients stay exact
+    with torch.autocast(kind, torch.bfloat16, enabled=half):
+        return explain(method, model, picture, seed=seed, **options)
 
 
 def judge(
@@ -162,7 +165,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--device", default="cpu", help="cpu (default), cuda, ...")
     parser.add_argument(
         "--precision", choices=("32", "bf16"), default="32",
-        help="of all runs of the model; bf16 takes half the time where the CPU computes in it",
+        help="of RELAX, RISE and the curves; bf16 takes half the time where the CPU computes in it",
     )  # fmt: skip
     parser.add_argument("--json", type=Path, help="keep the figures here, and go on from them")
     args = parser.parse_args()
