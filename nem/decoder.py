@@ -69,13 +69,14 @@ class Decoder(nn.Module, ABC):
             By aim, in the decoder's order: (N, 1, S, S), unbounded.
         """
         features = self.trunk(pyramid, image)
-        maps: dict[Aim, Tensor] = {}
-        if self.head is not None:
-            drawn = enlarge(self.head(features), self.size)
-            maps = dict(zip(self.plain, torch.split(drawn, 1, dim=1), strict=True))
+        drawn = [] if self.head is None else [self.head(features)]
         if self.target is not None:
             assert row is not None
-            maps["target"] = enlarge(self.target(features, pyramid[-1], row), self.size)
+            drawn.append(self.target(features, pyramid[-1], row))
+        # Enlarged together: one pair of products costs hardly more for four maps than for one.
+        large = enlarge(torch.cat(drawn, 1) if len(drawn) > 1 else drawn[0], self.size)
+        drawn_aims = (*self.plain, *(("target",) if self.target is not None else ()))
+        maps: dict[Aim, Tensor] = dict(zip(drawn_aims, torch.split(large, 1, dim=1), strict=True))
         return {aim: maps[aim] for aim in self.aims}
 
     @abstractmethod

@@ -44,7 +44,7 @@ def swna(
     padding), so nothing leaks in from the opposite side.
 
     Args:
-        mask: (N, 1, H, W) in [0, 1].
+        mask: (N, C, H, W) in [0, 1], C masks of each picture.
         kernel: side of the square neighbourhood in pixels, odd. `kernel_size` scales it.
         generator: of the random weights, on the device of `mask`.
         training: draw weights for each mask: U(0, 1), divided by their sum. Otherwise all are
@@ -59,8 +59,8 @@ def swna(
     """
     if kernel < 1 or kernel % 2 == 0:
         raise ArgumentError(f"kernel {kernel}: must be an odd number of pixels; add or take 1")
-    if mask.ndim != 4 or mask.shape[1] != 1:
-        raise ArgumentError(f"mask {tuple(mask.shape)}: expected (N, 1, H, W), one channel")
+    if mask.ndim != 4:
+        raise ArgumentError(f"mask {tuple(mask.shape)}: expected (N, C, H, W)")
     if training:
         mean = _weighted(mask.float(), kernel, generator)
     else:
@@ -95,11 +95,12 @@ def separable(x: Tensor, weights: Sequence[float]) -> Tensor:
 
 def _weighted(mask: Tensor, kernel: int, generator: torch.Generator | None) -> Tensor:
     """Each mask with weights of its own, as one convolution whose groups are the masks."""
-    weights = torch.rand(len(mask), 1, kernel, kernel, generator=generator, device=mask.device)
+    count = mask.shape[0] * mask.shape[1]
+    weights = torch.rand(count, 1, kernel, kernel, generator=generator, device=mask.device)
     weights = weights / weights.sum((2, 3), keepdim=True)
-    padded = F.pad(mask, (kernel // 2,) * 4, mode="replicate").transpose(0, 1)
+    padded = F.pad(mask, (kernel // 2,) * 4, mode="replicate").flatten(0, 1)[None]
     with torch.autocast(mask.device.type, enabled=False):
-        return F.conv2d(padded, weights, groups=len(mask)).transpose(0, 1)
+        return F.conv2d(padded, weights, groups=count).view_as(mask)
 
 
 @lru_cache(maxsize=64)

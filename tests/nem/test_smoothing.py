@@ -158,5 +158,12 @@ def test_even_kernels_and_other_shapes_are_refused() -> None:
     for kernel in (0, -3, 20):
         with pytest.raises(ArgumentError, match=f"kernel {kernel}: must be an odd number"):
             swna(masks(), kernel)
-    with pytest.raises(ArgumentError, match=r"\(2, 3, 8, 8\): expected \(N, 1, H, W\)"):
-        swna(torch.rand(2, 3, 8, 8), 3)
+    with pytest.raises(ArgumentError, match=r"\(3, 8, 8\): expected \(N, C, H, W\)"):
+        swna(torch.rand(3, 8, 8), 3)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_channels_are_masks_like_any_other(training: bool) -> None:
+    several = masks(6).view(3, 2, 24, 30)
+    out = swna(several, 5, seeded(), training)
+    torch.testing.assert_close(out.view(6, 1, 24, 30), swna(masks(6), 5, seeded(), training))
