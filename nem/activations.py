@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from nem.backbone import Backbone
 from nem.budget import pictures_per_run
+from nem.data import collect, normalise
 from nem.errors import DataError, ModelError
 from nem.explained import check_pictures, parts
+from nem.pictures import is_image
 from nem.stages import find_stage, stage_names
 
 MIDDLE_STRIDE = 8
@@ -81,6 +85,31 @@ def activation_statistics(
             mean = mean.to(own) + step * (len(part) / total)
             count = total
     return Statistics(layer, mean.float(), (squares / (count - 1)).sqrt().float(), count)
+
+
+def folder_statistics(
+    backbone: Backbone, folder: Path, *, most: int = 1000, memory_mb: int = 512
+) -> Statistics:
+    """`activation_statistics` of the pictures in a folder, searched to the bottom.
+
+    Args:
+        backbone: the model.
+        folder: of pictures such as the model is used on.
+        most: if there are more, as many, spaced evenly.
+        memory_mb: bound for the memory of the pictures seen at once.
+
+    Raises:
+        DataError: fewer than 2 readable pictures.
+    """
+    paths = sorted(path for path in folder.rglob("*") if is_image(path))
+    if len(paths) < 2:
+        raise DataError(f"{folder}: {len(paths)} pictures found, at least 2 are needed")
+    spaced = np.linspace(0, len(paths) - 1, min(most, len(paths))).astype(int)
+    found = collect([paths[i] for i in spaced], backbone.input_size)
+    pixels = torch.from_numpy(np.stack([found.pixels(i) for i in range(len(found))]))
+    device = next(backbone.parameters()).device
+    pictures = normalise(pixels.to(device), backbone.mean, backbone.std)
+    return activation_statistics(backbone, pictures, memory_mb=memory_mb)
 
 
 @contextmanager

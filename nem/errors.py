@@ -4,6 +4,7 @@ NemError
 ├── BundleError   (also ValueError)    a bundle that can't be found, trusted or written
 ├── ModelError    (also ValueError)    a backbone or decoder that can't be built as asked
 ├── ArgumentError (also ValueError)    a function given what it can't take
+├── MethodError   (also ValueError)    a method that is none, or can't explain what is asked
 ├── DataError     (also ValueError)    training data that can't be used
 ├── MissingError  (also ImportError)   a library of an extra that isn't installed
 └── TrainError    (also RuntimeError)  a training that can't start or go on

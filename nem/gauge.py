@@ -62,8 +62,15 @@ def gauge(
     )
 
 
+@torch.no_grad()
 def gauge_picture(
-    model: NEM, picture: NDArray[np.uint8], mask: NDArray[np.float32], *, seed: int = 0
+    model: NEM,
+    picture: NDArray[np.uint8],
+    mask: NDArray[np.float32],
+    target: int | None = None,
+    *,
+    fill: Fill = "mean",
+    seed: int = 0,
 ) -> dict[str, float]:
     """The gauge of one mask, from whatever method, on an RGB uint8 picture (H, W, 3).
 
@@ -71,17 +78,26 @@ def gauge_picture(
         model: the model.
         picture: of any size; squashed as in use.
         mask: (S, S) in [0, 1].
-        seed: of the control.
+        target: the class that is explained, if one is.
+        fill: what replaces hidden pixels.
+        seed: of noise and control.
 
     Returns:
-        Figures by the names of `Gauge`.
+        Figures by the names of `Gauge`; with a target also its probability in the kept part,
+        "alone".
     """
     backbone = model.backbone
     small = squash(picture, backbone.input_size)
     x = normalise(torch.from_numpy(small[None]), backbone.mean, backbone.std)
     generator = torch.Generator().manual_seed(seed)
-    found = gauge(model, x, torch.from_numpy(mask[None, None]), generator=generator)
-    return {name: float(value) for name, value in found._asdict().items()}
+    shown = torch.from_numpy(mask[None, None])
+    found = gauge(model, x, shown, fill=fill, generator=generator)
+    figures = {name: float(value) for name, value in found._asdict().items()}
+    if target is not None:
+        logits = backbone(hide(x, shown, fill, generator)).logits
+        assert logits is not None
+        figures["alone"] = float(logits.softmax(1)[0, target])
+    return figures
 
 
 def _cosine(a: Tensor, b: Tensor) -> Tensor:

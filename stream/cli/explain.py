@@ -12,11 +12,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from engines import find_class
 from nem.bundle import Bundle, open_bundle
+from nem.errors import DataError
 from nem.examples import nearest
 from nem.explanation import AIM_OF, Explanation
-from nem.gallery import read_gallery
+from nem.gallery import Gallery, read_gallery
+from nem.method_table import check_library, check_method, method_names, takes_target
 from nem.pictures import read_image
+from nem.relax import bound
 from stream.cli.console import Console
 from stream.errors import SourceError, UsageError
 from stream.panel import Picture, Tile, draw_panel
@@ -25,11 +29,13 @@ from stream.sources import open_source
 from stream.sources.names import is_picture
 
 if TYPE_CHECKING:
+    from nem.config import Fill
     from nem.model import NEM
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 NEAREST = 4
-MASKED = ("relax", "u-relax", "umt-relax", "rise")
+RELAX = ("relax", "u-relax", "umt-relax")
+MASKED = (*RELAX, "rise")
 """Methods that take a number of masks."""
 
 
@@ -45,6 +51,7 @@ class Request:
     model: str
     target: str | None
     gallery: Path | None
+    statistics: Path | None
     masks: int
     memory_mb: int
     seed: int
@@ -54,15 +61,14 @@ def explain_picture(request: Request, console: Console) -> int:
     """Run the methods and write the panel.
 
     Raises:
-        UsageError: no or unknown methods, a wrong output name, or the extra is missing.
+        UsageError: no or unknown methods, what they need is not given, a wrong output name, or
+            the extra is missing.
         SourceError: the picture can't be read.
         SinkError: the panel exists or can't be written.
         NemError: a method can't explain this model.
     """
     if importlib.util.find_spec("torch") is None:
         raise UsageError("explain needs torch, not installed: pip install 'nem-stream[eval]'")
-    from nem.methods import method_names
-
     if request.methods == ("list",):
         print("\n".join(method_names()))
         return 0
@@ -73,9 +79,11 @@ def explain_picture(request: Request, console: Console) -> int:
         raise UsageError(f"--out {out}: name a picture: {', '.join(SUFFIXES)}")
     partial = PartialFile(out, overwrite=request.overwrite)
     try:
+        _check_methods(request)
         bundle = open_bundle(request.model)
         picture = load_picture(request.image, request.at)
-        tiles = _tiles(request, bundle, picture, console)
+        gallery = None if request.gallery is None else _gallery(request.gallery, bundle)
+        tiles = _tiles(request, bundle, picture, gallery, console)
         done, data = cv2.imencode(out.suffix, draw_panel(picture, tiles)[..., ::-1])
         if not done:
             raise UsageError(f"--out {out}: OpenCV can't write {out.suffix}")
@@ -117,51 +125,75 @@ def load_picture(name: str, at: float) -> Picture:
     raise SourceError(f"{name}: ends at {shown.pts_seconds:.2f} s, --at asks for {at:g} s")
 
 
-def _tiles(request: Request, bundle: Bundle, picture: Picture, console: Console) -> list[Tile]:
-    from nem.bundle_io import load_model
-    from nem.methods import check_method, explain
-
+def _check_methods(request: Request) -> None:
+    """Refuse at once what would fail after minutes of slow methods."""
     for method in request.methods:
         check_method(method)
+        check_library(method)
+    if request.target is not None and not any(map(takes_target, request.methods)):
+        raise UsageError(
+            f"--target {request.target}: of these methods none explains a class that is named; "
+            "nemt-target, grad-cam, rise and others do"
+        )
+    if "iba" in request.methods and request.statistics is None:
+        raise UsageError("iba needs to know normal pictures: give a folder with --statistics DIR")
+
+
+def _tiles(
+    request: Request, bundle: Bundle, picture: Picture, gallery: Gallery | None, console: Console
+) -> list[Tile]:
+    from nem.bundle_io import load_model
+    from nem.classes import class_names
+    from nem.methods import explain
+
     model = load_model(bundle)
-    tiles: list[Tile] = []
-    first: Explanation | None = None
-    for method in request.methods:
-        options: dict[str, Any] = {"masks": request.masks} if method in MASKED else {}
-        found = explain(
-            method, model, picture, _target(request.target), seed=request.seed,
-            memory_mb=request.memory_mb, **options,
-        )  # fmt: skip
-        first = first or found
-        notes = _notes(model, picture, found)
-        console.say(f"{method}: {', '.join(notes)}")
-        tiles.append(Tile(method, notes, _visible(found.mask[0], method)))
-    assert first is not None
+    asked = request.target
+    number = None if asked is None else find_class(class_names(model.backbone), asked)
+    own = _options(request, model)
+    found: dict[str, Explanation] = {}
+    notes: dict[str, list[str]] = {}
+    # Heads first: they are fast, and one that the bundle lacks is told of at once.
+    for method in sorted(request.methods, key=lambda name: name not in AIM_OF):
+        options = own.get(method, {}) | {"seed": request.seed, "memory_mb": request.memory_mb}
+        target = number if takes_target(method) else None
+        found[method] = explain(method, model, picture, target, **options)
+        notes[method] = _notes(model, bundle.manifest.fill, picture, found[method])
+        console.say(f"{method}: {', '.join(notes[method])}")
+    first = found[request.methods[0]]
     seen = [f"{name} {share:.0%}" for name, share in first.top(3)]
-    tiles.insert(0, Tile(bundle.manifest.name, seen))
-    if request.gallery is not None:
-        tiles += _nearest(request.gallery, bundle, first)
-    return tiles
+    tiles = [Tile(bundle.manifest.name, seen)]
+    tiles += [Tile(m, notes[m], _visible(found[m].mask[0], m)) for m in request.methods]
+    return tiles if gallery is None else [*tiles, *_nearest(gallery, first)]
 
 
-def _target(text: str | None) -> str | int | None:
-    return int(text) if text is not None and text.isdecimal() else text
+def _options(request: Request, model: NEM) -> dict[str, dict[str, Any]]:
+    """What some methods take besides a picture and a class."""
+    own: dict[str, dict[str, Any]] = {name: {"masks": request.masks} for name in MASKED}
+    if request.statistics is not None and "iba" in request.methods:
+        from nem.activations import folder_statistics
+
+        found = folder_statistics(model.backbone, request.statistics, memory_mb=request.memory_mb)
+        own["iba"] = {"statistics": found}
+    return own
 
 
-def _notes(model: NEM, picture: Picture, found: Explanation) -> list[str]:
+def _notes(model: NEM, fill: Fill, picture: Picture, found: Explanation) -> list[str]:
     """Cost, area, and what is left of the model's view in the marked part."""
     from nem.gauge import gauge_picture
 
-    fidelity = gauge_picture(model, picture, found.mask[0])
+    target = None if found.target is None else int(found.target[0])
+    gauge = gauge_picture(model, picture, found.mask[0], target, fill=fill)
     time = f"{1000 * found.seconds:.0f} ms" if found.seconds < 10 else f"{found.seconds:.0f} s"
     runs = f"{found.forwards} forward" + (f", {found.backwards} back" if found.backwards else "")
+    if found.method in RELAX:
+        runs += f", +-{bound(found.forwards - 1):.2f}"
     notes = [
         f"{time}: {runs}",
-        f"area {fidelity['area']:.2f}, kept {fidelity['kept']:.2f}, "
-        f"random {fidelity['control']:.2f}",
+        f"area {gauge['area']:.2f}, kept {gauge['kept']:.2f}, random {gauge['control']:.2f}",
     ]
-    if found.target is not None and found.names:
-        notes.append(f"class {found.names[int(found.target[0])]}")
+    if target is not None and found.scores is not None:
+        whole = found.scores[0, target]
+        notes.append(f"{found.names[target]} {whole:.0%}, alone {gauge['alone']:.0%}")
     return notes
 
 
@@ -171,12 +203,20 @@ def _visible(mask: NDArray[np.float32], method: str) -> NDArray[np.float32]:
     return np.asarray(np.minimum(mask / np.float32(high), 1), np.float32)
 
 
-def _nearest(path: Path, bundle: Bundle, found: Explanation) -> list[Tile]:
-    """The pictures of the gallery that look most alike to the model."""
-    gallery = read_gallery(path)
+def _gallery(path: Path, bundle: Bundle) -> Gallery:
+    """A gallery of this bundle."""
+    try:
+        gallery = read_gallery(path)
+    except DataError as error:
+        raise SourceError(str(error)) from None
     gallery.check(bundle)
-    found_there = nearest(found.embedding, gallery.embeddings, min(NEAREST, len(gallery)))
-    pairs = zip(found_there.indices[0], found_there.distances[0], strict=True)
+    return gallery
+
+
+def _nearest(gallery: Gallery, found: Explanation) -> list[Tile]:
+    """The pictures of the gallery that look most alike to the model."""
+    alike = nearest(found.embedding, gallery.embeddings, min(NEAREST, len(gallery)))
+    pairs = zip(alike.indices[0], alike.distances[0], strict=True)
     return [
         Tile(
             f"nearest {number}: {gallery.manifest.labels[place]}",

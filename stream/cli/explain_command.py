@@ -69,6 +69,15 @@ def explain(
             text="Add the pictures of a gallery that are nearest to the model.",
         ),
     ] = None,
+    statistics: Annotated[
+        Path | None,
+        option(
+            "--statistics",
+            panel=HOW,
+            metavar="DIR",
+            text="Pictures such as the model is used on, for iba.",
+        ),
+    ] = None,
     masks: Annotated[
         int,
         typer.Option(
@@ -86,10 +95,12 @@ def explain(
 
     [bold]nem-stream explain cat.jpg --methods nem-u,relax,grad-cam[/]
 
-    Under each map: its time, the share of the picture it marks, and how much
-    of the model's features (cosine) or of the class (probability) is left when
-    only that share is kept. Methods other than the trained ones are slow
-    references. Needs the extra: [bold]pip install 'nem-stream\[eval]'[/]
+    Under each map: its time and runs of the model (RELAX: the largest error of
+    that many masks, with 99 % probability); the share of the picture it marks,
+    how much of the model's features (cosine) that share alone keeps, and how
+    much as large a share at random places; of a class its probability for the
+    whole picture and for that share alone. --target goes to the methods that
+    take one. Needs the extra: [bold]pip install 'nem-stream\[eval]'[/]
     """  # fmt: skip
     from stream.cli.explain import Request, explain_picture
 
@@ -97,7 +108,7 @@ def explain(
     console.start_logging()
     request = Request(
         image=image, methods=tuple(m.strip() for m in methods.split(",") if m.strip()), out=out,
-        overwrite=overwrite, at=at, model=model, target=target, gallery=gallery, masks=masks,
-        memory_mb=memory_mb, seed=seed,
+        overwrite=overwrite, at=at, model=model, target=target, gallery=gallery,
+        statistics=statistics, masks=masks, memory_mb=memory_mb, seed=seed,
     )  # fmt: skip
     return explain_picture(request, console)

@@ -1,5 +1,7 @@
 """`nem-stream explain`, on a tiny bundle with all heads."""
 
+import re
+
 import cv2
 import numpy as np
 import pytest
@@ -45,6 +47,59 @@ def test_a_panel_has_a_tile_per_method_and_one_for_the_picture(cli, picture, bun
     assert str(panel) in err
 
 
+def test_a_class_goes_to_the_methods_that_take_one(cli, picture, bundle):
+    methods = "nem-u,nemt-target,cam,rise"
+    code, _, err = explain(
+        cli, picture, "--methods", methods, "--target", 3, "--masks", 9, "-m", bundle
+    )
+    assert code == 0, err
+    lines = {line.split(":")[0]: line for line in err.splitlines()}
+    for method in ("nemt-target", "cam", "rise"):
+        assert re.search(r", d \d+%, alone \d+%$", lines[method]), err
+    assert re.search(r"1 forward, area 0\.\d\d, kept \d\.\d\d, random \d\.\d\d$", lines["nem-u"])
+
+
+def test_relax_says_how_far_it_may_be_off(cli, picture, bundle):
+    code, _, err = explain(cli, picture, "--methods", "relax", "--masks", 100, "-m", bundle)
+    assert code == 0, err
+    assert "101 forward, +-0.16" in err  # sqrt(ln(2 / 0.01) / 200)
+
+
+def test_iba_takes_what_is_normal_from_a_folder(cli, tmp_path, picture, bundle):
+    folder = tmp_path / "normal"
+    folder.mkdir()
+    for number in range(3):
+        pixels = np.random.default_rng(number).integers(0, 256, (50, 50, 3), dtype=np.uint8)
+        cv2.imwrite(str(folder / f"{number}.png"), pixels)
+    code, _, err = explain(cli, picture, "--methods", "iba", "--statistics", folder, "-m", bundle)
+    assert code == 0, err
+    assert "iba: " in err
+
+
+def test_a_gallery_adds_the_nearest_pictures(cli, tmp_path, picture, bundle):
+    folder = tmp_path / "pictures" / "noise"
+    folder.mkdir(parents=True)
+    for number in range(3):
+        pixels = np.random.default_rng(number).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+        cv2.imwrite(str(folder / f"{number}.png"), pixels)
+    kept = tmp_path / "kept.gallery"
+    code, _, err = cli(
+        "gallery", "build", folder.parent, "-m", bundle, "--engine", "eager", "-o", kept
+    )
+    assert code == 0, err
+    out = tmp_path / "panel.png"
+    arguments = (picture, "--methods", "nem-u", "-m", bundle)
+    assert explain(cli, *arguments, "-o", out)[0] == 0
+    alone = cv2.imread(str(out))
+    code, _, err = explain(cli, *arguments, "--gallery", kept, "-o", out, "--overwrite")
+    assert code == 0, err
+    assert 2 * cv2.imread(str(out)).shape[1] == 5 * alone.shape[1]  # 2 tiles, then 3 more
+    other = write_tiny_bundle(tmp_path / "other", tiny_nem("convnext", aims=AIMS)).path
+    code, _, err = explain(cli, picture, "--methods", "nem-u", "-m", other, "--gallery", kept)
+    assert code == 6, err
+    assert not picture.with_suffix(".panel.png").exists()
+
+
 def test_an_existing_panel_is_kept(cli, picture, bundle):
     panel = picture.with_suffix(".panel.png")
     panel.write_bytes(b"mine")
@@ -80,6 +135,10 @@ def test_methods_can_be_listed(cli, picture):
         (("--methods", "nem-v"), 2, "did you mean nem-u"),
         (("--methods", ","), 2, "name at least one"),
         (("--methods", "cam", "--target", "q"), 2, "no class is called so"),
+        (("--methods", "nem-u,relax", "--target", "1"), 2, "none explains a class that is named"),
+        (("--methods", "nem-u,iba"), 2, "--statistics DIR"),
+        (("--methods", "iba", "--statistics", "no"), 2, "0 pictures found"),
+        (("--methods", "nem-u", "--gallery", "no.gallery"), 3, "no such file"),
         (("--out", "panel.gif"), 2, "name a picture"),
     ],
 )
