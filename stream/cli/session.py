@@ -9,12 +9,14 @@ from pathlib import Path
 
 from engines import Engine, open_engine
 from nem.bundle import open_bundle
+from nem.explanation import Explanation
 from stream.aim import AimDial
 from stream.cli.console import Console
 from stream.cli.options import STDOUT, Options, plan_outputs
 from stream.cli.progress import open_progress
 from stream.cli.signals import Interrupts
 from stream.dial import OverlayDial
+from stream.frame import Frame
 from stream.pipeline import Pipeline
 from stream.refine import Refiner
 from stream.sinks import FileSink, ScoresSink, Sink, WindowSink
@@ -46,6 +48,7 @@ def run_session(options: Options, console: Console) -> int:
         for sink in sinks:
             if isinstance(sink, WindowSink):
                 sink.aim = aim
+                sink.explain = partial(_explain, engine, aim)
                 sink.refine = partial(Refiner, engine, bundle.manifest.mean)
         _say_first(options, info, engine, aim, video, show, console)
         smooth = info.live if options.smooth is None else options.smooth
@@ -90,6 +93,11 @@ def describe_report(report: Report) -> str:
     if report.frames_out:
         line += f", age p50 {report.latency_p50_ms:.0f} ms, p95 {report.latency_p95_ms:.0f} ms"
     return line
+
+
+def _explain(engine: Engine, aim: AimDial, frame: Frame) -> Explanation:
+    """One frame, by the aim of the moment."""
+    return engine.run(frame.rgb(engine.input_size)[None], *aim.asked)
 
 
 def _open_source(options: Options) -> Source:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nem.explanation import Explanation
+from nem.relax import bound
 from stream.aim import AimDial
 from stream.dial import OverlayDial
 from stream.frame import Frame
@@ -60,8 +61,8 @@ class WindowSink(Sink):
     """Shows frames in a window.
 
     Keys: q or Esc quit, space pause, s picture, e next aim, t next target, c RELAX of a paused
-    frame, o next style, + and - strength, h help. Closing
-    the window quits. While paused `write` does not return, so that files wait and cameras drop.
+    frame, o next style, + and - strength, h help. Closing the window quits. While paused `write`
+    does not return, so that files wait and cameras drop.
 
     Args:
         title: of the window.
@@ -74,6 +75,8 @@ class WindowSink(Sink):
 
     Attributes:
         aim: what e and t turn; None, until it is set, disables these keys.
+        explain: explains a frame by the aim of the moment, so that turning it shows at once while
+            paused; None leaves a paused frame as it is.
         refine: makes the `Refiner` of a frame for c; None disables it, as does a missing dial.
 
     Raises:
@@ -100,6 +103,7 @@ class WindowSink(Sink):
         self._frame: Frame | None = None
         self._explanation: Explanation | None = None
         self.aim: AimDial | None = None
+        self.explain: Callable[[Frame], Explanation] | None = None
         self.refine: Callable[[Frame], Refiner] | None = None
         self._refiner: Refiner | None = None
         self._toast, self._toast_until = "", 0.0
@@ -170,14 +174,31 @@ class WindowSink(Sink):
             self._help = not self._help
         elif name == "e" and self.aim is not None:
             self._tell(self.aim.next_aim())
+            self._draw_paused(anew=True)
         elif name == "t" and self.aim is not None and self._explanation is not None:
             self._tell(self.aim.next_target(self._explanation))
+            self._draw_paused(anew=True)
         elif name == "o" and self._dial is not None:
             self._tell(f"overlay {self._dial.next_style()}")
+            self._draw_paused()
         elif name in "+=-" and self._dial is not None:
             strength = self._dial.change_strength(-1 if name == "-" else 1)
             self._tell(f"strength {strength:.1f}")
+            self._draw_paused()
         self._show()
+
+    def _draw_paused(self, *, anew: bool = False) -> None:
+        """Draw the paused frame by what a key has just turned, explained `anew` or as it was."""
+        raw = None if self._frame is None else self._as_it_came(self._frame)
+        if not self._paused or self._dial is None or raw is None:
+            return
+        if anew and self.explain is not None:
+            self._explanation, self._refiner = self.explain(raw), None
+        assert self._explanation is not None
+        self._frame = self._dial.overlay(raw, self._explanation)
+
+    def _as_it_came(self, frame: Frame) -> Frame | None:
+        return None if self._dial is None else self._dial.as_it_came(frame.index)
 
     def _begin_refining(self) -> None:
         if self.refine is None or self._dial is None or self._frame is None:
@@ -185,17 +206,20 @@ class WindowSink(Sink):
         if not self._paused:
             self._tell("pause first (space), then c")
             return
-        raw = self._dial.as_it_came(self._frame.index)
-        if raw is not None:
-            self._refiner = self.refine(raw)
+        raw = self._as_it_came(self._frame)
+        if raw is None:
+            self._tell("this frame is not kept any more; go on and pause again")
+            return
+        self._refiner = self.refine(raw)
 
     def _refine_further(self) -> None:
         """One step towards the slow reference's map of the paused frame."""
         if self._refiner is None or self._dial is None or self._refiner.done or self._quit:
             return
-        explanation = self._refiner.step()
-        self._frame = self._dial.overlay(self._refiner.frame, explanation)
-        self._toast = f"RELAX after {self._refiner.seen} masks"
+        self._explanation = self._refiner.step()
+        self._frame = self._dial.overlay(self._refiner.frame, self._explanation)
+        seen = self._refiner.seen
+        self._toast = f"RELAX after {seen} masks, +-{bound(seen):.2f}"
         if self._refiner.done:
             self._say(self._toast)
         self._show()

@@ -6,7 +6,9 @@ import pytest
 
 from nem.explanation import AIMS
 from stream.cli import doctor
+from stream.sinks import window
 from tests.stream.cli.support import make_paper_bundle
+from tests.stream.sinks.fake_screen import FakeScreen
 
 ALL = "embedding, class, ranking, target"
 
@@ -76,3 +78,16 @@ def test_show_list_and_doctor_tell_what_a_bundle_explains(cli, bundle, monkeypat
     assert ALL in cli("bundles", "list")[1]
     [finding] = doctor._bundles()
     assert f"explains {ALL}" in finding.detail
+
+
+def test_the_keys_of_a_window_turn_the_engine_that_runs(cli, clip, bundle, monkeypatch):
+    screen = FakeScreen("e t" + "c" + 300 * "." + "q")
+    monkeypatch.setattr(window, "Screen", lambda title: screen)
+    code, _, err = cli(
+        clip, "none", "--show", "--model", bundle, "--engine", "fake", "--no-progress"
+    )
+    assert code in (0, 130), err
+    said = err.splitlines()
+    assert "explains class" in said
+    assert said.index("paused") < next(i for i, line in enumerate(said) if "target " in line)
+    assert any(line.startswith("RELAX after 3000 masks") for line in said)

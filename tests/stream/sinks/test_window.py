@@ -186,7 +186,7 @@ def paused_with_relax(keys, masks=40):
 def test_a_paused_frame_is_refined_step_by_step():
     screen, said = paused_with_relax(" c....... ")
     assert said[0] == "paused"
-    assert "RELAX after 40 masks" in said
+    assert "RELAX after 40 masks, +-0.26" in said
     refined = screen.shown[2:]
     assert len(refined) >= 3
     assert not np.array_equal(refined[0], refined[2])
@@ -195,6 +195,29 @@ def test_a_paused_frame_is_refined_step_by_step():
 def test_relax_waits_for_the_pause():
     _, said = paused_with_relax("c")
     assert said == ["pause first (space), then c"]
+
+
+def test_a_frame_that_is_not_kept_is_said():
+    sink, _, _, said = open_window(" c ", dial=OverlayDial(Overlay("heat"), keep=True))
+    sink.refine = pytest.fail
+    write(sink)
+    assert said[1] == "this frame is not kept any more; go on and pause again"
+
+
+def test_a_paused_frame_follows_the_keys():
+    dial = OverlayDial(Overlay("heat", label=0), keep=True)
+    sink, screen, _, _ = open_window(" eo ", dial=dial)
+    raw = make_frame(*SIZE, index=3)
+    with FakeEngine(input_size=(8, 8)) as engine:
+        sink.aim = AimDial(engine)
+        sink.explain = lambda frame: engine.run(frame.rgb((8, 8))[None], *sink.aim.asked)
+        explanation = engine.run(raw.rgb((8, 8))[None])
+        sink.write(dial(raw, explanation), explanation)
+        turned = engine.run(raw.rgb((8, 8))[None], "class")
+    _, _, explained, restyled, *_ = (picture[..., ::-1] for picture in screen.shown)
+    above = np.s_[: SIZE[0] // 2]  # of the words
+    assert np.array_equal(explained[above], Overlay("heat", label=0)(raw, turned).rgb()[above])
+    assert np.array_equal(restyled[above], Overlay("contour", label=0)(raw, turned).rgb()[above])
 
 
 def test_help_appears_and_goes():
