@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -18,6 +19,7 @@ from nem.data import Collection, PictureData, normalise
 from nem.errors import TrainError
 from nem.model import NEM
 from nem.objectives import Seen, aim_terms, draw_targets
+from nem.watch import CHECKPOINT
 
 
 class Learner(pl.LightningModule):
@@ -169,7 +171,7 @@ class Learner(pl.LightningModule):
         if broken := [n for n, t in state.items() if not torch.isfinite(t).all()]:
             raise TrainError(
                 f"decoder weights are not finite after epoch {self.current_epoch} "
-                f"(first: {broken[0]}); the checkpoint before stays. Lower the learning rate"
+                f"(first: {broken[0]}); {self._what_stays()}. Lower the learning rate"
             )
         checkpoint["recipe"] = self.recipe
 
@@ -177,6 +179,11 @@ class Learner(pl.LightningModule):
         bad = index[~torch.isfinite(values)].tolist() or index.tolist()
         names = ", ".join(self.collection.items[i].name for i in bad[:3])
         return (
-            f"loss is {loss} in epoch {self.current_epoch}, batch {batch} ({names}); the last "
-            f"good checkpoint stays in {self.config.out}. Look at those pictures, or lower lr"
+            f"loss is {loss} in epoch {self.current_epoch}, batch {batch} ({names}); "
+            f"{self._what_stays()}. Look at those pictures, or lower lr"
         )
+
+    def _what_stays(self) -> str:
+        if (Path(self.config.out) / CHECKPOINT).exists():
+            return f"the last good checkpoint stays in {self.config.out}"
+        return "there is no checkpoint yet"

@@ -7,7 +7,7 @@ import logging
 import math
 import signal
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,13 @@ __all__ = ["TrainConfig", "fit"]
 _log = logging.getLogger(__name__)
 
 
-def fit(config: TrainConfig, *, backbone: Backbone | None = None, progress: bool = True) -> NEM:
+def fit(
+    config: TrainConfig,
+    *,
+    backbone: Backbone | None = None,
+    progress: bool = True,
+    say: Callable[[str], None] | None = None,
+) -> NEM:
     """Train a decoder.
 
     Writes into `config.out`: a checkpoint, a log line and a picture of masks per epoch, and an
@@ -45,6 +51,8 @@ def fit(config: TrainConfig, *, backbone: Backbone | None = None, progress: bool
         config: the settings.
         backbone: an existing backbone, instead of `config.model`.
         progress: show a progress bar on stderr.
+        say: is given a line for people at the start and at each epoch's end, of several processes
+            in the first; default: the log.
 
     Returns:
         The model in eval mode on the CPU, float32.
@@ -72,9 +80,12 @@ def fit(config: TrainConfig, *, backbone: Backbone | None = None, progress: bool
     out.mkdir(parents=True, exist_ok=True)
     unit = _usual_lead(model.backbone, collection) if config.score == "logits" else 1.0
     learner = Learner(model, collection, config, recipe, unit)
-    watch = Watch(out, collection, config.pictures, config.early_step)
+    say = say or _log.info
+    watch = Watch(out, collection, config.pictures, config.early_step, say)
     with _quiet_lightning():
         trainer, learner.steps = _trainer(config, watch, len(collection), progress)
+        if trainer.is_global_zero:
+            say(f"training on {len(collection)} pictures")
         _run(trainer, learner, checkpoint if checkpoint.exists() else None)
     model.cpu().to(memory_format=torch.contiguous_format)
     if state_sha256(backbone.state_dict()) != frozen:
@@ -187,7 +198,6 @@ def _collect(config: TrainConfig, size: int, progress: bool) -> Collection:
         _log.warning("%d of the files were skipped:", len(collection.skipped))
         for skipped in collection.skipped:
             _log.warning("  %s: %s", skipped.path, skipped.reason)
-    _log.info("training on %d pictures", len(collection))
     return collection
 
 

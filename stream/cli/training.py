@@ -73,7 +73,7 @@ def train_bundle(
     from nem.train import fit
 
     try:
-        model = fit(config, progress=progress and console.verbosity >= 0)
+        model = fit(config, progress=progress and console.verbosity >= 0, say=console.say)
     except KeyboardInterrupt:
         console.say("stopped; the same command with --resume goes on from the last checkpoint")
         raise

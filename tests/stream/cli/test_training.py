@@ -1,30 +1,39 @@
 """From pictures to an explained clip, by the command line alone."""
 
 import json
+import re
 
 import cv2
 import numpy as np
 import pytest
 
+from nem.bundle import open_bundle
 from tests.builders import make_clip
 
 pytest.importorskip("torch")
+
+
+TINY = "--model test_resnet --weights none --input-size 64 --batch-size 2 --accumulate 1"
+TINY += " --accelerator cpu --no-progress"
+
+
+def make_pictures(folder):
+    rng = np.random.default_rng(0)
+    folder.mkdir()
+    for i in range(4):
+        blob = cv2.GaussianBlur(rng.integers(0, 256, (48, 48, 3), np.uint8), (0, 0), 3)
+        assert cv2.imwrite(str(folder / f"{i}.png"), blob)
+    return folder
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)  # imports torch and lightning, and exports a graph
 def test_train_then_use(cli, tmp_path, monkeypatch):
     monkeypatch.setenv("NEM_CACHE", str(tmp_path / "cache"))
-    rng = np.random.default_rng(0)
-    pictures = tmp_path / "pictures"
-    pictures.mkdir()
-    for i in range(4):
-        blob = cv2.GaussianBlur(rng.integers(0, 256, (48, 48, 3), np.uint8), (0, 0), 3)
-        assert cv2.imwrite(str(pictures / f"{i}.png"), blob)
+    pictures = make_pictures(tmp_path / "pictures")
     clip = make_clip(tmp_path / "clip.mp4", frames=12)
     out = tmp_path / "run"
-    flags = "--model test_resnet --weights none --input-size 64 --batch-size 2 --accumulate 1"
-    flags += " --max-steps 2 --every 6 --accelerator cpu --no-progress --name tried"
+    flags = f"{TINY} --max-steps 2 --every 6 --name tried"
     command = ["train", *flags.split(), "--out", out, "--data", pictures, clip]
     code, stdout, err = cli(*command)
     assert (code, stdout) == (0, ""), err
@@ -43,3 +52,30 @@ def test_train_then_use(cli, tmp_path, monkeypatch):
     assert code == 0, err
     assert "on openvino cpu f32" in err
     assert "12 frames in, 12 out" in err
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_each_epoch_is_told(cli, tmp_path, monkeypatch):
+    monkeypatch.setattr("engines.export.save_bundle", lambda *_, **__: open_bundle("nem-tiny"))
+    pictures = make_pictures(tmp_path / "pictures")
+    command = ["train", *TINY.split(), "--epochs", 2, "--data", pictures, "--out"]
+    methods = ["--method", "nem-u,nemt,ra-nem,nemt-target"]
+    code, stdout, err = cli(*command, tmp_path / "several", *methods)
+    assert (code, stdout) == (0, ""), err
+    assert "training on 4 pictures\n" in err
+    told = [line for line in err.splitlines() if line.startswith("epoch ")]
+    number = r"-?\d\.\d\d"
+    for epoch, line in enumerate(told, 1):
+        assert re.fullmatch(
+            rf"epoch {epoch}/2: loss {number}\d \| embedding kept N random N area N \| "
+            r"class drop N area N \| ranking kept N \| target drop N area N( absent N)?".replace(
+                "N", number
+            ),
+            line,
+        ), line
+    assert len(told) == 2
+    logged = json.loads((tmp_path / "several" / "log.jsonl").read_text().splitlines()[-1])
+    assert f"random {logged['embedding_gauge_control']:.2f} " in told[-1]
+
+    assert cli(*command, tmp_path / "quiet", "-q") == (0, "", "")
