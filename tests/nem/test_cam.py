@@ -1,3 +1,4 @@
+import importlib.util
 import sys
 from functools import partial
 
@@ -9,8 +10,9 @@ from nem.cam import cam, grad_cam, grad_cam_plus_plus, lafam
 from nem.errors import ArgumentError, MissingError, ModelError
 from tests.nem.toys import FAMILIES, batch, tiny_backbone
 
-pytest.importorskip("pytorch_grad_cam", reason="needs the eval extra")
-
+needs_library = pytest.mark.skipif(
+    importlib.util.find_spec("pytorch_grad_cam") is None, reason="needs the eval extra"
+)
 GRADIENT = {"grad_cam": grad_cam, "grad_cam_plus_plus": grad_cam_plus_plus}
 TARGET = torch.tensor([4, 0, 2])
 
@@ -100,6 +102,7 @@ def test_lafam_of_an_even_map_is_zero_not_nan() -> None:
     assert (lafam(backbone, batch(2)).map == 0).all()
 
 
+@needs_library
 def test_grad_cam_of_a_linear_head_is_cam() -> None:
     backbone, x = tiny_backbone(), batch(3)
     rows = backbone.model.fc.weight[TARGET]
@@ -110,6 +113,7 @@ def test_grad_cam_of_a_linear_head_is_cam() -> None:
     )
 
 
+@needs_library
 def test_grad_cam_of_the_embedding_weighs_channels_by_their_mean() -> None:
     backbone, x = tiny_backbone(), batch(3)
     features = last_map(backbone, x)  # f is its mean, so the gradient of <f(x), f> is f(x) / HW
@@ -119,6 +123,7 @@ def test_grad_cam_of_the_embedding_weighs_channels_by_their_mean() -> None:
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
 
 
+@needs_library
 def test_grad_cam_plus_plus_follows_its_equation_19() -> None:
     backbone, x = tiny_backbone(), batch(3)
     a = last_map(backbone, x)
@@ -130,6 +135,7 @@ def test_grad_cam_plus_plus_follows_its_equation_19() -> None:
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
 
 
+@needs_library
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("of", ["class", "embedding"])
 @pytest.mark.parametrize("name", GRADIENT)
@@ -142,6 +148,7 @@ def test_every_family_gives_a_map_that_is_not_blank(family: str, of: str, name: 
     assert result.map.std((1, 2)).min() > 0.01
 
 
+@needs_library
 def test_the_layer_can_be_chosen() -> None:
     backbone, x = tiny_backbone(), batch(1)
     default, earlier, same = (
@@ -154,13 +161,16 @@ def test_the_layer_can_be_chosen() -> None:
         grad_cam(backbone, x, layer="layer9")
 
 
+@needs_library
 def test_softmax_explains_the_probability() -> None:
     backbone, x = tiny_backbone("vit"), batch(2)
     one = grad_cam(backbone, x, TARGET[:2], softmax=True).map
     assert not torch.allclose(one, grad_cam(backbone, x, TARGET[:2]).map)
 
 
-@pytest.mark.parametrize("method", [grad_cam, grad_cam_plus_plus, cam, lafam])
+@pytest.mark.parametrize(
+    "method", [*(pytest.param(m, marks=needs_library) for m in GRADIENT.values()), cam, lafam]
+)
 def test_a_picture_s_map_depends_on_itself_alone(method) -> None:
     backbone, x, target = tiny_backbone(), batch(3), torch.tensor([4, -1, 2])
     together = method(backbone, x, target).map
@@ -173,10 +183,10 @@ def test_a_picture_s_map_depends_on_itself_alone(method) -> None:
 @pytest.mark.parametrize(
     ("method", "target", "counts"),
     [
-        (grad_cam, None, (2, 1)),
-        (grad_cam, TARGET, (1, 1)),
-        (partial(grad_cam, of="embedding"), TARGET, (1, 1)),
-        (grad_cam_plus_plus, TARGET, (1, 1)),
+        pytest.param(grad_cam, None, (2, 1), marks=needs_library),
+        pytest.param(grad_cam, TARGET, (1, 1), marks=needs_library),
+        pytest.param(partial(grad_cam, of="embedding"), TARGET, (1, 1), marks=needs_library),
+        pytest.param(grad_cam_plus_plus, TARGET, (1, 1), marks=needs_library),
         (cam, None, (2, 0)),
         (cam, TARGET, (1, 0)),
         (lafam, None, (1, 0)),
@@ -201,6 +211,7 @@ def test_runs_are_counted_and_nothing_is_left_behind(method, target, counts) -> 
     assert not result.map.requires_grad
 
 
+@needs_library
 @torch.no_grad()
 def test_gradients_are_taken_even_where_they_are_off() -> None:
     backbone, x = tiny_backbone(), batch(1)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from nem.explanation import AIMS
+from nem.explanation import AIMS, Aim
 from nem.model import NEM
 from tests.nem.toys import FAMILIES, SIZE, batch, tiny_nem
 
@@ -56,13 +56,32 @@ def test_only_the_target_head_answers_to_the_target() -> None:
     assert not torch.allclose(asked.maps["target"], other.maps["target"])
 
 
-def test_pictures_of_a_batch_do_not_touch_each_other() -> None:
-    model, x = tiny_nem(), batch()
+@cases
+def test_pictures_of_a_batch_do_not_touch_each_other(family: str, kind: str) -> None:
+    model, x = tiny_nem(family, kind, aims=AIMS), batch()
     changed = x.clone()
     changed[1:] = 5 * batch(3, seed=9)
     with torch.no_grad():
-        assert torch.equal(model(x).mask[0], model(changed).mask[0])
-        assert not torch.equal(model(x).mask[1], model(changed).mask[1])
+        before, after = model(x).maps, model(changed).maps
+    for aim in AIMS:
+        assert torch.equal(before[aim][0], after[aim][0]), aim
+        assert not torch.allclose(before[aim][1:], after[aim][1:], atol=1e-3), aim
+
+
+def test_class_masks_are_smoothed_at_random_in_training_only() -> None:
+    model, x = tiny_nem(aims=AIMS), batch()
+
+    def maps(seed: int) -> dict[Aim, torch.Tensor]:
+        with torch.no_grad():
+            return model(x, generator=torch.Generator().manual_seed(seed)).maps
+
+    for training in (False, True):
+        model.train(training)
+        one, same, other = maps(0), maps(0), maps(1)
+        for aim in AIMS:
+            assert torch.equal(one[aim], same[aim]), aim
+            drawn = training and aim in ("class", "target")
+            assert torch.equal(one[aim], other[aim]) is not drawn, aim
 
 
 def test_one_pass_runs_the_backbone_once() -> None:

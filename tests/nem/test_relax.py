@@ -14,7 +14,17 @@ from nem.errors import ArgumentError
 from nem.explanation import Explanation
 from nem.frame_encoder import centred, frame_encoder
 from nem.quiet import quiet
-from nem.relax import Relax, below_mean, bound, certain, masks_needed, relax, u_relax, umt_relax
+from nem.relax import (
+    Relax,
+    below_mean,
+    bound,
+    certain,
+    cosine,
+    masks_needed,
+    relax,
+    u_relax,
+    umt_relax,
+)
 from nem.rise_masks import RandomMasks
 from tests.nem.toys import SIZE, batch, shapes, tiny_backbone
 
@@ -138,6 +148,13 @@ def test_an_engine_is_explained_on_arrays() -> None:
 def test_explaining_an_engine_loads_no_torch() -> None:
     code = "import nem.relax, nem.frame_encoder, sys; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("kind", [np.asarray, torch.as_tensor])
+def test_the_cosine_of_a_zero_row_is_zero_beside_one_that_is_not(kind) -> None:
+    rows, whole = kind(np.array([[0.0, 0.0], [3.0, 4.0]])), kind(np.array([[1.0, 0.0]]))
+    np.testing.assert_allclose(np.asarray(cosine(rows, whole)), [0, 0.6])
+    np.testing.assert_array_equal(np.asarray(cosine(rows, 0 * whole)), [0, 0])
 
 
 def test_u_relax_keeps_the_surer_half() -> None:

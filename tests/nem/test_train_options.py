@@ -1,0 +1,144 @@
+"""Options of the methods of classes, in short trainings of all heads."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import nem.learner
+import nem.objectives
+from nem.config import TrainConfig
+from nem.data import Collection, normalise
+from nem.errors import TrainError
+from nem.explanation import AIM_OF, AIMS
+from nem.learner import Learner
+from nem.model import NEM
+from nem.train import fit
+from tests.nem.toys import SIZE, batch, shapes, tiny_backbone, write_pictures
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_pictures(tmp_path_factory.mktemp("pictures"), shapes(21, 0)[0])
+
+
+def calls(monkeypatch: pytest.MonkeyPatch, module: Any, name: str) -> list[dict[str, Any]]:
+    """The arguments of each call of `module.name` from here on."""
+    function, seen = getattr(module, name), []
+    signature = inspect.signature(function)
+
+    def spy(*args: Any, **kwargs: Any) -> Any:
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        seen.append(bound.arguments | {"autocast": torch.is_autocast_enabled("cpu")})
+        return function(*args, **kwargs)
+
+    monkeypatch.setattr(module, name, spy)
+    return seen
+
+
+def train_all(pictures: Path, out: Path, **changes: Any) -> dict[str, Any]:
+    """Two steps of all four methods; nothing may break. The last line of the log."""
+    config = TrainConfig(
+        data=(pictures,), out=out, methods=tuple(AIM_OF), ks=2, batch_size=5, accumulate=1,
+        max_steps=2, decoder_kwargs={"width": 8}, accelerator="cpu", pictures=5, **changes,
+    )  # fmt: skip
+    model = fit(config, backbone=tiny_backbone(), progress=False)
+    (line,) = (json.loads(text) for text in (out / "log.jsonl").read_text().splitlines())
+    assert line["steps"] == 2
+    losses = ("loss", *(f"{aim}_loss" for aim in AIMS))
+    assert all(math.isfinite(line[name]) for name in losses)
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+    with torch.no_grad():
+        maps = model(batch()).maps
+    assert tuple(maps) == model.aims == tuple(AIM_OF.values())
+    for aim, value in maps.items():
+        assert value.shape == (4, 1, SIZE, SIZE)
+        assert torch.isfinite(value).all(), aim
+    return line
+
+
+@pytest.mark.parametrize("score", ["softmax", "logits"])
+def test_logits_are_in_units_of_the_model_s_usual_lead(
+    score: str, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terms = calls(monkeypatch, nem.learner, "aim_terms")
+    scores = calls(monkeypatch, nem.objectives, "class_score")
+    train_all(pictures, tmp_path, score=score)
+    backbone = tiny_backbone()
+    x = normalise(torch.from_numpy(shapes(21, 0)[0]), backbone.mean, backbone.std)
+    with torch.no_grad():
+        logits = backbone(x).logits
+    lead = float((logits.amax(1) - logits.mean(1)).mean())
+    assert abs(lead - 1) > 0.05  # else it could not be told from none
+    unit = pytest.approx(lead, rel=1e-4) if score == "logits" else 1
+    assert [call["unit"] for call in terms] == [unit] * 2
+    # Ra-NEM's are probabilities whatever is asked for: two of them a step.
+    asked = [(call["kind"], call["scale"]) for call in scores]
+    assert len(asked) == 2 * (2 + 3 + 2)
+    assert asked.count((score, unit)) == (14 if score == "softmax" else 2 * 5)
+    assert score == "softmax" or asked.count(("softmax", 1)) == 2 * 2
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"stratified": True}, {"detach_threshold": True}, {"grid": 8}, {"precision": "bf16"}],
+    ids=str,
+)
+def test_options_reach_the_choice_of_pixels(
+    changes: dict[str, Any], pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = calls(monkeypatch, nem.objectives, "draw_counts")
+    chosen = calls(monkeypatch, nem.objectives, "topk_mask")
+    train_all(pictures, tmp_path, **changes)
+    assert [call["stratified"] for call in drawn] == [changes.get("stratified", False)] * 2
+    assert len(chosen) == 2 * 2
+    for call in chosen:
+        assert call["detach_threshold"] is changes.get("detach_threshold", False)
+        assert call["grid"] == changes.get("grid")
+        assert call["autocast"] == (changes.get("precision") == "bf16")
+
+
+def test_a_deletion_weight_adds_the_score_of_the_rest(pictures: Path, tmp_path: Path) -> None:
+    for weight in (0.0, 0.5):
+        line = train_all(pictures, tmp_path / str(weight), deletion_weight=weight)
+        assert ("ranking_rest" in line) == bool(weight)
+        loss = -line["ranking_kept"] + weight * line.get("ranking_rest", 0)
+        assert line["ranking_loss"] == pytest.approx(loss, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"score": "logits"}, {"detach_threshold": True}, {"deletion_weight": 0.5}, {"grid": 8}],
+    ids=str,
+)
+def test_the_loss_of_a_step_reaches_all_of_the_decoder_and_only_that(
+    changes: dict[str, Any],
+) -> None:
+    backbone = tiny_backbone()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = NEM(backbone, "lite", AIMS, width=8).train()
+    settings = TrainConfig(data=("-",), out="-", methods=tuple(AIM_OF), ks=2, **changes)
+    learner = Learner(model, Collection((), (), SIZE), settings, {})
+    images = torch.from_numpy(shapes(5, 0)[0])
+    learner(images, torch.Generator().manual_seed(0))["loss"].mean().backward()
+    for name, parameter in model.decoder.named_parameters():
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all(), name
+        assert parameter.grad.abs().max() > 0, name
+    assert all(p.grad is None for p in model.backbone.parameters())
+
+
+def test_a_grid_finer_than_the_picture_is_refused_before_anything_is_written(
+    pictures: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(TrainError, match=f"grid 128: allowed are 2 to {SIZE}"):
+        train_all(pictures, tmp_path / "out", grid=128)
+    assert not (tmp_path / "out").exists()
