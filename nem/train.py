@@ -69,6 +69,8 @@ def fit(
     if checkpoint.exists() and not config.resume:
         raise TrainError(f"out {out}: holds a training; resume it, or give another folder")
     backbone = _backbone(config, backbone)
+    if config.grid is not None and config.grid > backbone.input_size:
+        raise TrainError(f"grid {config.grid}: allowed are 2 to {backbone.input_size} cells a side")
     frozen = state_sha256(backbone.state_dict())
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)

@@ -102,10 +102,13 @@ def parameters(module: nn.Module) -> float:
 
 def command(args: argparse.Namespace) -> str:
     """The command with everything that decides the result, and no path of this machine."""
-    decisive = ("epochs", "tune_epochs", "input_size", "composites", "area_weight", "ks",
+    decisive = ("start", "epochs", "tune_epochs", "input_size", "composites", "area_weight", "ks",
                 "deletion_weight", "decoder_epochs", "decoder_width", "precision",
                 "seed")  # fmt: skip
-    options = [f"--{name.replace('_', '-')} {getattr(args, name)}" for name in decisive]
+    values = {name: getattr(args, name) for name in decisive}
+    if args.start is not None:
+        values["start"] = Path(args.start).name
+    options = [f"--{k.replace('_', '-')} {v}" for k, v in values.items() if v is not None]
     return " ".join(["python -m scripts.train_default --data DATA", *options])
 
 
@@ -123,7 +126,9 @@ def main() -> None:
         default=BackboneConfig.epochs,
         help="of the backbone; a change on resuming re-plans what is left of the schedule",
     )
-    parser.add_argument("--tune-epochs", type=int, default=8, help="of the second training")
+    parser.add_argument(
+        "--tune-epochs", type=int, default=8, help="of the second training; 0: none"
+    )
     parser.add_argument("--start", help="bundle whose backbone replaces the first training")
     parser.add_argument("--composites", type=int, default=8000, help="pictures for the decoder")
     parser.add_argument("--decoder-epochs", type=float, default=4.0)
