@@ -194,11 +194,6 @@ class Engine(ABC):
         """Free resources; called once."""
 
 
-def class_names(names: tuple[str, ...], count: int) -> tuple[str, ...]:
-    """The names of `count` scores: those given, or numbers where a model's classes have none."""
-    return names if names or not count else tuple(f"class {i}" for i in range(count))
-
-
 def _explained(
     scores: NDArray[np.float32] | None, classes: NDArray[np.int64] | None
 ) -> NDArray[np.int64]:

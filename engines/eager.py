@@ -6,12 +6,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from engines.base import Arrays, Engine, Frames, class_names
+from engines.base import Arrays, Engine, Frames
 from engines.errors import EngineUnavailable, OptionError
 from engines.graph import FrameGraph
 from nem.bundle import Bundle
 from nem.bundle_io import load_model
-from nem.explanation import Aim
+from nem.explanation import Aim, class_names
 
 
 class EagerEngine(Engine):

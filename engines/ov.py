@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.base import Arrays, Engine, Frames, class_names
+from engines.base import Arrays, Engine, Frames
 from engines.cpu import cpu_flags, cpu_model, has_bf16
 from engines.errors import EngineError, EngineUnavailable, OptionError, StoreError
 from engines.onnx_passes import (
@@ -35,7 +35,7 @@ from engines.ov_runtime import openvino as ov
 from engines.signal_stack import kept_signal_stack
 from engines.store import Store
 from nem.bundle import Bundle
-from nem.explanation import Aim
+from nem.explanation import Aim, class_names
 from nem.manifest import GRAPH
 
 RECIPE = "2"

@@ -12,14 +12,10 @@ from torch import Tensor
 
 from nem.backbone import Backbone
 from nem.errors import MethodError
+from nem.explanation import class_names
 
 Target = int | str | Sequence[int | str]
 """A class for all pictures, or one for each."""
-
-
-def class_names(backbone: Backbone) -> tuple[str, ...]:
-    """The names of the model's classes: its own, or numbers where they have none."""
-    return backbone.classes or tuple(f"class {i}" for i in range(backbone.num_classes))
 
 
 def find_classes(backbone: Backbone, target: Target | None, count: int) -> Tensor | None:
@@ -44,7 +40,8 @@ def find_classes(backbone: Backbone, target: Target | None, count: int) -> Tenso
     asked = [target] * count if np.ndim(target) == 0 else list(target)  # type: ignore[arg-type]
     if len(asked) != count:
         raise MethodError(f"target: {len(asked)} classes for {count} pictures")
-    numbers = [_number(one, class_names(backbone)) for one in asked]
+    names = class_names(backbone.classes, backbone.num_classes)
+    numbers = [_number(one, names) for one in asked]
     return torch.tensor(numbers, device=next(backbone.parameters()).device)
 
 

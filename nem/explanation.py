@@ -23,6 +23,11 @@ METHOD_OF: dict[Aim, str] = {
 AIM_OF: dict[str, Aim] = {method: aim for aim, method in METHOD_OF.items()}
 
 
+def class_names(names: tuple[str, ...], count: int) -> tuple[str, ...]:
+    """The names of `count` scores: those given, or numbers where a model's classes have none."""
+    return names if names or not count else tuple(f"class {i}" for i in range(count))
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Explanation:
     """What a model looked at, for a batch of N pictures.

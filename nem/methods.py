@@ -19,10 +19,10 @@ from torch import Tensor
 
 from nem.backbone import Backbone
 from nem.budget import pictures_per_run
-from nem.classes import Target, class_names, find_classes
+from nem.classes import Target, find_classes
 from nem.data import normalise
 from nem.errors import ArgumentError, MethodError
-from nem.explanation import AIM_OF, Explanation
+from nem.explanation import AIM_OF, Explanation, class_names
 from nem.method import Map
 from nem.method_table import METHODS, TRAINED, Method, check_method, method_names, summary
 from nem.model import NEM
@@ -95,7 +95,7 @@ def explain(
         mask=_shown(method, found.map.detach()).cpu().numpy(),
         scores=probabilities,
         embedding=_array(embedding),
-        names=class_names(backbone),
+        names=class_names(backbone.classes, backbone.num_classes),
         seconds=time.perf_counter() - began,
         method=method,
         target=explained,

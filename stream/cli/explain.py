@@ -16,7 +16,7 @@ from engines import find_class
 from nem.bundle import Bundle, open_bundle
 from nem.errors import DataError
 from nem.examples import nearest
-from nem.explanation import AIM_OF, Explanation
+from nem.explanation import AIM_OF, Explanation, class_names
 from nem.gallery import Gallery, read_gallery
 from nem.method_table import check_library, check_method, method_names, takes_target
 from nem.pictures import read_image
@@ -143,12 +143,12 @@ def _tiles(
     request: Request, bundle: Bundle, picture: Picture, gallery: Gallery | None, console: Console
 ) -> list[Tile]:
     from nem.bundle_io import load_model
-    from nem.classes import class_names
     from nem.methods import explain
 
     model = load_model(bundle)
-    asked = request.target
-    number = None if asked is None else find_class(class_names(model.backbone), asked)
+    asked, backbone = request.target, model.backbone
+    names = class_names(backbone.classes, backbone.num_classes)
+    number = None if asked is None else find_class(names, asked)
     own = _options(request, model)
     found: dict[str, Explanation] = {}
     notes: dict[str, list[str]] = {}

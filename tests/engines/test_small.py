@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from engines import EngineError, Explanation, FakeEngine, measure, percentiles, resize
-from engines.base import class_names
+from nem.explanation import class_names
 
 
 def grey(*levels: int) -> np.ndarray:
