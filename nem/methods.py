@@ -24,7 +24,15 @@ from nem.data import normalise
 from nem.errors import ArgumentError, MethodError
 from nem.explanation import AIM_OF, Explanation, class_names
 from nem.method import Map
-from nem.method_table import METHODS, TRAINED, Method, check_method, method_names, summary
+from nem.method_table import (
+    METHODS,
+    TRAINED,
+    Method,
+    check_method,
+    method_names,
+    summary,
+    takes_target,
+)
 from nem.model import NEM
 from nem.pictures import squash
 from nem.quiet import quiet
@@ -108,12 +116,11 @@ def explain(
 
 def _of(method: str, target: Target | None, options: dict[str, Any]) -> str:
     """What is explained: "embedding" or "class"."""
+    free = takes_target(method)
     if method in TRAINED:
         of = "embedding" if method == "nem-u" else "class"
-        free = method == "nemt-target"
     else:
         of = METHODS[method].of
-        free = of != "embedding"
         if of == "either":
             usual = inspect.signature(_function(method)).parameters["of"].default
             of = options.get("of", usual if target is None else "class")

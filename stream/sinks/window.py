@@ -189,16 +189,15 @@ class WindowSink(Sink):
 
     def _draw_paused(self, *, anew: bool = False) -> None:
         """Draw the paused frame by what a key has just turned, explained `anew` or as it was."""
-        raw = None if self._frame is None else self._as_it_came(self._frame)
-        if not self._paused or self._dial is None or raw is None:
+        if not self._paused or self._dial is None or self._frame is None:
+            return
+        raw = self._dial.as_it_came(self._frame.index)
+        if raw is None:
             return
         if anew and self.explain is not None:
             self._explanation, self._refiner = self.explain(raw), None
         assert self._explanation is not None
         self._frame = self._dial.overlay(raw, self._explanation)
-
-    def _as_it_came(self, frame: Frame) -> Frame | None:
-        return None if self._dial is None else self._dial.as_it_came(frame.index)
 
     def _begin_refining(self) -> None:
         if self.refine is None or self._dial is None or self._frame is None:
@@ -206,7 +205,7 @@ class WindowSink(Sink):
         if not self._paused:
             self._tell("pause first (space), then c")
             return
-        raw = self._as_it_came(self._frame)
+        raw = self._dial.as_it_came(self._frame.index)
         if raw is None:
             self._tell("this frame is not kept any more; go on and pause again")
             return
