@@ -70,7 +70,9 @@ def export_onnx(model: NEM, path: Path | str) -> Path:
                 f"export needs {package}, which is not installed: pip install 'nem-stream[train]'"
             )
     path = Path(path)
-    graph = FrameGraph(copy.deepcopy(model).cpu().float()).eval()
+    model = copy.deepcopy(model).cpu().float()
+    model.tabulate_()
+    graph = FrameGraph(model).eval()
     program = _export(graph)
     mark_resize(program.model)
     halve_weights(program.model)
@@ -78,7 +80,7 @@ def export_onnx(model: NEM, path: Path | str) -> Path:
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         program.save(partial, external_data=False)
-        _check(partial, graph)
+        check_onnx(partial, graph)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
@@ -136,13 +138,13 @@ def _export(graph: FrameGraph) -> Any:
         example[CLASSES] = torch.tensor([-1, 0])
         free[CLASSES] = {0: batch}
     try:
-        with _quiet(), torch.no_grad():
+        with quiet_exporter(), torch.no_grad():
             program = torch.onnx.export(
                 graph,
                 tuple(example.values()),
                 dynamo=True,
                 input_names=list(example),
-                output_names=_outputs(graph),
+                output_names=output_names(graph),
                 dynamic_shapes=free,
                 opset_version=OPSET,
                 optimize=False,
@@ -155,21 +157,21 @@ def _export(graph: FrameGraph) -> Any:
         raise EngineError(f"{graph.model.backbone.name} can't be exported: the exporter gave none")
     from onnxscript import optimizer
 
-    with _quiet():
+    with quiet_exporter():
         optimizer.inline(program.model)
         optimizer.fold_constants(program.model)
         optimizer.remove_unused_nodes(program.model)
     return program
 
 
-def _outputs(graph: FrameGraph) -> list[str]:
+def output_names(graph: FrameGraph) -> list[str]:
     """Names of what `FrameGraph.forward` gives."""
     scores = [SCORES] if graph.model.backbone.num_classes else []
     return [*(map_name(aim) for aim in graph.model.aims), *scores, EMBEDDING]
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet_exporter() -> Iterator[None]:
     """The exporter's warnings are about itself; what matters is checked on the result."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
@@ -184,7 +186,7 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _check(path: Path, graph: FrameGraph) -> None:
+def check_onnx(path: Path, graph: FrameGraph) -> None:
     """Compare the file with torch in onnxruntime (where installed), at and off model size.
 
     Where there is a target head: for the most probable class, and for one that is asked for.
@@ -209,8 +211,8 @@ def _check(path: Path, graph: FrameGraph) -> None:
             given[CLASSES] = np.array(target, np.int64)
         with torch.no_grad():
             expected = graph(*(torch.from_numpy(value) for value in given.values()))
-        found = session.run(_outputs(graph), given)
-        for name, value, reference in zip(_outputs(graph), found, expected, strict=True):
+        found = session.run(output_names(graph), given)
+        for name, value, reference in zip(output_names(graph), found, expected, strict=True):
             scale = max(1.0, float(reference.abs().max()))
             difference = float(np.abs(value - reference.numpy()).max()) / scale
             if not difference <= TOLERANCE:

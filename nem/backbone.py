@@ -118,6 +118,11 @@ class Backbone(nn.Module):
         embedding: Tensor = model.forward_head(model.forward_features(x), pre_logits=True)
         return embedding
 
+    @property
+    def has_class_rows(self) -> bool:
+        """Whether there are `class_rows`: classes, by a linear classifier."""
+        return isinstance(self._classifier(), nn.Linear | nn.Conv2d)
+
     def class_rows(self) -> Tensor:
         """The classifier's rows as directions, (classes, D): less their mean, of length 1.
 
@@ -126,8 +131,7 @@ class Backbone(nn.Module):
         Raises:
             ModelError: no classes, or a classifier that is not linear.
         """
-        model: Any = self.model
-        classifier = model.get_classifier() if self.num_classes else None
+        classifier = self._classifier()
         if not isinstance(classifier, nn.Linear | nn.Conv2d):
             raise ModelError(
                 f"backbone {self.name}: a target head needs a linear classifier, found "
@@ -135,6 +139,10 @@ class Backbone(nn.Module):
             )
         rows = classifier.weight.flatten(1)
         return F.normalize(rows - rows.mean(0), dim=1)
+
+    def _classifier(self) -> nn.Module | None:
+        model: Any = self.model
+        return model.get_classifier() if self.num_classes else None
 
     def _logits(self, final: Tensor, embedding: Tensor) -> Tensor | None:
         if self.num_classes == 0:

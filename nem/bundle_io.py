@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from nem.backbone import create_backbone
+from nem.backbone import Backbone, create_backbone
 from nem.bundle import Bundle, open_bundle, sha256_of
 from nem.errors import BundleError, ModelError
 from nem.manifest import CARD, GRAPH, MANIFEST, WEIGHTS, BackboneInfo, DecoderInfo, Manifest
@@ -156,6 +156,22 @@ def load_model(bundle: Bundle) -> NEM:
             tensors have another hash than the manifest says.
     """
     manifest = bundle.manifest
+    backbone = load_backbone(bundle)
+    try:
+        model = NEM(backbone, manifest.decoder.kind, manifest.heads, **manifest.decoder.kwargs)
+        model.decoder.load_state_dict(decoder_state(bundle))
+    except (ModelError, RuntimeError, TypeError) as error:
+        raise _cannot_build(bundle, error) from None
+    return model.eval()
+
+
+def load_backbone(bundle: Bundle) -> Backbone:
+    """The frozen model of a bundle alone, whatever its decoder is: float32, eval mode, CPU.
+
+    Raises:
+        BundleError: see `load_model`.
+    """
+    manifest = bundle.manifest
     info = manifest.backbone
     kwargs: dict[str, Any] = dict(info.kwargs)
     try:
@@ -168,18 +184,38 @@ def load_model(bundle: Bundle) -> NEM:
             **kwargs,
         )
         backbone.source = info.source
-        model = NEM(backbone, manifest.decoder.kind, manifest.heads, **manifest.decoder.kwargs)
-        model.load_state_dict(load_file(bundle.weights_path))
-    except (ModelError, SafetensorError, OSError, RuntimeError, TypeError) as error:
-        reason = " ".join(str(error).split())[:240]
-        raise BundleError(f"bundle {bundle.path}: can't build its model: {reason}") from None
+        backbone.load_state_dict(_part(bundle, "backbone."))
+    except (ModelError, RuntimeError, TypeError) as error:
+        raise _cannot_build(bundle, error) from None
     actual = state_sha256(backbone.state_dict())
     if actual != info.sha256:
         raise BundleError(
             f"bundle {bundle.path}: backbone {info.name} has tensors of SHA-256 {actual[:12]}..., "
             f"the decoder was trained on {info.sha256[:12]}...; get the bundle again"
         )
-    return model.eval()
+    return backbone
+
+
+def decoder_state(bundle: Bundle) -> dict[str, Tensor]:
+    """The weights of a bundle's decoder by name.
+
+    Raises:
+        BundleError: the file can't be read.
+    """
+    return _part(bundle, "decoder.")
+
+
+def _part(bundle: Bundle, prefix: str) -> dict[str, Tensor]:
+    try:
+        state = load_file(bundle.weights_path)
+    except (SafetensorError, OSError) as error:
+        raise _cannot_build(bundle, error) from None
+    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+
+
+def _cannot_build(bundle: Bundle, error: Exception) -> BundleError:
+    reason = " ".join(str(error).split())[:240]
+    return BundleError(f"bundle {bundle.path}: can't build its model: {reason}")
 
 
 def _big_weights(model: nn.Module) -> dict[str, Tensor]:

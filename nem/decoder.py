@@ -17,8 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nem.backbone import Backbone
+from nem.class_layers import Classes
 from nem.errors import ModelError
 from nem.explanation import AIMS, Aim
+from nem.guide import ClassGuide
 from nem.layers import TOKEN_STRIDES, TokenPyramid, conv_block, enlarge
 from nem.target import TargetHead
 
@@ -55,24 +57,29 @@ class Decoder(nn.Module, ABC):
             self.target = TargetHead(width, backbone.channels[-1], rows.shape[1])
         _initialise(self)
 
+    @property
+    def reads_classes(self) -> bool:
+        """Whether `forward` needs the classes."""
+        return self.target is not None
+
     def forward(
-        self, pyramid: list[Tensor], image: Tensor, row: Tensor | None = None
+        self, pyramid: list[Tensor], image: Tensor, classes: Classes | None = None
     ) -> dict[Aim, Tensor]:
         """Logits of each head.
 
         Args:
             pyramid: the backbone's maps, fine to coarse.
             image: the normalised picture (N, 3, S, S).
-            row: the classifier's row of the asked class (N, D); needed by the target head only.
+            classes: of each picture; needed where `reads_classes`.
 
         Returns:
             By aim, in the decoder's order: (N, 1, S, S), unbounded.
         """
-        features = self.trunk(pyramid, image)
+        features = self.trunk(pyramid, image, classes)
         drawn = [] if self.head is None else [self.head(features)]
         if self.target is not None:
-            assert row is not None
-            drawn.append(self.target(features, pyramid[-1], row))
+            assert classes is not None
+            drawn.append(self.target(features, pyramid[-1], classes.rows, classes.explained))
         # Enlarged together: one pair of products costs hardly more for four maps than for one.
         large = enlarge(torch.cat(drawn, 1) if len(drawn) > 1 else drawn[0], self.size)
         drawn_aims = (*self.plain, *(("target",) if self.target is not None else ()))
@@ -80,7 +87,7 @@ class Decoder(nn.Module, ABC):
         return {aim: maps[aim] for aim in self.aims}
 
     @abstractmethod
-    def trunk(self, pyramid: list[Tensor], image: Tensor) -> Tensor:
+    def trunk(self, pyramid: list[Tensor], image: Tensor, classes: Classes | None) -> Tensor:
         """Features of all heads (N, width, h, w), h and w at the stride that is drawn at."""
 
 
@@ -135,7 +142,7 @@ class PaperDecoder(Decoder):
         self.blocks = nn.ModuleList(blocks)
         self.finish(backbone, width)
 
-    def trunk(self, pyramid: list[Tensor], image: Tensor) -> Tensor:
+    def trunk(self, pyramid: list[Tensor], image: Tensor, classes: Classes | None) -> Tensor:
         """See `Decoder.trunk`; at full size, for token maps at stride 4."""
         maps = pyramid if self.tokens is None else self.tokens(pyramid)
         skips = dict(zip(self.levels, maps, strict=True))
@@ -159,13 +166,16 @@ class LiteDecoder(Decoder):
     the mean of the whole map, so that every place knows what the picture shows. From there up,
     maps are doubled (nearest), added to the next finer one, and mixed by one dense 3x3
     convolution: few and wide operations, which run fast on a CPU. Lin et al. 2017 (FPN); stride
-    4 as in Dabkowski and Gal 2017.
+    4 as in Dabkowski and Gal 2017. With heads that explain classes, the row of the decided class
+    guides it (`nem.guide`).
 
     Args:
         backbone: whose maps it reads.
         aims: what the heads explain.
         width: channels of the pyramid.
         stride: input pixels per mask pixel before interpolation: 2, 4 or 8.
+        guide: let the decided class guide; None: where there are such heads and the classifier is
+            linear.
     """
 
     def __init__(
@@ -175,6 +185,7 @@ class LiteDecoder(Decoder):
         *,
         width: int = 64,
         stride: int = 4,
+        guide: bool | None = None,
     ) -> None:
         super().__init__(backbone, aims)
         if width < 1:
@@ -192,17 +203,34 @@ class LiteDecoder(Decoder):
         self.mix = nn.ModuleList(
             nn.Sequential(nn.ReLU(), *conv_block(width, width, nn.ReLU)) for _ in self.lateral
         )
+        if guide is None:
+            guide = bool(set(aims) - {"embedding"}) and backbone.has_class_rows
+        self.guide: ClassGuide | None = None
+        if guide:
+            dims = backbone.class_rows().shape[1]
+            self.guide = ClassGuide(dims, channels[-1], width, len(self.lateral))
         self.finish(backbone, width)
 
-    def trunk(self, pyramid: list[Tensor], image: Tensor) -> Tensor:
+    @property
+    def reads_classes(self) -> bool:
+        """See `Decoder.reads_classes`."""
+        return self.guide is not None or super().reads_classes
+
+    def trunk(self, pyramid: list[Tensor], image: Tensor, classes: Classes | None) -> Tensor:
         """See `Decoder.trunk`; the picture is not looked at."""
-        maps = (pyramid if self.tokens is None else self.tokens(pyramid))[self.first :]
+        maps = list((pyramid if self.tokens is None else self.tokens(pyramid))[self.first :])
         x: Tensor = self.context(maps[-1].mean((2, 3), keepdim=True))
-        levels = list(zip(maps, self.lateral, self.mix, strict=True))
-        for depth, (features, lateral, mix) in enumerate(reversed(levels)):
+        steps: Sequence[tuple[Tensor, Tensor] | None] = [None] * len(maps)
+        if self.guide is not None:
+            assert classes is not None
+            coarse, steps = self.guide(classes.rows, classes.decided)
+            maps[-1] = maps[-1] * coarse
+        levels = zip(reversed(maps), reversed(self.lateral), reversed(self.mix), steps, strict=True)
+        for depth, (features, lateral, mix, step) in enumerate(levels):
             if depth and x.shape[2:] != features.shape[2:]:
                 x = F.interpolate(x, size=features.shape[2:], mode="nearest")
-            x = mix(lateral(features) + x)
+            x = lateral(features) + x
+            x = mix(x if step is None else x * step[0] + step[1])
         return x
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from nem.backbone import Backbone, Features
+from nem.class_layers import Classes, tabulate_
 from nem.decoder import build_decoder
 from nem.explanation import Aim
 from nem.smoothing import kernel_size, swna
@@ -104,12 +105,17 @@ class NEM(nn.Module):
         return self._draw(self.backbone(x), x, None)[self.aims[0]]
 
     def _draw(self, features: Features, x: Tensor, target: Tensor | None) -> dict[Aim, Tensor]:
-        row = None
-        if "target" in self.aims:
+        classes = None
+        if self.decoder.reads_classes:
             assert features.logits is not None
-            chosen = features.logits.argmax(1)
-            if target is not None:
-                chosen = torch.where(target < 0, chosen, target)
-            row = self.backbone.class_rows()[chosen]
-        logits: dict[Aim, Tensor] = self.decoder(features.pyramid, x, row)
+            decided, asked = features.logits.argmax(1), None
+            if target is not None and "target" in self.aims:
+                asked = torch.where(target < 0, decided, target)
+            classes = Classes(self.backbone.class_rows(), decided, asked)
+        logits: dict[Aim, Tensor] = self.decoder(features.pyramid, x, classes)
         return logits
+
+    def tabulate_(self) -> None:
+        """Look up what depends on the class alone: for use only, where no weight changes."""
+        if self.decoder.reads_classes:
+            tabulate_(self.decoder, self.backbone.class_rows())

@@ -10,9 +10,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from nem.class_layers import ClassLinear
 from nem.layers import conv_block, enlarge
 
-HIDDEN = 32
+HIDDEN = 16
 
 
 class TargetHead(nn.Module):
@@ -30,20 +31,21 @@ class TargetHead(nn.Module):
 
     def __init__(self, width: int, channels: int, dims: int) -> None:
         super().__init__()
-        self.filter = nn.Linear(dims, channels)
-        self.modulate = nn.Linear(dims, 2 * width)
+        self.filter = ClassLinear(dims, channels)
+        self.modulate = ClassLinear(dims, 2 * width)
         self.draw = nn.Sequential(*conv_block(width + 1, HIDDEN, nn.ReLU), nn.Conv2d(HIDDEN, 1, 1))
 
-    def forward(self, features: Tensor, coarse: Tensor, row: Tensor) -> Tensor:
+    def forward(self, features: Tensor, coarse: Tensor, rows: Tensor, asked: Tensor) -> Tensor:
         """Logits (N, 1, h, w).
 
         Args:
             features: of the trunk, (N, width, h, w).
             coarse: the coarsest map, (N, channels, H, W).
-            row: the class's row, (N, D), see `nem.backbone.Backbone.class_rows`.
+            rows: of all classes (C, D), see `nem.backbone.Backbone.class_rows`.
+            asked: the class of each picture, int64 (N,).
         """
-        scale, shift = self.modulate(row)[..., None, None].chunk(2, 1)
-        evidence = (coarse * self.filter(row)[..., None, None]).mean(1, keepdim=True)
+        scale, shift = self.modulate(rows, asked)[..., None, None].chunk(2, 1)
+        evidence = (coarse * self.filter(rows, asked)[..., None, None]).mean(1, keepdim=True)
         evidence = enlarge(evidence, features.shape[-1])
         logits: Tensor = self.draw(torch.cat([features * (1 + scale) + shift, evidence], 1))
         return logits

@@ -7,7 +7,7 @@ import logging
 import math
 import signal
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,11 @@ import torch
 from lightning.pytorch.callbacks import RichProgressBar
 from rich.console import Console
 from rich.progress import Progress
+from torch import Tensor
 
 from nem.backbone import Backbone, create_backbone
 from nem.bundle import open_bundle
-from nem.bundle_io import load_model, state_sha256
+from nem.bundle_io import load_backbone, state_sha256
 from nem.checkpoint import SafetensorsIO, load_tree
 from nem.config import TrainConfig
 from nem.data import Collection, collect, normalise
@@ -39,6 +40,7 @@ def fit(
     config: TrainConfig,
     *,
     backbone: Backbone | None = None,
+    begin_with: Mapping[str, Tensor] | None = None,
     progress: bool = True,
     say: Callable[[str], None] | None = None,
 ) -> NEM:
@@ -50,6 +52,8 @@ def fit(
     Args:
         config: the settings.
         backbone: an existing backbone, instead of `config.model`.
+        begin_with: weights of a decoder to begin with; those whose name or shape differs stay at
+            random.
         progress: show a progress bar on stderr.
         say: is given a line for people at the start and at each epoch's end, of several processes
             in the first; default: the log.
@@ -75,8 +79,14 @@ def fit(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         model = NEM(backbone, config.decoder, config.aims, **config.decoder_kwargs)
+    fitting = _fitting(model.decoder.state_dict(), begin_with or {})
+    model.decoder.load_state_dict(fitting, strict=False)
     collection = _collect(config, backbone.input_size, progress)
-    recipe = config.recipe() | {"backbone": frozen, "pictures_seen": _digest(collection)}
+    recipe = config.recipe() | {
+        "backbone": frozen,
+        "begun_with": state_sha256(fitting) if fitting else None,
+        "pictures_seen": _digest(collection),
+    }
     if checkpoint.exists():
         _check_continues(checkpoint, recipe)
     out.mkdir(parents=True, exist_ok=True)
@@ -95,6 +105,11 @@ def fit(
     return model.eval()
 
 
+def _fitting(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The given weights that have a place of their name and shape."""
+    return {k: v for k, v in given.items() if k in own and own[k].shape == v.shape}
+
+
 def _backbone(config: TrainConfig, given: Backbone | None) -> Backbone:
     if (given is None) == (config.model is None):
         raise TrainError("model: name one, or give fit a backbone; not both, not neither")
@@ -102,7 +117,7 @@ def _backbone(config: TrainConfig, given: Backbone | None) -> Backbone:
         return given
     assert config.model is not None
     if config.from_bundle:
-        return load_model(open_bundle(config.model)).backbone
+        return load_backbone(open_bundle(config.model))
     weights = None if config.weights == "none" else config.weights or "timm"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)

@@ -24,7 +24,7 @@ from torch import nn
 from engines.export import save_bundle
 from nem.backbone import Backbone, create_backbone
 from nem.bundle import open_bundle
-from nem.bundle_io import installed_versions, load_model, round_weights_
+from nem.bundle_io import decoder_state, installed_versions, load_backbone, round_weights_
 from nem.explanation import AIMS, METHOD_OF
 from nem.model import NEM
 from nem.train import TrainConfig, fit
@@ -70,7 +70,12 @@ def frozen_backbone(
     )
 
 
-def train_decoder(backbone: Backbone, data: tuple[Path, ...], args: argparse.Namespace) -> NEM:
+def train_decoder(
+    backbone: Backbone,
+    data: tuple[Path, ...],
+    args: argparse.Namespace,
+    begin_with: dict[str, torch.Tensor] | None,
+) -> NEM:
     """All heads by the same `fit` as `nem-stream train`."""
     config = TrainConfig(
         data=data,
@@ -92,7 +97,7 @@ def train_decoder(backbone: Backbone, data: tuple[Path, ...], args: argparse.Nam
         seed=args.seed,
         resume=True,
     )
-    return fit(config, backbone=backbone, progress=sys.stderr.isatty())
+    return fit(config, backbone=backbone, begin_with=begin_with, progress=sys.stderr.isatty())
 
 
 def parameters(module: nn.Module) -> float:
@@ -102,13 +107,17 @@ def parameters(module: nn.Module) -> float:
 
 def command(args: argparse.Namespace) -> str:
     """The command with everything that decides the result, and no path of this machine."""
-    decisive = ("start", "epochs", "tune_epochs", "input_size", "composites", "area_weight", "ks",
-                "deletion_weight", "decoder_epochs", "decoder_width", "precision",
-                "seed")  # fmt: skip
+    decisive = ("start", "go_on", "epochs", "tune_epochs", "input_size", "composites",
+                "area_weight", "ks", "deletion_weight", "decoder_epochs", "decoder_width",
+                "precision", "seed")  # fmt: skip
     values = {name: getattr(args, name) for name in decisive}
     if args.start is not None:
-        values["start"] = Path(args.start).name
-    options = [f"--{k.replace('_', '-')} {v}" for k, v in values.items() if v is not None]
+        values |= {"start": Path(args.start).name, "epochs": None}  # of a training left out
+    options = [
+        f"--{k.replace('_', '-')}" + ("" if v is True else f" {v}")
+        for k, v in values.items()
+        if v is not None and v is not False
+    ]
     return " ".join(["python -m scripts.train_default --data DATA", *options])
 
 
@@ -130,6 +139,9 @@ def main() -> None:
         "--tune-epochs", type=int, default=8, help="of the second training; 0: none"
     )
     parser.add_argument("--start", help="bundle whose backbone replaces the first training")
+    parser.add_argument(
+        "--go-on", action="store_true", help="the decoder begins with the weights of --start"
+    )
     parser.add_argument("--composites", type=int, default=8000, help="pictures for the decoder")
     parser.add_argument("--decoder-epochs", type=float, default=4.0)
     parser.add_argument("--area-weight", type=float, default=1.0, help="of the NEM-U loss")
@@ -142,15 +154,20 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--note", default="", help="anything about the run the card should say")
     args = parser.parse_args()
+    if args.go_on and args.start is None:
+        parser.error("--go-on: needs --start BUNDLE")
     cv2.setNumThreads(1)
     args.out.mkdir(parents=True, exist_ok=True)
     data = unpack(args.data, args.out)
     train, validation = load_split(data / "train"), load_split(data / "val")
     config = BackboneConfig(epochs=args.epochs, seed=args.seed)
+    begin_with = None
     if args.start is None:
         first = train_backbone(train, validation, args.out, config, args.device)
     else:
-        first = load_model(open_bundle(args.start)).backbone.model
+        before = open_bundle(args.start)
+        first = load_backbone(before).model
+        begin_with = decoder_state(before) if args.go_on else None
     classifier = train_backbone(
         train, validation, args.out / "tuned", config.tuned(args.tune_epochs), args.device,
         start=first.state_dict(),
@@ -164,7 +181,7 @@ def main() -> None:
     composites = write_composites(
         train.images, args.out / "composites", args.composites, args.input_size, args.seed
     )
-    model = train_decoder(backbone, (data / "train", composites), args)
+    model = train_decoder(backbone, (data / "train", composites), args, begin_with)
     round_weights_(model)
     quality |= judge(model, validation.images)
     print(json.dumps(quality))

@@ -215,6 +215,28 @@ def test_options(pictures: Path, tmp_path: Path, changes: dict[str, Any]) -> Non
     assert all(p.dtype == torch.float32 for p in model.parameters())
 
 
+def test_a_training_can_begin_with_a_decoder_of_another_shape(
+    pictures: Path, tmp_path: Path
+) -> None:
+    before = {k: v + 1 for k, v in NEM(tiny_backbone(), width=8).decoder.state_dict().items()}
+    before["head.weight"] = torch.ones(1, 99, 1, 1)
+    seen: dict[str, torch.Tensor] = {}
+
+    def keep(self: Learner, *args: Any, step: Any = Learner.training_step) -> Any:
+        if not seen:
+            seen.update({k: v.clone() for k, v in self.model.decoder.state_dict().items()})
+        return step(self, *args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Learner, "training_step", keep)
+        wanted = config(pictures, tmp_path / "out", max_steps=1)
+        fit(wanted, backbone=tiny_backbone(), begin_with=before, progress=False)
+    assert torch.equal(seen["context.weight"], before["context.weight"])
+    assert seen["head.weight"].shape != before["head.weight"].shape
+    with pytest.raises(TrainError, match="begun_with differ"):
+        train(pictures, tmp_path / "out", max_steps=1, resume=True)
+
+
 def test_models_come_from_timm_or_a_bundle(pictures: Path, tmp_path: Path) -> None:
     named = config(
         pictures, tmp_path / "a", epochs=1, model="resnet10t", weights="none", input_size=32,

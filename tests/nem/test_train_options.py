@@ -110,7 +110,7 @@ def test_a_deletion_weight_adds_the_score_of_the_rest(pictures: Path, tmp_path: 
         line = train_all(pictures, tmp_path / str(weight), deletion_weight=weight)
         assert ("ranking_rest" in line) == bool(weight)
         loss = -line["ranking_kept"] + weight * line.get("ranking_rest", 0)
-        assert line["ranking_loss"] == pytest.approx(loss, abs=1e-5)
+        assert line["ranking_loss"] == pytest.approx(loss, abs=2e-5)  # of rounded figures
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,88 @@
+"""What a decoder is told of classes: rows of the classifier, layers on them, and their tables."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+
+class Classes(NamedTuple):
+    """What a decoder is told of the classes of N pictures.
+
+    Attributes:
+        rows: the classifier's row of each class (C, D), see `nem.backbone.Backbone.class_rows`.
+        decided: the most probable class, int64 (N,).
+        asked: the class that the target head explains, int64 (N,); None: the decided one.
+    """
+
+    rows: Tensor
+    decided: Tensor
+    asked: Tensor | None = None
+
+    @property
+    def explained(self) -> Tensor:
+        """What the target head explains."""
+        return self.decided if self.asked is None else self.asked
+
+
+class ClassLinear(nn.Linear):
+    """A linear layer whose input is the row of each picture's class.
+
+    Args:
+        dims: length D of a row.
+        outputs: K.
+        gain: factor of the output. Optimisers like Adam move every weight alike, so a small one
+            makes the layer learn slowly beside others.
+    """
+
+    def __init__(self, dims: int, outputs: int, gain: float = 1.0) -> None:
+        super().__init__(dims, outputs)
+        self.gain = gain
+
+    def forward(self, rows: Tensor, classes: Tensor | None = None) -> Tensor:
+        """Outputs (N, K).
+
+        Args:
+            rows: of all classes (C, D), see `nem.backbone.Backbone.class_rows`.
+            classes: of each picture, int64 (N,).
+        """
+        assert classes is not None
+        found = super().forward(rows[classes])
+        return found if self.gain == 1 else self.gain * found
+
+
+class ClassTable(nn.Module):
+    """What a `ClassLinear` gives for each class, looked up: for use, where rows don't change.
+
+    Args:
+        layer: what it stands for.
+        rows: of all classes (C, D).
+    """
+
+    table: Tensor
+
+    def __init__(self, layer: ClassLinear, rows: Tensor) -> None:
+        super().__init__()
+        with torch.no_grad():
+            every = torch.arange(len(rows), device=rows.device)
+            self.register_buffer("table", layer(rows, every))
+
+    def forward(self, rows: Tensor, classes: Tensor) -> Tensor:
+        """See `ClassLinear.forward`; the rows are not looked at."""
+        return self.table[classes]
+
+
+def tabulate_(module: nn.Module, rows: Tensor) -> None:
+    """Replace each `ClassLinear` below `module` by its table, if that is the smaller one.
+
+    A small model spends more on starting such products than on them.
+    """
+    if rows.shape[0] > rows.shape[1]:
+        return
+    for name, child in list(module.named_children()):
+        if isinstance(child, ClassLinear):
+            setattr(module, name, ClassTable(child, rows))
+        else:
+            tabulate_(child, rows)

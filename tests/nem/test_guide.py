@@ -1,0 +1,97 @@
+"""The decided class guides the lite decoder, from where nothing is changed at first."""
+
+import pytest
+import torch
+
+from nem.backbone import Backbone
+from nem.class_layers import Classes, ClassLinear, ClassTable
+from nem.decoder import build_decoder
+from nem.errors import ModelError
+from nem.explanation import AIMS
+from nem.guide import ClassGuide
+from nem.model import NEM
+from tests.nem.toys import FAMILIES, batch, tiny_backbone
+
+
+def steered(backbone: Backbone, **options: object) -> NEM:
+    """A model whose guide does something."""
+    torch.manual_seed(0)
+    model = NEM(backbone, "lite", AIMS, width=8, **options).eval()
+    torch.nn.init.normal_(model.decoder.guide.steer.weight, 0, 0.3)
+    return model
+
+
+def test_a_guide_begins_by_changing_nothing() -> None:
+    guide = ClassGuide(dims=5, coarse=7, width=3, levels=2)
+    coarse, steps = guide(torch.randn(9, 5), torch.tensor([3, 0, 8, 3]))
+    assert torch.equal(coarse, torch.ones(4, 7, 1, 1))
+    assert len(steps) == 2
+    for factor, shift in steps:
+        assert torch.equal(factor, torch.ones(4, 3, 1, 1))
+        assert torch.equal(shift, torch.zeros(4, 3, 1, 1))
+
+
+def test_a_new_decoder_draws_as_one_without_guide() -> None:
+    backbone = tiny_backbone()
+    guided = NEM(backbone, "lite", AIMS, width=8).eval()
+    plain = NEM(backbone, "lite", AIMS, width=8, guide=False).eval()
+    state = guided.decoder.state_dict()
+    plain.decoder.load_state_dict({k: v for k, v in state.items() if not k.startswith("guide.")})
+    for aim, value in guided(batch()).maps.items():
+        torch.testing.assert_close(value, plain(batch()).maps[aim])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_decided_class_steers_all_heads_and_the_asked_one_only_its_own(family: str) -> None:
+    model = steered(tiny_backbone(family))
+    features = model.backbone(batch())
+    rows = model.backbone.class_rows()
+    one = torch.zeros(len(batch()), dtype=torch.long)
+    pyramid = features.pyramid
+    first = model.decoder(pyramid, batch(), Classes(rows, one))
+    second = model.decoder(pyramid, batch(), Classes(rows, one + 1))
+    asked = model.decoder(pyramid, batch(), Classes(rows, one, one + 1))
+    for aim in AIMS:
+        assert not torch.allclose(first[aim], second[aim], atol=1e-4), aim
+        assert torch.equal(first[aim], asked[aim]) is (aim != "target"), aim
+
+
+def test_the_most_probable_class_is_the_decided_one() -> None:
+    model = steered(tiny_backbone())
+    features = model.backbone(batch())
+    best = features.logits.argmax(1)
+    rows = model.backbone.class_rows()
+    drawn = model.decoder(features.pyramid, batch(), Classes(rows, best))
+    expected = model(batch()).maps
+    torch.testing.assert_close(drawn["ranking"], expected["ranking"])
+    other = (best + 1) % model.backbone.num_classes
+    elsewhere = model(batch(), other).maps
+    torch.testing.assert_close(elsewhere["ranking"], expected["ranking"])
+    assert not torch.allclose(elsewhere["target"], expected["target"], atol=1e-4)
+
+
+def test_tables_give_what_the_layers_give_and_stay_away_from_many_classes() -> None:
+    model = steered(tiny_backbone())
+    expected = model(batch(), torch.arange(len(batch())) % 3).maps
+    model.tabulate_()
+    kinds = {type(module) for module in model.decoder.modules()}
+    assert ClassTable in kinds
+    assert ClassLinear not in kinds
+    for aim, value in model(batch(), torch.arange(len(batch())) % 3).maps.items():
+        torch.testing.assert_close(value, expected[aim])
+    many = steered(tiny_backbone(num_classes=1000))
+    many.tabulate_()
+    assert ClassTable not in {type(module) for module in many.decoder.modules()}
+
+
+def test_no_guide_without_heads_of_classes_or_a_linear_classifier() -> None:
+    assert build_decoder("lite", tiny_backbone()).guide is None
+    assert build_decoder("lite", tiny_backbone(), ("class",)).guide is not None
+    assert build_decoder("lite", tiny_backbone(), ("class",), guide=False).guide is None
+    assert not tiny_backbone(num_classes=0).has_class_rows
+    curved = tiny_backbone()
+    curved.model.fc = torch.nn.Sequential(torch.nn.Linear(curved.model.num_features, 5))
+    assert not curved.has_class_rows
+    assert build_decoder("lite", curved, ("class",)).guide is None
+    with pytest.raises(ModelError, match="needs a linear classifier"):
+        build_decoder("lite", curved, ("class",), guide=True)
