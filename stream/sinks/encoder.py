@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import av
 import numpy as np
+from av.codec.codec import Capabilities
 from av.container import OutputContainer
 from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
@@ -17,45 +18,73 @@ from stream.colour import Matrix
 from stream.errors import SinkError, UsageError
 from stream.frame import Frame, Plane
 from stream.sinks.containers import holds_encoder
+from stream.sinks.nvenc import NVENC, nvenc_options, nvenc_trouble
 
 FAST = {"libx264": ("ultrafast", 20), "libx265": ("ultrafast", 24)}
 """Preset and crf where none are given: fastest, and good enough to see no difference."""
 MAX_CRF = 51
+HEVC = frozenset({"libx265", "hevc_nvenc"})
 FFMPEG_MATRIX: dict[Matrix, int] = {"bt601": 6, "bt709": 1, "bt2020": 9}
 """FFmpeg's numbers of the YUV matrices."""
 USUAL_FPS = Fraction(30)
 MAX_FPS = 1000
-TRIAL_SIDE = 256
+TRIAL_SIZE = (256, 256)
+AUTO = "auto"
+GPU_FIRST = ("h264_nvenc", "libx264")
+"""What `AUTO` tries."""
 
 
 @dataclass(frozen=True, slots=True)
 class EncoderChoice:
-    """An encoder that is known to open here.
+    """An encoder that is known to work here.
 
     Attributes:
         codec: FFmpeg's name, as "libx264".
         options: its options, as {"crf": "20"}.
+        notes: what was chosen and why, if it was not the caller's choice.
     """
 
     codec: str
     options: dict[str, str]
+    notes: tuple[str, ...] = ()
+
+
+class EncoderUnable(SinkError):  # noqa: N818 - a state, told by its name
+    """An encoder that does not work on this machine.
+
+    Attributes:
+        reason: why not, with the cure.
+    """
+
+    def __init__(self, codec: str, reason: str) -> None:
+        super().__init__(f"encoder {codec}: {reason}; or take libx264")
+        self.reason = reason
 
 
 def choose_encoder(
-    codec: str, preset: str | None, crf: float | None, container: str = "mp4"
+    codec: str,
+    preset: str | None,
+    crf: float | None,
+    container: str = "mp4",
+    size: tuple[int, int] | None = None,
 ) -> EncoderChoice:
-    """Check that the encoder exists, takes 8-bit 4:2:0 and the options, and opens.
+    """Check that the encoder exists, takes 8-bit 4:2:0 and the options, and works.
+
+    One of the CPU is opened; one of a GPU has to encode a frame.
 
     Args:
-        codec: FFmpeg's name of the encoder.
-        preset: speed; None for the default of x264 and x265, or none at all for others.
-        crf: constant quality, lower is better; None as for `preset`.
+        codec: FFmpeg's name of the encoder; "auto" is h264_nvenc where that works, else libx264.
+        preset: speed; None for the default of x264, x265 and NVENC, or none at all for others.
+        crf: constant quality, lower is better; None as for `preset`. With NVENC its `cq`.
         container: FFmpeg's name of the format that will hold the video.
+        size: (width, height) of the frames to come, as far as known: GPUs have limits.
 
     Raises:
         UsageError: if there is no such encoder, or not with these options.
         SinkError: if it does not work on this machine.
     """
+    if codec == AUTO:
+        return _choose_auto(preset, crf, container, size)
     try:
         found = av.Codec(codec, "w")
     except ValueError:
@@ -63,34 +92,82 @@ def choose_encoder(
     formats = [f.name for f in getattr(found, "video_formats", None) or ()]
     if found.type != "video" or (formats and "yuv420p" not in formats):
         raise UsageError(f"encoder {codec}: does not encode 8-bit 4:2:0 video; try libx264")
-    if codec in FAST and crf is not None and not 0 <= crf <= MAX_CRF:
-        raise UsageError(f"encoder {codec}: crf {crf}; choose 0 (best) .. {MAX_CRF} (smallest)")
-    usual_preset, usual_crf = FAST.get(codec, (None, None))
-    chosen = {"preset": preset or usual_preset, "crf": usual_crf if crf is None else crf}
-    options = {name: str(value) for name, value in chosen.items() if value is not None}
-    _try(codec, options)
+    if codec in NVENC:
+        options = nvenc_options(codec, preset, crf)
+    else:
+        options = _cpu_options(codec, preset, crf)
+    _try(codec, options, _even(size or TRIAL_SIZE), encode=_is_hardware(found))
     if not holds_encoder(container, codec):
         raise UsageError(f"encoder {codec}: its video can't be stored in {container}; try .mkv")
     return EncoderChoice(codec, options)
 
 
-def _try(codec: str, options: dict[str, str]) -> None:
+def _choose_auto(
+    preset: str | None, crf: float | None, container: str, size: tuple[int, int] | None
+) -> EncoderChoice:
+    if preset is not None or crf is not None:
+        raise UsageError(
+            f"encoder {AUTO}: preset and crf have another scale in each encoder; leave them out, "
+            f"or name one: {', '.join(GPU_FIRST)}"
+        )
+    on_gpu, on_cpu = GPU_FIRST
+    try:
+        choice = choose_encoder(on_gpu, None, None, container, size)
+    except EncoderUnable as error:
+        choice = choose_encoder(on_cpu, None, None, container, size)
+        return replace(choice, notes=(f"encoded by {on_cpu}, not {on_gpu}: {error.reason}",))
+    return replace(choice, notes=(f"encoded by {on_gpu}",))
+
+
+def _cpu_options(codec: str, preset: str | None, crf: float | None) -> dict[str, str]:
+    if codec in FAST and crf is not None and not 0 <= crf <= MAX_CRF:
+        raise UsageError(f"encoder {codec}: crf {crf}; choose 0 (best) .. {MAX_CRF} (smallest)")
+    usual_preset, usual_crf = FAST.get(codec, (None, None))
+    chosen = {"preset": preset or usual_preset, "crf": usual_crf if crf is None else crf}
+    return {name: str(value) for name, value in chosen.items() if value is not None}
+
+
+def _try(codec: str, options: dict[str, str], size: tuple[int, int], *, encode: bool) -> None:
     context = av.CodecContext.create(codec, "w")
     assert isinstance(context, VideoCodecContext)
-    context.width = context.height = TRIAL_SIDE
+    context.width, context.height = size
     context.pix_fmt = "yuv420p"
     context.framerate, context.time_base = USUAL_FPS, 1 / USUAL_FPS
     context.options = dict(options)
     said = ", ".join(f"{name} {value}" for name, value in options.items()) or "no options"
     try:
         context.open()
+        works = not encode or _encodes(context)
     except (av.FFmpegError, OSError) as error:
+        if codec in NVENC:
+            raise EncoderUnable(codec, nvenc_trouble(codec, size, error)) from error
         raise SinkError(
             f"encoder {codec} with {said}: does not open here ({error.strerror}); try libx264 "
             "and its own presets (ultrafast .. veryslow) and crf (0 .. 51)"
         ) from error
     if unknown := [name for name in options if name in context.options]:
         raise UsageError(f"encoder {codec}: has no option {' or '.join(unknown)}; leave it out")
+    if not works:
+        raise EncoderUnable(codec, "opens here, but encodes nothing")
+
+
+def _encodes(context: VideoCodecContext) -> bool:
+    """Whether a grey frame comes out as a packet."""
+    picture = av.VideoFrame(context.width, context.height, "yuv420p")
+    for plane in picture.planes:
+        plane.update(bytes([128]) * plane.buffer_size)
+    picture.pts, picture.time_base = 0, context.time_base
+    packets = [*context.encode(picture), *context.encode(None)]
+    return any(packet.size for packet in packets)
+
+
+def _is_hardware(codec: av.Codec) -> bool:
+    return bool(codec.capabilities & Capabilities.hardware)
+
+
+def _even(size: tuple[int, int]) -> tuple[int, int]:
+    """What the encoder gets for frames of this size: even sides."""
+    return size[0] + size[0] % 2, size[1] + size[1] % 2
 
 
 class VideoEncoder:
@@ -108,7 +185,7 @@ class VideoEncoder:
         self, out: OutputContainer, choice: EncoderChoice, first: Frame, fps: Fraction | None
     ) -> None:
         self.size = (first.width, first.height)
-        width, height = (side + side % 2 for side in self.size)
+        width, height = _even(self.size)
         rate = fps if fps and 0 < fps <= MAX_FPS else USUAL_FPS
         stream = out.add_stream(
             choice.codec,
@@ -127,7 +204,7 @@ class VideoEncoder:
         context.colorspace = FFMPEG_MATRIX[first.colour.matrix]
         context.color_primaries = first.colour.primaries
         context.color_trc = first.colour.transfer
-        if choice.codec == "libx265" and out.format.name in ("mp4", "mov"):
+        if choice.codec in HEVC and out.format.name in ("mp4", "mov"):
             context.codec_tag = "hvc1"  # what Apple's players ask for
         self._picture = av.VideoFrame(width, height, "yuv420p")
         for name in ("color_range", "colorspace", "color_primaries", "color_trc"):

@@ -20,6 +20,7 @@ from stream.sinks.base import Sink
 from stream.sinks.containers import format_of, muxer_options
 from stream.sinks.copied import CopiedStreams
 from stream.sinks.encoder import VideoEncoder, choose_encoder
+from stream.sinks.nvenc import NVENC
 from stream.sinks.partial import PartialFile
 
 log = logging.getLogger(__name__)
@@ -39,13 +40,18 @@ class FileSink(Sink):
         inputs: further files that must not be written over.
         overwrite: replace an existing output.
         fps: about how many frames come per second, a hint for the encoder.
-        codec: FFmpeg's name of the encoder.
-        preset: the encoder's; None for `ultrafast` of x264 and x265.
-        crf: the encoder's quality; None for 20 with x264, 24 with x265.
+        size: (width, height) of the frames to come, so that a GPU too small for them is told of
+            here; None checks less.
+        codec: FFmpeg's name of the encoder, as libx264 or h264_nvenc; "auto" is h264_nvenc where
+            it works, else libx264, and `notes` tells which.
+        preset: the encoder's; None for `ultrafast` of x264 and x265, `p4` of NVENC.
+        crf: the encoder's quality, lower is better; None for 20 with x264, 24 with x265. With
+            NVENC it is `cq`, a scale of its own.
 
     Raises:
         UsageError: for an unknown suffix or encoder, or an output that is an input.
-        SinkError: if the output exists, can't be created, or can't hold a copied track.
+        SinkError: if the encoder does not work here, or the output exists, can't be created, or
+            can't hold a copied track.
         SourceError: if `copy_from` can't be read.
     """
 
@@ -57,12 +63,13 @@ class FileSink(Sink):
         inputs: Iterable[Path] = (),
         overwrite: bool = False,
         fps: Fraction | None = None,
+        size: tuple[int, int] | None = None,
         codec: str = "libx264",
         preset: str | None = None,
         crf: float | None = None,
     ) -> None:
         self._format = format_of(path)
-        self._choice = choose_encoder(codec, preset, crf, self._format)
+        self._choice = choose_encoder(codec, preset, crf, self._format, size)
         self._fps = fps
         sources = [*inputs] if copy_from is None else [*inputs, copy_from]
         self._output = PartialFile(path, overwrite=overwrite, inputs=sources)
@@ -75,7 +82,7 @@ class FileSink(Sink):
             raise
         self._container: OutputContainer | None = None
         self._encoder: VideoEncoder | None = None
-        self._notes: list[str] = []
+        self._notes: list[str] = list(self._choice.notes)
         self._closed = False
         self.frames = 0
 
@@ -176,9 +183,11 @@ class FileSink(Sink):
             raise
         except av.FFmpegError as error:  # some of these are OSErrors too
             self._fail()
+            cure = "try another suffix (.mkv takes nearly everything)"
+            if self._choice.codec in NVENC:
+                cure += ", or the encoder libx264"
             raise SinkError(
-                f"{self.path}: encoder or container failed: {error.strerror}; try another "
-                "suffix (.mkv takes nearly everything)"
+                f"{self.path}: encoder or container failed: {error.strerror}; {cure}"
             ) from error
         except OSError as error:
             self._fail()

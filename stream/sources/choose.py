@@ -13,7 +13,7 @@ from stream.errors import SourceError, UsageError
 from stream.sources.base import Source
 from stream.sources.camera import CameraSource
 from stream.sources.demo import DemoSource
-from stream.sources.file import FileSource
+from stream.sources.file import Decoder, FileSource
 from stream.sources.images import ImagesSource, pictures_in
 from stream.sources.modes import Wish, exact_rate
 from stream.sources.names import is_picture, natural_key, redact
@@ -32,6 +32,7 @@ def open_source(
     fps: Fraction | float | None = None,
     frames: int | None = None,
     live: bool | None = None,
+    decode: Decoder | None = None,
 ) -> Source:
     """Open what `spec` names.
 
@@ -45,7 +46,7 @@ def open_source(
     | "shots/*.png" | the pictures that match, in natural order; or the one video that does |
 
     A file called `0` or `demo` is named `./0` or `./demo`. Video files know their own size and
-    times, so none of the options applies to them.
+    times, so of the options only `decode` applies to them.
 
     Args:
         spec: what to open.
@@ -54,12 +55,13 @@ def open_source(
         fps: frames per second; camera (a wish), pictures (25 unless given) and demo.
         frames: number of frames; demo only.
         live: demo only; False gives frames as fast as they are asked for.
+        decode: video file only: "cpu" (as None), "cuda" or "auto"; see `FileSource`.
 
     Raises:
         UsageError: if `spec` names no kind of source, or an option doesn't apply to it.
         SourceError: if the source can't be opened.
     """
-    options = Options(width, height, fps, frames, live)
+    options = Options(width, height, fps, frames, live, decode)
     if isinstance(spec, int) or (isinstance(spec, str) and spec.isdecimal()):
         return _camera(int(spec), options)
     if spec in {"demo", "demo:"}:
@@ -75,8 +77,7 @@ def open_source(
         return _matching(str(path), options)
     if is_picture(path):
         return _pictures([path], str(spec), options)
-    options.only("a video file")
-    return FileSource(path)
+    return _video(path, options)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,7 @@ class Options:
     fps: Fraction | float | None = None
     frames: int | None = None
     live: bool | None = None
+    decode: Decoder | None = None
 
     def __post_init__(self) -> None:
         if (self.width is None) != (self.height is None):
@@ -114,6 +116,11 @@ def _camera(device: int | str, options: Options) -> Source:
     options.only("a camera", "width", "height", "fps")
     rate = None if options.fps is None else exact_rate(options.fps)
     return CameraSource(device, wish=Wish(options.width, options.height, rate))
+
+
+def _video(path: Path, options: Options) -> Source:
+    options.only("a video file", "decode")
+    return FileSource(path, decode=options.decode or "cpu")
 
 
 def _pictures(paths: list[Path], name: str, options: Options) -> Source:
@@ -170,8 +177,7 @@ def _matching(pattern: str, options: Options) -> Source:
     if len(pictures) == len(files):
         return _pictures(files, pattern, options)
     if len(files) == 1:
-        options.only("a video file")
-        return FileSource(files[0])
+        return _video(files[0], options)
     raise UsageError(
         f"{pattern}: matches {len(files)} files, {len(files) - len(pictures)} of them no "
         "pictures; one video at a time, or pictures only"

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import av
 from av.container import InputContainer
 from av.packet import Packet
+from av.video.codeccontext import VideoCodecContext
 
 from stream.errors import SourceError
 
@@ -19,6 +20,7 @@ DAMAGED = "damaged frames delivered as well as could be"
 def decode(
     container: InputContainer,
     stream: av.VideoStream,
+    context: VideoCodecContext,
     *,
     name: str,
     truncated: bool,
@@ -29,6 +31,7 @@ def decode(
     Args:
         container: open input.
         stream: its video stream.
+        context: decodes it; not open yet.
         name: of the source, for messages.
         truncated: True if the file is known to end early; then a read error is its end.
         counts: where skipped packets and damaged frames are counted.
@@ -36,7 +39,6 @@ def decode(
     Raises:
         SourceError: after `BAD_RUN` bad packets in a row.
     """
-    context = stream.codec_context
     context.thread_type = "SLICE"
     context.thread_count = 1  # more only moves the waiting: the engine has all cores
     bad, last = 0, None
@@ -47,7 +49,7 @@ def decode(
             bad += 1
             counts[SKIPPED] += 1
             if bad >= BAD_RUN:
-                raise _unreadable(name, bad, last, error) from error
+                raise _unreadable(name, bad, last, error, gpu=context.is_hwaccel) from error
             continue
         for frame in frames:
             bad, last = 0, frame.time
@@ -81,9 +83,14 @@ def _packets(
     yield None
 
 
-def _unreadable(name: str, bad: int, last: float | None, error: av.FFmpegError) -> SourceError:
+def _unreadable(
+    name: str, bad: int, last: float | None, error: av.FFmpegError, *, gpu: bool = False
+) -> SourceError:
     where = "" if last is None else f" after {last:.2f} s"
-    return SourceError(
-        f"{name}: {bad} bad packets in a row{where} ({error.strerror}); the file is damaged, "
+    cure = (
+        "the GPU does not take what comes there, or the file is damaged; use --decode cpu"
+        if gpu
+        else "the file is damaged, "
         "try to repair it with: ffmpeg -err_detect ignore_err -i IN -c copy OUT"
     )
+    return SourceError(f"{name}: {bad} bad packets in a row{where} ({error.strerror}); {cure}")

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator
-from fractions import Fraction
 from pathlib import Path
+from typing import Literal, get_args
 
-import av
-
-from stream.errors import SourceError
+from stream.errors import SourceError, UsageError
 from stream.frame import Frame
 from stream.sources.base import SourceInfo
 from stream.sources.container import Extent
-from stream.sources.decode import SKIPPED, decode
-from stream.sources.deinterlace import DEINTERLACED, deinterlace
+from stream.sources.cuda import CudaUnavailable, read_on_cuda
+from stream.sources.deinterlace import DEINTERLACED
 from stream.sources.door import Door
 from stream.sources.names import redact
-from stream.sources.opening import check_file, open_container, video_stream
+from stream.sources.opening import check_file
 from stream.sources.pulled import PulledSource
-from stream.sources.stamps import Stamps
+from stream.sources.reading import Reading, open_for_cpu
 
 TRUNCATED = "file is truncated"
+Decoder = Literal["auto", "cpu", "cuda"]
+"""Who decodes: the CPU, an NVIDIA GPU, or the GPU where it was seen to give the CPU's frames."""
 
 
 class FileSource(PulledSource):
@@ -31,99 +30,81 @@ class FileSource(PulledSource):
     `info` is known. Stamps stay in the stream's time base, strictly increasing, and variable
     frame rates stay variable. `counts` tells what was repaired or skipped.
 
+    The GPU is the caller's choice and never the default. A frame decoded there has to come down:
+    1.5 bytes per pixel (3 beyond 8 bits) over the bus, during which no other Python thread runs,
+    and one more pass over them. That pays where decoding takes the CPU from other work, as with
+    large HEVC or AV1 pictures, not with small ones. Frames, stamps and tags are those of the CPU;
+    damage inside a picture is seen by the GPU alone, so `counts` may tell of less.
+
     Args:
         path: the file.
+        decode: "cpu"; "cuda", an NVIDIA GPU or an error; or "auto", the GPU if it decodes the
+            first frame of this file as the CPU does, else the CPU. `info.notes` tells what "auto"
+            came to and why.
 
     Raises:
+        UsageError: another `decode`.
         SourceError: if the file is missing, forbidden, empty, no video, encrypted, without
-            pictures, or of an unknown codec.
+            pictures, or of an unknown codec, or the GPU asked for can't decode it.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, *, decode: Decoder = "cpu") -> None:
         super().__init__()
+        if decode not in get_args(Decoder):
+            raise UsageError(f"decode {decode!r}: choose {', '.join(get_args(Decoder))}")
         self._path = Path(path)
         self._name = redact(str(path))
         extent = check_file(self._path, self._name)
-        if extent.missing:
-            self.counts[TRUNCATED] = 1
-        self._container = open_container(self._path, self._name, extent)
+        # Whatever is wrong with the file shows here, also where the GPU goes on reading it.
+        cpu = Reading(self._name, open_for_cpu(self._path, self._name, extent), extent)
+        self._video = cpu
         try:
-            self._stream = video_stream(self._container, self._name)
-            self._decoded = self._decode(extent)
-            first = self._first(extent)
-            context = self._stream.codec_context
-            codec = context.codec.canonical_name
-            aspect = self._stream.sample_aspect_ratio
-            self._door = Door(self._name, first, codec, aspect, self.counts)
-            self._ahead: av.VideoFrame | None = first
-            self.info = self._describe(codec, first)
+            self._video, note = self._choose(cpu, extent, decode)
+            self.counts = self._video.counts
+            if extent.missing:
+                self.counts[TRUNCATED] = 1
+            codec = cpu.decoder.canonical_name
+            self._door = Door(self._name, cpu.first, codec, cpu.aspect, self.counts)
+            self.info = self._describe(codec, note)
+            if self._video is not cpu:
+                cpu.close()
         except BaseException:
-            self._container.close()
+            cpu.close()
+            self._video.close()
             raise
         self._index = 0
 
+    def _choose(
+        self, cpu: Reading, extent: Extent, decode: Decoder
+    ) -> tuple[Reading, tuple[str, ...]]:
+        """Who reads on, and what to tell of it."""
+        if decode == "cpu":
+            return cpu, ()
+        try:
+            cuda = read_on_cuda(self._path, self._name, extent, cpu)
+        except CudaUnavailable as error:
+            if decode == "cuda":
+                raise SourceError(
+                    f"{self._name}: can't be decoded on the GPU: {error}; or use --decode cpu"
+                ) from error
+            return cpu, (f"decoded by the CPU: {error}",)
+        return cuda, ("decoded by the GPU (NVDEC), the first frame as by the CPU",)
+
     def _read(self) -> Frame | None:
-        frame = self._ahead or next(self._decoded, None)
-        self._ahead = None
+        frame = self._video.take()
         if frame is None:
             return None
         captured_at = time.monotonic()
         y, u, v = self._door.planes(frame)
         index, self._index = self._index, self._index + 1
-        assert frame.pts is not None  # set in `_stamped`
+        assert frame.pts is not None  # set in `Reading`
         base = self.info.time_base
         return Frame(y, u, v, index, frame.pts, base, captured_at, self._door.colour)
 
     def _free(self) -> None:
-        self._ahead = None
-        self._decoded.close()
-        self._container.close()
+        self._video.close()
 
-    def _decode(self, extent: Extent) -> Generator[av.VideoFrame, None, None]:
-        frames = decode(
-            self._container,
-            self._stream,
-            name=self._name,
-            truncated=extent.missing > 0,
-            counts=self.counts,
-        )
-        return deinterlace(self._stamped(frames), self.counts)
-
-    def _stamped(self, frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
-        stamps = Stamps(self._time_base, self._fps, self.counts)
-        for frame in frames:
-            said = frame.dts if frame.pts is None else frame.pts
-            frame.pts = stamps.next(said, frame.duration)
-            yield frame
-
-    def _first(self, extent: Extent) -> av.VideoFrame:
-        frame = next(self._decoded, None)
-        if frame is not None:
-            return frame
-        bad = self.counts[SKIPPED]
-        if extent.missing:
-            raise SourceError(
-                f"{self._name}: truncated before its first frame ({extent.missing} bytes missing); "
-                "copy or download it again"
-            )
-        if extent.protection:
-            raise SourceError(f"{self._name}: encrypted; decrypt the file first")
-        if bad:
-            raise SourceError(
-                f"{self._name}: not one frame can be decoded ({bad} bad packets); the file is "
-                "damaged or encrypted, check that a player shows it"
-            )
-        raise SourceError(f"{self._name}: holds a video track without frames; nothing to explain")
-
-    @property
-    def _time_base(self) -> Fraction:
-        return self._stream.time_base or Fraction(1, 90000)
-
-    @property
-    def _fps(self) -> Fraction | None:
-        return self._stream.average_rate or self._stream.guessed_rate or None
-
-    def _describe(self, codec: str, first: av.VideoFrame) -> SourceInfo:
+    def _describe(self, codec: str, note: tuple[str, ...]) -> SourceInfo:
         notes = self._door.notes
         if self.counts[DEINTERLACED]:
             notes += ("interlaced fields joined to whole frames",)
@@ -132,11 +113,11 @@ class FileSource(PulledSource):
             live=False,
             width=self._door.width,
             height=self._door.height,
-            fps_declared=self._fps,
-            frames_declared=self._stream.frames or None,
-            time_base=self._time_base,
+            fps_declared=self._video.fps,
+            frames_declared=self._video.frames_declared,
+            time_base=self._video.time_base,
             colour=self._door.colour,
             codec=codec,
             path=self._path,
-            notes=notes,
+            notes=(*notes, *note),
         )

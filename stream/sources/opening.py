@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 import av
+from av.codec.hwaccel import HWAccel
 from av.container import InputContainer
 from av.stream import Disposition
 
@@ -49,8 +50,16 @@ def check_file(path: Path, name: str) -> Extent:
     return extent
 
 
-def open_container(path: Path, name: str, extent: Extent) -> InputContainer:
+def open_container(
+    path: Path, name: str, extent: Extent, device: HWAccel | None = None
+) -> InputContainer:
     """Open the file for reading.
+
+    Args:
+        path: the file.
+        name: of the source, for messages.
+        extent: what the file's outer structure tells.
+        device: decodes the video tracks; None is the CPU.
 
     Raises:
         SourceError: if FFmpeg knows no such format, or too much of the file is missing.
@@ -67,7 +76,7 @@ def open_container(path: Path, name: str, extent: Extent) -> InputContainer:
     failure: av.FFmpegError | None = None
     for location in locations:
         try:
-            return av.open(location, options=options)
+            return av.open(location, options=options, hwaccel=device)
         except av.FFmpegError as error:
             failure = error
     if extent.missing:

@@ -5,17 +5,19 @@ import zlib
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from unittest import mock
 
 import cv2
 import pytest
 
 from stream.frame import Frame
-from stream.sources import Source
+from stream.sources import Source, cuda
 from stream.sources.camera import CameraSource
 from stream.sources.demo import DemoSource
 from stream.sources.file import FileSource
 from stream.sources.images import ImagesSource
 from tests.builders import counted_picture, make_clip, read_index
+from tests.stream.sources.fake_nvdec import FakeGpu
 from tests.stream.sources.fakes import FakeCapture, FakeClock, counted_bgr
 
 COUNT = 8
@@ -24,6 +26,12 @@ Opener = Callable[[], Source]
 
 def open_file(folder: Path) -> Source:
     return FileSource(make_clip(folder / "clip.mp4", frames=COUNT, options={"bf": "2"}))
+
+
+def open_file_by_gpu(folder: Path) -> Source:
+    clip = make_clip(folder / "clip.mp4", frames=COUNT, options={"bf": "2"})
+    with mock.patch.object(cuda, "open_for_cuda", FakeGpu()):
+        return FileSource(clip, decode="cuda")
 
 
 def open_converted_file(folder: Path) -> Source:
@@ -48,7 +56,7 @@ def open_demo(folder: Path) -> Source:
     return DemoSource(width=96, height=64, frames=COUNT, live=False)
 
 
-OPENERS = [open_file, open_converted_file, open_images, open_camera, open_demo]
+OPENERS = [open_file, open_file_by_gpu, open_converted_file, open_images, open_camera, open_demo]
 
 
 @pytest.fixture(params=OPENERS, ids=lambda opener: opener.__name__)

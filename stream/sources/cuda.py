@@ -1,0 +1,125 @@
+"""Video files decoded by NVDEC, the decoder on NVIDIA's GPUs, as far as it gives the same frames.
+
+FFmpeg's own decoder reads the file and hands only the pictures' data to the GPU, so packets,
+order, stamps, rotation and tags are those of the CPU. Each frame is brought down at once.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import cast
+
+import av
+import numpy as np
+from av.codec.hwaccel import HWAccel, HWDeviceType
+from av.video.codeccontext import VideoCodecContext
+
+from stream.errors import SourceError
+from stream.nvidia import decoder_trouble
+from stream.sources.container import Extent
+from stream.sources.door import Door
+from stream.sources.opening import open_container, video_stream
+from stream.sources.reading import Opened, Reading
+
+BROUGHT_DOWN = frozenset({"yuv420p", "yuvj420p", "yuv420p10le", "yuv420p12le"})
+"""Pixel formats of the CPU's frames that the GPU's can be turned into bit by bit."""
+OWN_DECODER = frozenset({"av1"})
+"""Codecs for which FFmpeg prefers a library (dav1d) that knows no GPU over its own decoder."""
+MOST_DIFFERENCE = 1.0
+"""Levels of 255 by which a plane of the first frame may differ in the mean. Most codecs are exact,
+old ones (MPEG-2, MPEG-4) leave the rounding open; a wrong picture differs by far more."""
+
+
+class CudaUnavailable(Exception):  # noqa: N818 - a state; callers decide what it means
+    """This file can't be decoded on the GPU; the message is the reason."""
+
+
+def read_on_cuda(path: Path, name: str, extent: Extent, cpu: Reading) -> Reading:
+    """Open a file anew to be decoded on the GPU; its first frame is compared with the CPU's.
+
+    Args:
+        path: the file.
+        name: of the source, for messages.
+        extent: what the file's outer structure tells.
+        cpu: the same file read by the CPU; stays open.
+
+    Raises:
+        CudaUnavailable: if it can't be, or other frames would come.
+    """
+    kind = cpu.first.format.name
+    codec = cpu.decoder.canonical_name
+    size = f"{cpu.first.width}x{cpu.first.height}"
+    if not (codec in OWN_DECODER or _knows_cuda(cpu.decoder)):
+        raise CudaUnavailable(f"no decoder of {codec} knows NVIDIA's GPUs")
+    if kind not in BROUGHT_DOWN:
+        raise CudaUnavailable(f"{kind} can't be brought down from the GPU unchanged")
+    if cpu.first.width % 2 or cpu.first.height % 2:
+        # FFmpeg brings down the lower half of lines of colour.
+        raise CudaUnavailable(f"{size}: odd sides lose colour on the way down from the GPU")
+    try:
+        cuda = Reading(name, open_for_cuda(path, name, extent, codec), extent)
+        try:
+            difference = _difference(name, cpu, cuda)
+        except BaseException:
+            cuda.close()
+            raise
+    except (av.FFmpegError, SourceError, RuntimeError) as error:
+        reason = decoder_trouble() or f"NVDEC does not take {codec} {size} {kind}{_said(error)}"
+        raise CudaUnavailable(reason) from error
+    if difference:
+        cuda.close()
+        raise CudaUnavailable(difference)
+    return cuda
+
+
+def open_for_cuda(path: Path, name: str, extent: Extent, codec: str) -> Opened:
+    """Open a file to be decoded on the first GPU, or not at all.
+
+    The device gets a CUDA context of its own: FFmpeg refuses the one that CUDA's runtime, and so
+    torch and TensorRT, may have made already ("incompatible flags").
+
+    Raises:
+        av.FFmpegError, SourceError: if there is no GPU.
+        RuntimeError: if the decoder of this codec knows none.
+    """
+    device = HWAccel(device_type="cuda", allow_software_fallback=False)
+    own = codec in OWN_DECODER
+    container = open_container(path, name, extent, None if own else device)
+    try:
+        stream = video_stream(container, name)
+        context = stream.codec_context
+        if own:
+            context = cast(VideoCodecContext, av.CodecContext.create(codec, "r", device))
+            context.extradata = stream.codec_context.extradata
+        if not context.is_hwaccel:
+            raise RuntimeError(f"the decoder of {codec} knows no GPU")
+    except BaseException:
+        container.close()
+        raise
+    return Opened(container, stream, context)
+
+
+def _difference(name: str, cpu: Reading, cuda: Reading) -> str | None:
+    """What is not alike in the first frames, or None."""
+    if cpu.first.pts != cuda.first.pts:
+        return f"NVDEC's first frame has stamp {cuda.first.pts}, the CPU's {cpu.first.pts}"
+    counts: Counter[str] = Counter()
+    door = Door(name, cpu.first, cpu.decoder.canonical_name, cpu.aspect, counts)
+    planes = zip(door.planes(cpu.first), door.planes(cuda.first), strict=True)
+    if counts:  # as where a picture is cropped on the left, which no one does on the GPU
+        return "NVDEC's first frame has another size or other colour tags than the CPU's"
+    worst = max(float(np.abs(one.astype(np.int16) - other).mean()) for one, other in planes)
+    if worst > MOST_DIFFERENCE:
+        return f"NVDEC's first frame differs from the CPU's by {worst:.1f} levels"
+    return None
+
+
+def _knows_cuda(decoder: av.Codec) -> bool:
+    return any(c.device_type == HWDeviceType.cuda for c in decoder.hardware_configs)
+
+
+def _said(error: Exception) -> str:
+    """What FFmpeg said, in brackets."""
+    cause = error if isinstance(error, av.FFmpegError) else error.__cause__
+    return f" ({cause.strerror})" if isinstance(cause, av.FFmpegError) else ""
