@@ -14,15 +14,19 @@ from typing import TYPE_CHECKING, Any
 
 from engines.asked import Target, find_class, pick_aim
 from engines.base import Engine, Frames, check_frames, resize
+from engines.choose import Choice, choose_engine
 from engines.errors import (
     EngineClosed,
     EngineError,
     EngineUnavailable,
+    ExportError,
     FrameError,
     OptionError,
     StoreError,
 )
+from engines.export_files import export_file
 from engines.fake import FakeEngine
+from engines.gpus import Gpu, find_gpus
 from engines.latency import Latency, measure
 from engines.parity import Parity, compare
 from engines.ranks import percentiles
@@ -35,15 +39,18 @@ if TYPE_CHECKING:
     from engines.export import export_onnx, save_bundle
 
 __all__ = [
+    "Choice",
     "Engine",
     "EngineClosed",
     "EngineError",
     "EngineInfo",
     "EngineUnavailable",
     "Explanation",
+    "ExportError",
     "FakeEngine",
     "FrameError",
     "Frames",
+    "Gpu",
     "Latency",
     "OptionError",
     "Parity",
@@ -53,10 +60,13 @@ __all__ = [
     "Target",
     "available_engines",
     "check_frames",
+    "choose_engine",
     "compare",
     "engine_names",
+    "export_file",
     "export_onnx",
     "find_class",
+    "find_gpus",
     "list_stored",
     "measure",
     "open_engine",

@@ -1,6 +1,6 @@
 """The engine contract: RGB frames in, an `Explanation` out.
 
-A runtime implements `_run` (model-size frames to arrays) and `_close`. Checks, resizing, timing,
+A runtime implements `_run` (frames of one size to arrays) and `_close`. Checks, resizing, timing,
 the closed state, one call at a time, and what is said of an aim and a class live here, once, so
 all engines refuse, accept and mean the same.
 """
@@ -83,6 +83,8 @@ class Engine(ABC):
         device: where it runs, as "cpu" or "cuda:0".
         precision: arithmetic really used, as "f32" or "bf16".
         input_size: (height, width) of the model's input in pixels.
+        frame_size: (height, width) of the frames that the runtime takes; `input_size`, but where
+            it resizes frames itself.
         names: class names in score order ("class 0"... where nobody named them), empty without
             classes.
         aims: what the bundle explains, its default first. All are computed in one pass: asking
@@ -99,10 +101,12 @@ class Engine(ABC):
         input_size: tuple[int, int],
         names: tuple[str, ...],
         aims: tuple[Aim, ...] = ("embedding",),
+        frame_size: tuple[int, int] | None = None,
     ) -> None:
         self.device = device
         self.precision = precision
         self.input_size = input_size
+        self.frame_size = frame_size or input_size
         self.names = names
         self.aims = aims
         self._closed = False
@@ -116,7 +120,7 @@ class Engine(ABC):
         May be called from any thread; calls at the same time are run one after the other.
 
         Args:
-            frames: RGB uint8 (N, H, W, 3). Frames at `input_size` are used as they are; others
+            frames: RGB uint8 (N, H, W, 3). Frames at `frame_size` are used as they are; others
                 are resized by `resize` first.
             explain: one of `aims`; None is `target` where a target is given, else the first.
             target: the class that explain `target` explains: its name or number, or a number for
@@ -137,8 +141,8 @@ class Engine(ABC):
         began = time.perf_counter()
         aim = pick_aim(self.aims, explain, target)
         classes = class_numbers(self.names, target, len(frames)) if aim == "target" else None
-        if frames.shape[1:3] != self.input_size:
-            frames = np.stack([resize(frame, self.input_size) for frame in frames])
+        if frames.shape[1:3] != self.frame_size:
+            frames = np.stack([resize(frame, self.frame_size) for frame in frames])
         with self._busy:
             self._refuse_closed()
             found = self._run(np.require(frames, requirements=("C", "W")), aim, classes)
@@ -180,10 +184,10 @@ class Engine(ABC):
 
     @abstractmethod
     def _run(self, frames: Frames, aim: Aim, classes: NDArray[np.int64] | None) -> Arrays:
-        """Model-size frames to the map of one aim, scores and embedding.
+        """Frames of `frame_size` to the map of one aim, scores and embedding.
 
         Args:
-            frames: (N, *input_size, 3), contiguous and writable (so that runtimes can borrow
+            frames: (N, *frame_size, 3), contiguous and writable (so that runtimes can borrow
                 their memory); they are not to be changed.
             aim: one of `aims`.
             classes: of each frame (N,), -1 for its most probable one; None unless aim is `target`.

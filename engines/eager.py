@@ -7,11 +7,17 @@ import torch
 from numpy.typing import NDArray
 
 from engines.base import Arrays, Engine, Frames
-from engines.errors import EngineUnavailable, OptionError
+from engines.errors import OptionError
 from engines.graph import FrameGraph
+from engines.torch_devices import find_device, memory_told
 from nem.bundle import Bundle
 from nem.bundle_io import load_model
 from nem.explanation import Aim, class_names
+
+CASTS = {"bf16": torch.bfloat16, "f16": torch.float16}
+"""What torch's autocast computes in, by precision; f32 has none."""
+
+CURE = "run fewer frames at once, end what else uses it, or use --device cpu"
 
 
 class EagerEngine(Engine):
@@ -20,23 +26,35 @@ class EagerEngine(Engine):
     Args:
         bundle: an opened bundle.
         device: "cpu", "cuda", "cuda:1", ...; "auto" takes a GPU where there is one.
-        precision: "f32", "bf16" (torch autocast; sigmoid and softmax stay float32) or "auto",
-            which is f32: this engine is what the others are compared with.
+        precision: "f32", "bf16" or, on a GPU, "f16" (torch autocast; sigmoid and softmax stay
+            float32), or "auto", which is f32: this engine is what the others are compared with.
+
+    Raises:
+        OptionError: another device or precision, or f16 on the CPU.
+        EngineUnavailable: torch sees no such GPU.
+        EngineError: the GPU has too little free memory; also when running.
     """
 
     name = "eager"
 
     def __init__(self, bundle: Bundle, *, device: str = "auto", precision: str = "auto") -> None:
-        if precision not in ("auto", "f32", "bf16"):
-            raise OptionError(f"engine eager: precision {precision!r}, allowed: auto, f32, bf16")
-        self._device = _find_device(device)
-        self._half = precision == "bf16"
-        self._graph: FrameGraph | None = FrameGraph(load_model(bundle)).eval().to(self._device)
+        if precision not in ("auto", "f32", *CASTS):
+            allowed = ", ".join(("auto", "f32", *CASTS))
+            raise OptionError(f"engine eager: precision {precision!r}, allowed: {allowed}")
+        self._device = find_device(self.name, device)
+        if precision == "f16" and self._device.type == "cpu":
+            raise OptionError(
+                "engine eager: precision f16 on the CPU, allowed there: auto, f32, bf16"
+            )
+        self._cast = CASTS.get(precision)
+        model = load_model(bundle)
+        with memory_told(self.name, self._device, CURE):
+            self._graph: FrameGraph | None = FrameGraph(model).eval().to(self._device)
         super().__init__(
             device=str(self._device),
-            precision="bf16" if self._half else "f32",
+            precision="f32" if self._cast is None else precision,
             input_size=(bundle.manifest.input_size,) * 2,
-            names=class_names(bundle.manifest.classes, self._graph.model.backbone.num_classes),
+            names=class_names(bundle.manifest.classes, model.backbone.num_classes),
             aims=bundle.manifest.heads,
         )
 
@@ -44,10 +62,15 @@ class EagerEngine(Engine):
         graph = self._graph
         assert graph is not None
         kind = self._device.type
-        with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
+        with (
+            memory_told(self.name, self._device, CURE),
+            torch.inference_mode(),
+            # `enabled` is False unless it is given.
+            torch.backends.cudnn.flags(enabled=True, allow_tf32=False),
+        ):
             prepared = graph.prepare(torch.from_numpy(frames).to(self._device))
             target = None if classes is None else torch.from_numpy(classes).to(self._device)
-            with torch.autocast(kind, torch.bfloat16, enabled=self._half):
+            with torch.autocast(kind, self._cast, enabled=self._cast is not None):
                 output = graph.model(prepared, target)
             scores = graph.scores(output)
             return Arrays(
@@ -58,24 +81,3 @@ class EagerEngine(Engine):
 
     def _close(self) -> None:
         self._graph = None
-
-
-def _find_device(device: str) -> torch.device:
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        found = torch.device(device)
-    except RuntimeError:
-        raise OptionError(
-            f"engine eager: device {device!r}, allowed: auto, cpu, cuda, cuda:N"
-        ) from None
-    if found.type == "cuda":
-        count = torch.cuda.device_count()
-        if (found.index or 0) >= count:
-            raise EngineUnavailable(
-                f"engine eager: device {device} asked for, torch sees {count} CUDA device(s); "
-                "use --device cpu, or install a torch built for your GPU"
-            )
-    elif found.type != "cpu":
-        raise OptionError(f"engine eager: device {device!r}, allowed: auto, cpu, cuda, cuda:N")
-    return found

@@ -5,6 +5,8 @@ EngineError
 ├── EngineUnavailable   (also ImportError)  the runtime, its extra or the hardware is missing
 ├── FrameError          (also ValueError)   frames of a wrong shape or dtype
 ├── EngineClosed                            used after close
+├── CudaError           (in `cuda_memory`)  a CUDA call failed: no memory, or the GPU is lost
+├── ExportError                             a file to be written exists or can't be written
 └── StoreError                              a stored engine that can't be trusted or written
 """
 
@@ -29,6 +31,10 @@ class FrameError(EngineError, ValueError):
 
 class EngineClosed(EngineError):  # noqa: N818
     """`run` was called after `close`."""
+
+
+class ExportError(EngineError):
+    """A file to be written exists, or its folder does not take it."""
 
 
 class StoreError(EngineError):

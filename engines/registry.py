@@ -5,12 +5,18 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.util
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from engines.base import Engine
 from engines.errors import EngineUnavailable, OptionError
+from engines.gpus import find_gpus
 from nem.bundle import Bundle, open_bundle
+
+PRECISION_NAMES = {"fp32": "f32", "fp16": "f16"}
+"""Other names of precisions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,16 +41,64 @@ class EngineInfo:
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """Where an engine's class is, and the packages it needs with how to get them."""
+    """Where an engine's class is, and the packages it needs with how to get them.
+
+    `options` go to the class; `gpu`: it runs on NVIDIA GPUs only; `shaped`: it is built for a
+    frame size and batch, takes `frame_size`, `batch` and `say`; `plain`: also `dynamic`
+    and `calibration`.
+    """
 
     module: str
     attribute: str
     summary: str
     packages: tuple[str, ...] = ()
     install: str = "nem-stream"
+    options: tuple[tuple[str, str], ...] = ()
+    gpu: bool = False
+    shaped: bool = False
+    plain: bool = False
 
 
 _ENGINES = {
+    "tensorrt": _Entry(
+        "engines.trt",
+        "TensorRtEngine",
+        "TensorRT, the fastest on an NVIDIA GPU",
+        ("tensorrt", "cuda", "safetensors"),
+        "nem-stream[tensorrt]",
+        (("flavour", "tensorrt"),),
+        gpu=True,
+        shaped=True,
+        plain=True,
+    ),
+    "tensorrt-rtx": _Entry(
+        "engines.trt",
+        "TensorRtEngine",
+        "TensorRT for RTX, for GeForce and RTX cards",
+        ("tensorrt_rtx", "cuda", "safetensors"),
+        "nem-stream[tensorrt-rtx]",
+        (("flavour", "tensorrt-rtx"),),
+        gpu=True,
+        shaped=True,
+        plain=True,
+    ),
+    "tensorrt-module": _Entry(
+        "engines.trt_module",
+        "TensorRtModuleEngine",
+        "TensorRT inside torch; compiled at each start",
+        ("torch_tensorrt", "tensorrt", "timm", "safetensors"),
+        "nem-stream[tensorrt]",
+        gpu=True,
+        shaped=True,
+    ),
+    "inductor": _Entry(
+        "engines.inductor",
+        "InductorEngine",
+        "torch compiled ahead of time; GPU or CPU",
+        ("torch", "timm", "safetensors"),
+        "nem-stream[train]",
+        shaped=True,
+    ),
     "openvino": _Entry(
         "engines.ov", "OpenVinoEngine", "OpenVINO, the default on a CPU", ("openvino",)
     ),
@@ -74,24 +128,38 @@ def open_engine(
     engine: str = "auto",
     device: str = "auto",
     precision: str = "auto",
+    *,
+    frame_size: tuple[int, int] | None = None,
+    batch: int = 1,
+    dynamic: bool = False,
+    calibration: Path | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> Engine:
     """Make a bundle runnable, with all its heads: what is explained is an argument of `run`.
 
     Args:
         bundle: opened, or what `nem.open_bundle` takes.
-        engine: a name of `engine_names()`. "auto" is openvino, or eager where `device` names a
-            GPU; when that one is missing it is an error, no other is taken.
-        device: "auto", "cpu", or for the eager engine "cuda", "cuda:1", ...
-        precision: "auto", "f32" or "bf16".
+        engine: a name of `engine_names()`; for "auto" see `engines.choose_engine`.
+        device: "auto", "cpu", or for engines of a GPU "cuda", "cuda:1", ...
+        precision: "auto", "f32", "f16", "bf16", "int8" or "fp8", as far as the engine has it;
+            "fp32" and "fp16" are other names.
+        frame_size: (height, width) of the frames that an engine of a GPU is built for; it resizes
+            them itself. None: the model's input size.
+        batch: frames that an engine of a GPU computes at once.
+        dynamic: of TensorRT: `batch` frames or fewer; fewer cost less, but all a little more.
+        calibration: of TensorRT in int8 or fp8: pictures or videos to find ranges with.
+        say: is given lines about what takes long, such as a build.
 
     Raises:
-        OptionError: unknown engine, device or precision.
+        OptionError: unknown engine, device or precision, or one that goes not with the engine.
         EngineUnavailable: the engine, device or precision can't be had here.
         EngineError: the bundle's graph can't be compiled.
         BundleError: the bundle can't be opened.
     """
     if engine == "auto":
-        engine = "eager" if device.startswith("cuda") else "openvino"
+        from engines.choose import choose_engine  # it asks this module what is available
+
+        engine = choose_engine(device).engine
     entry = _ENGINES.get(engine)
     if entry is None:
         near = difflib.get_close_matches(engine, _ENGINES, n=1)
@@ -101,6 +169,19 @@ def open_engine(
     reason = _missing(entry)
     if reason is not None:
         raise EngineUnavailable(f"engine {engine}: {reason}")
+    options: dict[str, Any] = dict(entry.options)
+    if entry.shaped:
+        options |= {"frame_size": frame_size, "batch": batch, "say": say}
+    elif frame_size is not None or batch != 1:
+        raise OptionError(
+            f"engine {engine}: takes frames of any size and number; leave frame size and batch out"
+        )
+    if entry.plain:
+        options |= {"dynamic": dynamic, "calibration": calibration}
+    elif dynamic or calibration is not None:
+        asked = "dynamic batch" if dynamic else "calibration"
+        able = ", ".join(name for name, other in _ENGINES.items() if other.plain)
+        raise OptionError(f"engine {engine}: no {asked}; allowed with {able}")
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
     try:
         module = importlib.import_module(entry.module)
@@ -110,7 +191,10 @@ def open_engine(
             f"engine {engine}: its runtime does not load ({reason}); "
             f"reinstall it: pip install --force-reinstall '{entry.install}'"
         ) from error
-    made: Engine = getattr(module, entry.attribute)(opened, device=device, precision=precision)
+    kind = getattr(module, entry.attribute)
+    made: Engine = kind(
+        opened, device=device, precision=PRECISION_NAMES.get(precision, precision), **options
+    )
     return made
 
 
@@ -118,4 +202,9 @@ def _missing(entry: _Entry) -> str | None:
     for package in entry.packages:
         if importlib.util.find_spec(package) is None:
             return f"{package} is not installed: pip install '{entry.install}'"
+    if entry.gpu:
+        try:
+            find_gpus()
+        except EngineUnavailable as error:
+            return str(error)
     return None

@@ -22,7 +22,7 @@ from engines.filelock import exclusive
 from engines.store_files import key_of, read_entry, write_entry
 
 WAIT_SECONDS = 120.0
-"""How long to wait for another process building the same engine; a build takes seconds."""
+"""How long to wait for another process building the same engine, where a build takes seconds."""
 
 T = TypeVar("T")
 
@@ -52,6 +52,7 @@ class Store:
         build: Callable[[], T],
         dump: Callable[[T], bytes],
         load: Callable[[bytes], T],
+        wait: float | None = None,
     ) -> T:
         """The engine for `facts`: from the store, else built and stored.
 
@@ -62,6 +63,8 @@ class Store:
             build: makes the engine; its errors are passed on.
             dump: its bytes; StoreError where it has none.
             load: the engine of such bytes; StoreError counts as damage.
+            wait: seconds to wait for another process that builds it, before building it here, too;
+                None: `WAIT_SECONDS`.
 
         Returns:
             The engine. Trouble with the store is logged in one line and raises nothing.
@@ -73,7 +76,7 @@ class Store:
                 found = self._load(key, load, repair=False)
                 if found is not None:
                     return found
-                held.enter_context(exclusive(self.folder / f"{key}.lock", WAIT_SECONDS))
+                held.enter_context(exclusive(self.folder / f"{key}.lock", wait or WAIT_SECONDS))
                 found = self._load(key, load, repair=True)
                 if found is not None:
                     return found

@@ -11,7 +11,7 @@ For each backbone the same exported graph is compiled by OpenVINO with and witho
 
 Calls alternate, so that what disturbs one disturbs all. A ratio compares the fastest deciles; the
 median and the distance of the quartiles tell how quiet the machine was. Random weights: they cost
-the same. Needs `pip install 'nem-stream[train]'`.
+the same. Needs `pip install 'nem-stream[train]'`. With `--device cuda` it is `scripts.bench_gpu`.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from nem.bundle import open_bundle
 from nem.bundle_io import load_model, round_weights_
 from nem.explanation import AIMS, Aim
 from nem.model import NEM
+from scripts import bench_gpu
 
 ASKED = {"resnet50": 1.10, "nem-tiny": 1.35}
 """Lite by backbone: what was asked for."""
@@ -140,7 +141,16 @@ def main() -> None:
     parser.add_argument("--precision", default="auto", help="f32, bf16 or auto (default)")
     parser.add_argument("--repeats", type=int, default=300, help="timed calls (default 300)")
     parser.add_argument("--json", type=Path, help="write the milliseconds here")
+    parser.add_argument(
+        "--device", default="cpu", help="cpu (default); cuda: see scripts.bench_gpu for all of it"
+    )
     args = parser.parse_args()
+    if args.device != "cpu":
+        raise SystemExit(
+            bench_gpu.run(
+                bench_gpu.Options(device=args.device, repeats=args.repeats, json=args.json)
+            )
+        )
     print(f"{cpu_model()}, OpenVINO {ov.get_version()}, precision {args.precision}")
     table = {}
     for name in args.models:

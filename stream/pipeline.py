@@ -194,7 +194,7 @@ class Pipeline:
             raise first
 
     def _decode(self) -> None:
-        size = self._engine.input_size
+        size = self._engine.frame_size
         try:
             frames = iter(self._source)
             while not self._stopping:

@@ -37,7 +37,7 @@ def test_readme_options_exist():
             text=True,
             check=True,
         ).stdout
-        for command in ([], ["train"], ["explain"])
+        for command in ([], ["train"], ["explain"], ["export"], ["engines", "build"])
     ]
     own = README.replace(block("test"), "")
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", own)) - {"--help"}

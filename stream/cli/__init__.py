@@ -2,7 +2,7 @@
 
 nem-stream clip.mp4            clip.nem.mp4 with its mask, beside it
 nem-stream --camera 0          a window with what the model looks at
-nem-stream demo|train|gallery|bundles|engines|doctor
+nem-stream demo|train|explain|gallery|bundles|engines|export|doctor
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from stream.cli.console import PROGRAM, Console
 
-COMMANDS = ("run", "train", "explain", "gallery", "bundles", "engines", "doctor")
+COMMANDS = ("run", "train", "explain", "gallery", "bundles", "engines", "export", "doctor")
 
 __all__ = ["main"]
 

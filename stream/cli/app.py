@@ -9,7 +9,7 @@ import typer
 from stream.cli.console import PROGRAM
 from stream.cli.explain_command import explain
 from stream.cli.gallery_command import gallery
-from stream.cli.other_commands import bundles, doctor, engines
+from stream.cli.other_commands import bundles, doctor, engines, export
 from stream.cli.run_command import run
 from stream.cli.train_command import train
 
@@ -26,6 +26,7 @@ app.command()(train)
 app.add_typer(bundles, name="bundles")
 app.add_typer(engines, name="engines")
 app.add_typer(gallery, name="gallery")
+app.command()(export)
 app.command()(doctor)
 
 

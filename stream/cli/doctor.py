@@ -53,6 +53,7 @@ def findings() -> Iterator[Finding]:
     yield from (_package(name) for name in PACKAGES)
     yield from (_decoder(name) for name in ("h264", "hevc", "av1"))
     yield _encoder()
+    yield from _hardware()
     yield _display()
     yield from _cameras()
     yield from _engines()
@@ -85,6 +86,13 @@ def _encoder() -> Finding:
         return Finding("encoder libx264", False, one_line(error), blocks=OUTPUT)
     options = ", ".join(f"{key} {value}" for key, value in choice.options.items())
     return Finding("encoder libx264", True, f"opens with {options}")
+
+
+def _hardware() -> Iterator[Finding]:
+    from stream.hardware import examine_hardware
+
+    for name, trouble in examine_hardware():
+        yield Finding(name, trouble is None, trouble or "works here")
 
 
 def _display() -> Finding:

@@ -4,9 +4,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
 
-from engines import StoredEngine, available_engines, list_stored, prune_stored, verify_stored
+from engines import (
+    StoredEngine,
+    available_engines,
+    choose_engine,
+    export_file,
+    list_stored,
+    open_engine,
+    prune_stored,
+    verify_stored,
+)
+from engines.export_files import SUFFIXES, Format
+from nem.bundle import open_bundle
+from stream.cli.console import Console
 from stream.cli.errors import MODEL
+from stream.cli.options import read_size
 
 DAY = 86_400
 
@@ -14,7 +29,7 @@ DAY = 86_400
 def print_engines() -> None:
     """Print each engine with "available" or the reason why not, then what is stored."""
     for engine in available_engines():
-        print(f"{engine.name:<10} {engine.summary}: {engine.reason or 'available'}")
+        print(f"{engine.name:<12} {engine.summary}: {engine.reason or 'available'}")
     print_stored(list_stored())
 
 
@@ -26,6 +41,71 @@ def print_stored(entries: Sequence[StoredEngine]) -> None:
         facts = " ".join(entry.facts.get(f, "?") for f in ("engine", "device", "precision"))
         what = entry.problem or f"{facts}, {entry.size / 1e6:.1f} MB, used {days:.0f} days ago"
         print(f"  {entry.key[:12]}  {what}")
+
+
+def build(
+    model: str,
+    engine: str,
+    device: str,
+    precision: str,
+    frame: str | None,
+    batch: int,
+    dynamic: bool,
+    calibrate: Path | None,
+    console: Console,
+) -> None:
+    """Open an engine, which compiles what the store lacks, and tell what it took.
+
+    Raises:
+        UsageError: `frame` isn't WIDTHxHEIGHT.
+        BundleError, EngineError: see `engines.open_engine`.
+    """
+    size = None if frame is None else read_size("--frame", frame)[::-1]
+    if engine == "auto":
+        choice = choose_engine(device)
+        engine = choice.engine
+        console.say(f"engine {engine}: {choice.why}")
+    began = time.perf_counter()
+    with open_engine(
+        model, engine, device, precision, frame_size=size, batch=batch, dynamic=dynamic,
+        calibration=calibrate, say=console.say,
+    ) as opened:  # fmt: skip
+        seconds = time.perf_counter() - began
+        print(f"{opened.name} {opened.device} {opened.precision}: ready after {seconds:.1f} s")
+
+
+def export_bundle(
+    model: str,
+    output: Path | None,
+    format_: str,
+    precision: str,
+    frame: str | None,
+    batch: int,
+    overwrite: bool,
+    console: Console,
+) -> None:
+    """Write the file and print the names of what was written.
+
+    Raises:
+        UsageError: `frame` isn't WIDTHxHEIGHT.
+        BundleError, EngineError: see `engines.export_file`.
+    """
+    size = None if frame is None else read_size("--frame", frame)[::-1]
+    bundle = open_bundle(model)
+    kind = cast(Format, format_)  # another one is refused there
+    suffix = SUFFIXES.get(kind, ("",))[-1]
+    written = export_file(
+        bundle,
+        output or Path(f"{bundle.manifest.name}{suffix}"),
+        kind,
+        precision=precision,
+        frame_size=size,
+        batch=batch,
+        overwrite=overwrite,
+        say=console.say,
+    )
+    for path in written:
+        print(path)
 
 
 def verify() -> int:

@@ -25,11 +25,13 @@ def exit_code(error: BaseException) -> int:
     if isinstance(error, BrokenPipeError):
         return OUTPUT
     # Imported only now: whoever raised one of these has loaded it already.
-    from engines.errors import EngineError, OptionError
+    from engines.errors import EngineError, ExportError, OptionError
     from nem.errors import ArgumentError, DataError, MethodError, NemError
 
     if isinstance(error, ArgumentError | DataError | MethodError | OptionError):
         return USAGE
+    if isinstance(error, ExportError):
+        return OUTPUT
     return MODEL if isinstance(error, EngineError | NemError) else INTERNAL
 
 

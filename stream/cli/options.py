@@ -36,6 +36,7 @@ class Options:
         engine: engine name, or "auto"; see `engines.open_engine`.
         device: as "cpu", or "auto".
         precision: as "bf16", or "auto".
+        calibrate: pictures or videos for the ranges of int8 and fp8, or None.
         explain: aim, or None for the bundle's default.
         target: class name or number, or None.
         overlay: how to draw.
@@ -55,6 +56,7 @@ class Options:
     engine: str
     device: str
     precision: str
+    calibrate: Path | None
     explain: str | None
     target: str | None
     overlay: Overlay
@@ -101,19 +103,31 @@ def pick_places(
     return chosen, camera is not None, place
 
 
-def read_wishes(size: str | None, fps: float | None, frames: int | None) -> dict[str, Any]:
+def read_wishes(
+    size: str | None, fps: float | None, frames: int | None, decode: str | None = None
+) -> dict[str, Any]:
     """Options of `stream.sources.open_source` as it takes them, those that were given.
 
     Raises:
         UsageError: if `size` isn't WIDTHxHEIGHT.
     """
-    wishes: dict[str, Any] = {"fps": fps, "frames": frames}
+    wishes: dict[str, Any] = {"fps": fps, "frames": frames, "decode": decode}
     if size is not None:
-        match = re.fullmatch(r"(\d+)x(\d+)", size)
-        if match is None:
-            raise UsageError(f"--size {size}: give WIDTHxHEIGHT, as 1280x720")
-        wishes |= {"width": int(match[1]), "height": int(match[2])}
+        width, height = read_size("--size", size)
+        wishes |= {"width": width, "height": height}
     return {name: value for name, value in wishes.items() if value is not None}
+
+
+def read_size(option: str, text: str) -> tuple[int, int]:
+    """Width and height of "1280x720".
+
+    Raises:
+        UsageError: `text` isn't WIDTHxHEIGHT; names the option.
+    """
+    match = re.fullmatch(r"(\d+)x(\d+)", text)
+    if match is None or not int(match[1]) or not int(match[2]):
+        raise UsageError(f"{option} {text}: give WIDTHxHEIGHT, as 1280x720")
+    return int(match[1]), int(match[2])
 
 
 def default_output(path: Path) -> Path:

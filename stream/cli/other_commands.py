@@ -1,17 +1,41 @@
-"""`bundles`, `engines` and `doctor`: their options. Imports nothing but typer."""
+"""`bundles`, `engines`, `export` and `doctor`: their options. Imports nothing but typer."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from stream.cli.console import Console
+from stream.cli.run_command import Quiet, option
+
+Model = Annotated[
+    str,
+    typer.Option("-m", "--model", metavar="BUNDLE", help="Embedded name, folder or hub id."),
+]
+Runtime = Annotated[
+    str, typer.Option("--engine", metavar="NAME", help="Runtime; see nem-stream engines list.")
+]
+Device = Annotated[str, typer.Option("--device", metavar="NAME", help="cpu, cuda or cuda:N.")]
+Precision = Annotated[str, typer.Option("--precision", metavar="NAME", help="fp32, fp16 or bf16.")]
+FrameSize = Annotated[
+    str | None,
+    option(
+        "--frame",
+        panel="Options",
+        metavar="WxH",
+        text="Size of the frames it takes; default: the model's own.",
+    ),
+]
+Batch = Annotated[int, typer.Option("--batch", metavar="N", min=1, help="Frames computed at once.")]
 
 bundles = typer.Typer(
     help="List, show and check bundles: models with their explainers.",
     no_args_is_help=True,
 )
 engines = typer.Typer(
-    help="List the engines; check or clear the compiled models they keep.",
+    help="List the engines; build, check or clear the compiled models they keep.",
     no_args_is_help=True,
 )
 
@@ -52,6 +76,39 @@ def list_engines() -> None:
     print_engines()
 
 
+@engines.command("build")
+def build_engine(
+    model: Model = "nem-tiny",
+    engine: Runtime = "auto",
+    device: Device = "auto",
+    precision: Precision = "auto",
+    frame: FrameSize = None,
+    batch: Batch = 1,
+    dynamic: Annotated[
+        bool, typer.Option("--dynamic", help="Of TensorRT: also take fewer frames than --batch.")
+    ] = False,
+    calibrate: Annotated[
+        Path | None,
+        option(
+            "--calibrate",
+            panel="Options",
+            metavar="PATH",
+            text="Pictures or videos for int8 and fp8, to find ranges with.",
+        ),
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Compile a model ahead of time, so that the first run starts at once.
+
+    A GPU's engine fits this very GPU, driver and TensorRT; it is built on the
+    machine that runs it.
+    """
+    from stream.cli.engines import build
+
+    console = Console(-1 if quiet else 0)
+    build(model, engine, device, precision, frame, batch, dynamic, calibrate, console)
+
+
 @engines.command("verify")
 def verify_engines() -> int:
     """Check the compiled models kept on disk; exit code 6 if one is damaged."""
@@ -70,6 +127,33 @@ def prune_engines(
     from stream.cli.engines import prune
 
     prune(days)
+
+
+def export(
+    format_: Annotated[
+        str, typer.Option("--format", metavar="NAME", help="onnx, openvino or tensorrt.")
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Argument(metavar="OUTPUT", help="File to write; default: the bundle's name."),
+    ] = None,
+    model: Model = "nem-tiny",
+    precision: Precision = "auto",
+    frame: FrameSize = None,
+    batch: Batch = 1,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write a model with its explainer as one file for another runtime.
+
+    Frames in (RGB, uint8), maps out: resizing and normalising are inside. How
+    to run it on edge devices is in docs/edge.md.
+    """
+    from stream.cli.engines import export_bundle
+
+    export_bundle(
+        model, output, format_, precision, frame, batch, overwrite, Console(-1 if quiet else 0)
+    )
 
 
 def doctor() -> int:

@@ -7,8 +7,8 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-from engines import Engine, open_engine
-from nem.bundle import open_bundle
+from engines import Engine, choose_engine, open_engine
+from nem.bundle import Bundle, open_bundle
 from nem.explanation import Explanation
 from stream.aim import AimDial
 from stream.cli.console import Console
@@ -41,9 +41,7 @@ def run_session(options: Options, console: Console) -> int:
         # Before the engine: an output that can't be written is told of at once.
         sinks = _open_sinks(options, info, video, dial if show else None, stack, console)
         bundle = open_bundle(options.model)
-        engine = stack.enter_context(
-            open_engine(bundle, options.engine, device=options.device, precision=options.precision)
-        )
+        engine = stack.enter_context(_open_engine(bundle, options, console))
         aim = AimDial(engine, options.explain, options.target)
         for sink in sinks:
             if isinstance(sink, WindowSink):
@@ -51,6 +49,9 @@ def run_session(options: Options, console: Console) -> int:
                 sink.explain = partial(_explain, engine, aim)
                 sink.refine = partial(Refiner, engine, bundle.manifest.mean)
         _say_first(options, info, engine, aim, video, show, console)
+        said = _notes(sinks)
+        for note in said:
+            console.say(f"note: {note}")
         smooth = info.live if options.smooth is None else options.smooth
         pipeline = Pipeline(
             source,
@@ -71,7 +72,7 @@ def run_session(options: Options, console: Console) -> int:
                 raise
     cut = report.ended != "end" and not (info.live and report.ended == "stopped")
     written = _written(video, options.scores, cut)
-    _say_last(report, [note for s in sinks for note in getattr(s, "notes", ())], written, console)
+    _say_last(report, [note for note in _notes(sinks) if note not in said], written, console)
     if interrupts.number is None or not cut:
         return 0
     return 128 + interrupts.number
@@ -97,7 +98,7 @@ def describe_report(report: Report) -> str:
 
 def _explain(engine: Engine, aim: AimDial, frame: Frame) -> Explanation:
     """One frame, by the aim of the moment."""
-    return engine.run(frame.rgb(engine.input_size)[None], *aim.asked)
+    return engine.run(frame.rgb(engine.frame_size)[None], *aim.asked)
 
 
 def _open_source(options: Options) -> Source:
@@ -105,6 +106,24 @@ def _open_source(options: Options) -> Source:
     if options.is_camera and not place.isdecimal():
         place = str(Path("/dev") / place)
     return open_source(place, **options.wishes)
+
+
+def _open_engine(bundle: Bundle, options: Options, console: Console) -> Engine:
+    """The engine asked for; what `auto` is here and why is told, as are builds that take long."""
+    name = options.engine
+    if name == "auto":
+        choice = choose_engine(options.device)
+        name = choice.engine
+        tell = console.say if choice.wanting else console.detail
+        tell(f"note: engine {name}: {choice.why}")
+    return open_engine(
+        bundle,
+        name,
+        device=options.device,
+        precision=options.precision,
+        calibration=options.calibrate,
+        say=console.say,
+    )
 
 
 def _open_sinks(
@@ -122,11 +141,13 @@ def _open_sinks(
     sinks: list[Sink] = []
     inputs = [] if info.path is None else [info.path]
     if video is not None:
+        width = info.width * (2 if options.overlay.style == "side" else 1)
         file = FileSink(
             video,
             copy_from=info.path,
             overwrite=options.overwrite,
             fps=info.fps_declared,
+            size=(width, info.height),
             **options.encoder,
         )
         sinks.append(stack.enter_context(file))
@@ -172,6 +193,11 @@ def _say_last(
     for note in (*notes, *(f"{n} {cause}" for cause, n in report.source_counts.items())):
         console.say(f"note: {note}")
     console.say("; ".join([describe_report(report), *written]))
+
+
+def _notes(sinks: Sequence[Sink]) -> list[str]:
+    """What the sinks have to say so far."""
+    return [note for sink in sinks for note in getattr(sink, "notes", ())]
 
 
 def _written(video: Path | None, scores: str | None, cut: bool) -> list[str]:

@@ -13,10 +13,15 @@ from torch import nn
 from engines import Engine, FakeEngine, open_engine, save_bundle
 from engines.cpu import cpu_flags, has_bf16
 from engines.graph import FrameGraph
+from engines.trt import TensorRtEngine
+from engines.trt_runner import TrtRunner
 from nem.backbone import create_backbone
 from nem.bundle import Bundle
+from nem.class_layers import Classes
 from nem.explanation import AIMS, Aim
 from nem.model import NEM
+from tests.engines import fake_tensorrt
+from tests.engines.small_trt import engine_of
 
 SIZE = 64
 NAMES = ("ant", "bee", "cat", "dog", "elk")
@@ -58,10 +63,10 @@ def _spread_masks(model: NEM) -> None:
     """Scale the heads so that masks use all of [0, 1], as those of a trained model do."""
     x = FrameGraph(model).prepare(torch.from_numpy(random_frames(4, SIZE, SIZE)))
     features = model.backbone(x)
-    decoder, row = model.decoder, None
+    decoder, classes = model.decoder, None
     if features.logits is not None:
-        row = model.backbone.class_rows()[features.logits.argmax(1)]
-    for aim, logits in decoder(features.pyramid, x, row).items():
+        classes = Classes(model.backbone.class_rows(), features.logits.argmax(1))
+    for aim, logits in decoder(features.pyramid, x, classes).items():
         layer, at = (decoder.target.draw[-1], 0) if aim == "target" else (decoder.head, None)
         at = decoder.plain.index(aim) if at is None else at
         layer.weight[at] *= SPREAD / logits.std()
@@ -90,12 +95,20 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
+def open_fake_tensorrt(bundle: Bundle) -> Engine:
+    """The TensorRT engine on a fake TensorRT, which runs its graph in torch."""
+    with pytest.MonkeyPatch.context() as patch:
+        fake_tensorrt.install(patch, fake_tensorrt.shared_fakes())
+        return TensorRtEngine(bundle, precision="f32", batch=2)
+
+
 OPENERS: dict[str, Callable[[Bundle], Engine]] = {
     "fake": FakeEngine,
     "eager-f32": lambda bundle: open_engine(bundle, "eager", device="cpu"),
     "eager-bf16": lambda bundle: open_engine(bundle, "eager", device="cpu", precision="bf16"),
     "openvino-f32": lambda bundle: open_engine(bundle, "openvino", precision="f32"),
     "openvino-bf16": lambda bundle: open_engine(bundle, "openvino", precision="bf16"),
+    "tensorrt-fake": open_fake_tensorrt,
 }
 
 
@@ -110,3 +123,18 @@ def engine(request: pytest.FixtureRequest, bundle: Bundle) -> Iterator[Engine]:
     """Every engine in turn, freshly opened."""
     with open_by_kind(request.param, bundle) as opened:
         yield opened
+
+
+@pytest.fixture
+def fakes(monkeypatch: pytest.MonkeyPatch) -> fake_tensorrt.Fakes:
+    """A TensorRT and a GPU of this test's own, in the place of the real ones."""
+    return fake_tensorrt.install(monkeypatch, fake_tensorrt.make_fakes())
+
+
+@pytest.fixture
+def runner(fakes: fake_tensorrt.Fakes) -> Iterator[TrtRunner]:
+    """A runner of the small engine; all it took has to be given back."""
+    runner = TrtRunner(engine_of(fakes))
+    yield runner
+    runner.close()
+    assert fakes.cuda.leaks() == 0

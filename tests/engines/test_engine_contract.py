@@ -243,5 +243,5 @@ def test_results_outlive_the_engine(engine: Engine) -> None:
 
 def test_tells_how_it_runs(engine: Engine) -> None:
     assert engine.input_size == (SIZE, SIZE)
-    assert engine.device == "cpu"
+    assert engine.device == ("cuda:0" if engine.name == "tensorrt" else "cpu")
     assert engine.precision in ("f32", "bf16")

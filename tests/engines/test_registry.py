@@ -45,10 +45,45 @@ def test_opens_by_folder(bundle: Bundle) -> None:
         open_engine("no-such-bundle")
 
 
-def test_all_are_available_here_and_named() -> None:
-    assert engine_names() == ["auto", "openvino", "eager", "fake"]
-    assert [info.name for info in available_engines()] == engine_names()[1:]
-    assert all(info.available and info.reason is None for info in available_engines())
+def test_all_are_named_and_those_of_a_cpu_available() -> None:
+    on_a_cpu = ["inductor", "openvino", "eager", "fake"]
+    assert engine_names() == ["auto", "tensorrt", "tensorrt-rtx", "tensorrt-module", *on_a_cpu]
+    infos = available_engines()
+    assert [info.name for info in infos] == engine_names()[1:]
+    for info in infos:
+        assert info.available == (info.reason is None)
+        assert info.available or info.name not in on_a_cpu
+
+
+def test_a_gpu_engine_tells_what_is_missing(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hide(monkeypatch, "tensorrt")
+    with pytest.raises(EngineUnavailable) as caught:
+        open_engine(bundle, "tensorrt")
+    told = "engine tensorrt: tensorrt is not installed: pip install 'nem-stream[tensorrt]'"
+    assert str(caught.value) == told
+
+
+def test_an_engine_of_any_shape_takes_none(bundle: Bundle) -> None:
+    for options in ({"frame_size": (480, 640)}, {"batch": 2}):
+        with pytest.raises(OptionError, match="openvino: takes frames of any size and number"):
+            open_engine(bundle, "openvino", **options)
+
+
+def test_a_dynamic_batch_is_for_those_that_have_one(bundle: Bundle) -> None:
+    for name in ("openvino", "inductor"):
+        with pytest.raises(OptionError, match=f"{name}: no dynamic batch; allowed with tensorrt"):
+            open_engine(bundle, name, dynamic=True)
+        with pytest.raises(OptionError, match=f"{name}: no calibration; allowed with tensorrt"):
+            open_engine(bundle, name, calibration=Path())
+
+
+def test_precisions_have_two_names(bundle: Bundle) -> None:
+    with open_engine(bundle, "openvino", precision="fp32") as engine:
+        assert engine.precision == "f32"
+    with pytest.raises(OptionError, match="precision 'f16', allowed"):
+        open_engine(bundle, "openvino", precision="fp16")
 
 
 def test_missing_extra_is_named(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,7 +116,7 @@ def test_a_runtime_that_does_not_load_is_told(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"engine": "openvin"}, "allowed: auto, openvino, eager, fake; did you mean openvino"),
+        ({"engine": "openvin"}, "openvino, eager, fake; did you mean openvino"),
         ({"engine": "tensorflow"}, "no engine called 'tensorflow', allowed: auto"),
         ({"device": "gpu"}, "openvino: device 'gpu', allowed: auto, cpu"),
         ({"engine": "openvino", "device": "cuda"}, "openvino: device 'cuda', allowed"),
@@ -106,9 +141,11 @@ def test_a_gpu_asked_for_is_not_replaced_by_the_cpu(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
-    for engine in ("auto", "eager"):
-        with pytest.raises(EngineUnavailable, match=r"cuda:0 asked for, .* 0 CUDA"):
-            open_engine(bundle, engine, device="cuda:0")
+    with pytest.raises(EngineUnavailable, match=r"cuda:0 asked for, .* 0 CUDA"):
+        open_engine(bundle, "eager", device="cuda:0")
+    monkeypatch.setattr("engines.choose.find_gpus", lambda: ())
+    with pytest.raises(EngineUnavailable, match=r"device cuda:0: .* shows no GPU; use --device"):
+        open_engine(bundle, device="cuda:0")
 
 
 def test_bf16_asked_for_is_not_replaced_by_f32(

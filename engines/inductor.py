@@ -1,0 +1,188 @@
+"""AOTInductor: the model compiled ahead of time by torch, for an NVIDIA GPU or the CPU.
+
+A package has one frame size and one batch; all heads are outputs of one graph. Building takes a
+C++ compiler, running takes torch alone. On a GPU a run is a pinned copy up, one launch of a CUDA
+graph, and pinned copies down.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.asked import Target, class_numbers, pick_aim
+from engines.base import Arrays, Engine, Frames
+from engines.cuda_memory import as_device_array
+from engines.errors import EngineError, EngineUnavailable, FrameError, OptionError
+from engines.gpus import Gpu, find_gpu
+from engines.inductor_open import CURE, NAME, Wish, open_program
+from engines.inductor_run import CudaProgram, Program
+from engines.onnx_passes import EMBEDDING, SCORES, map_name
+from engines.store import Store
+from engines.torch_devices import find_device, first_line, memory_told
+from engines.trt import DeviceArrays
+from nem.bundle import Bundle
+from nem.explanation import Aim, class_names
+
+PRECISIONS = {"cuda": ("f16", "f32", "bf16"), "cpu": ("f32", "bf16")}
+"""What a package computes in, by kind of device; the first is `auto`."""
+
+NEEDS = {"f16": 7.0, "f32": 7.0, "bf16": 8.0}
+"""The first compute capability that Triton compiles for, by precision."""
+
+_log = logging.getLogger(__name__)
+
+
+class InductorEngine(Engine):
+    """Runs a bundle compiled by AOTInductor.
+
+    Args:
+        bundle: an opened bundle.
+        device: "cuda", "cuda:N", "cpu", or "auto": a GPU where torch sees one.
+        precision: "f32", "bf16", on a GPU "f16", or "auto": f16 on a GPU, f32 on the CPU. Sigmoid,
+            softmax and all outputs are float32 in each.
+        frame_size: (height, width) of the frames that the engine takes and resizes itself;
+            default: the model's input size.
+        batch: frames per call. Any number of frames can be run; the last call is filled up.
+        store: where packages are kept; default the user's cache folder.
+        say: told in a line what takes long or was changed; default: a warning in the log.
+
+    Attributes:
+        batch: frames per call; fewer than asked for where the GPU has too little memory.
+
+    Raises:
+        OptionError: another device or precision, or a size or batch below 1.
+        EngineUnavailable: no such GPU, or one too old, or something needed to build is missing.
+        EngineError: it can't be built, or what was built gives wrong answers.
+    """
+
+    name = NAME
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        device: str = "auto",
+        precision: str = "auto",
+        frame_size: tuple[int, int] | None = None,
+        batch: int = 1,
+        store: Store | None = None,
+        say: Callable[[str], None] | None = None,
+    ) -> None:
+        if frame_size is not None and min(frame_size) < 1:
+            raise OptionError(f"engine {NAME}: frame size {frame_size}: height and width from 1")
+        if batch < 1:
+            raise OptionError(f"engine {NAME}: batch {batch}: frames per call, from 1")
+        where = find_device(NAME, device)
+        allowed = PRECISIONS[where.type]
+        if precision not in ("auto", *allowed):
+            raise OptionError(
+                f"engine {NAME}: precision {precision!r} on {where}, allowed there: "
+                f"{', '.join(('auto', *allowed))}"
+            )
+        found = allowed[0] if precision == "auto" else precision
+        gpu = find_gpu(str(where), NAME) if where.type == "cuda" else None
+        if gpu is not None:
+            _check_capability(found, gpu)
+        super().__init__(
+            device=str(where),
+            precision=found,
+            input_size=(bundle.manifest.input_size,) * 2,
+            names=(),
+            aims=bundle.manifest.heads,
+            frame_size=frame_size,
+        )
+        wish = Wish(bundle, found, self.frame_size, where, gpu)
+        self._device = where
+        self._program: Program
+        self.batch, self._program = open_program(wish, batch, store or Store(), say or _log.warning)
+        self.names = class_names(
+            bundle.manifest.classes, self._program.shapes.get(SCORES, (0, 0))[1]
+        )
+
+    def run_on_device(
+        self, frames: Any, explain: Aim | None = None, target: Target | None = None
+    ) -> DeviceArrays:
+        """Explain frames that are on the GPU already; neither they nor the result leave it.
+
+        Args:
+            frames: RGB uint8 (N, *frame_size, 3), N up to `batch`, C-contiguous, with
+                `__cuda_array_interface__`. Work on the stream it names, of torch's tensors on
+                their current stream, is waited for.
+            explain: as for `run`.
+            target: as for `run`.
+
+        Returns:
+            Complete arrays on the GPU. They are the engine's own memory: the next run overwrites
+            them, and `close` frees them.
+
+        Raises:
+            OptionError: the engine is not on a GPU; or as `run`.
+            FrameError, EngineClosed: as `run`.
+        """
+        self._refuse_closed()
+        if not isinstance(self._program, CudaProgram):
+            raise OptionError(f"engine {NAME}: runs on the {self.device} here; use run")
+        array, stream = as_device_array(frames, "frames")
+        count = array.shape[0] if array.shape else 0
+        right = (count, *self.frame_size, 3)
+        if array.dtype != np.uint8 or array.shape != right or not 1 <= count <= self.batch:
+            raise FrameError(
+                f"frames: expected RGB uint8 (N, {right[1]}, {right[2]}, 3) with N from 1 to "
+                f"{self.batch}, got {array.dtype} {array.shape}"
+            )
+        aim = pick_aim(self.aims, explain, target)
+        classes = class_numbers(self.names, target, count) if aim == "target" else None
+        with self._busy:
+            self._refuse_closed()
+            with self._told():
+                found = self._program.run_on_device(frames, classes, stream)
+        arrays = {name: as_device_array(value, name)[0] for name, value in found.items()}
+        return DeviceArrays(arrays[map_name(aim)], arrays.get(SCORES), arrays[EMBEDDING])
+
+    def _run(self, frames: Frames, aim: Aim, classes: NDArray[np.int64] | None) -> Arrays:
+        wanted = [
+            name for name in (map_name(aim), SCORES, EMBEDDING) if name in self._program.shapes
+        ]
+        parts = []
+        with self._told():
+            for start in range(0, len(frames), self.batch):
+                piece = slice(start, start + self.batch)
+                asked = None if classes is None else classes[piece]
+                parts.append(self._program.run(frames[piece], asked, wanted))
+        whole = {
+            name: parts[0][name] if len(parts) == 1 else np.concatenate([p[name] for p in parts])
+            for name in wanted
+        }
+        return Arrays(whole[map_name(aim)], whole.get(SCORES), whole[EMBEDDING])
+
+    def _close(self) -> None:
+        self._program.close()
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Torch's errors in a line."""
+        try:
+            with memory_told(NAME, self._device, CURE):
+                yield
+        except RuntimeError as error:
+            raise EngineError(
+                f"engine {NAME}: the run failed on {self.device}: {first_line(error)}; "
+                "end this program and start it anew"
+            ) from error
+
+
+def _check_capability(precision: str, gpu: Gpu) -> None:
+    """Raises EngineUnavailable where Triton compiles nothing for the GPU at this precision."""
+    least = NEEDS[precision]
+    if float(gpu.capability) < least:
+        other = "f16" if float(gpu.capability) >= NEEDS["f16"] else "engine eager"
+        raise EngineUnavailable(
+            f"engine {NAME}: precision {precision} needs compute capability {least}, {gpu.name} "
+            f"has {gpu.capability}; use {other}"
+        )

@@ -1,0 +1,111 @@
+"""Where torch runs: devices that exist, memory that runs out, sums that are not shortened."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from engines.cuda_memory import DeviceMemoryError
+from engines.errors import EngineUnavailable, OptionError
+
+ALLOWED = "auto, cpu, cuda, cuda:N"
+
+
+def find_device(engine: str, device: str) -> torch.device:
+    """The device that a name stands for; a GPU has its number.
+
+    Args:
+        engine: who asks, for the message.
+        device: "cpu", "cuda" (the first GPU), "cuda:N", or "auto": a GPU where torch sees one.
+
+    Raises:
+        OptionError: no such name.
+        EngineUnavailable: torch sees no such GPU.
+    """
+    if device == "auto":
+        return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    try:
+        found = torch.device(device)
+    except RuntimeError:
+        raise OptionError(f"engine {engine}: device {device!r}, allowed: {ALLOWED}") from None
+    if found.type not in ("cpu", "cuda"):
+        raise OptionError(f"engine {engine}: device {device!r}, allowed: {ALLOWED}")
+    if found.type == "cpu":
+        return torch.device("cpu")
+    count = torch.cuda.device_count()
+    if (found.index or 0) >= count:
+        raise EngineUnavailable(
+            f"engine {engine}: device {device} asked for, torch sees {count} CUDA device(s); "
+            "use --device cpu, or install a torch built for your GPU"
+        )
+    return torch.device("cuda", found.index or 0)
+
+
+@contextmanager
+def memory_told(engine: str, device: torch.device, cure: str) -> Iterator[None]:
+    """Turn torch's long words about memory into a line; other errors pass.
+
+    Args:
+        engine: whose memory it is.
+        device: where.
+        cure: what to do about it.
+
+    Raises:
+        DeviceMemoryError: the GPU has too little free memory.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        # Libraries below torch say it in other types, so the words count, too.
+        if not (isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error).lower()):
+            raise
+        # Held by the error's frames until it is gone, so without `from error`.
+        raise DeviceMemoryError(
+            f"engine {engine}: {device} has too little free memory ({first_line(error)}); {cure}"
+        ) from None
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes free on a GPU, with what torch only keeps for later."""
+    torch.cuda.empty_cache()
+    free, _ = torch.cuda.mem_get_info(device)
+    return int(free)
+
+
+@contextmanager
+def exact_sums(exact: bool = True) -> Iterator[None]:
+    """Multiply float32 as float32, not as TF32 or bf16, whatever the process is set to.
+
+    Args:
+        exact: False changes nothing.
+    """
+    if not exact:
+        yield
+        return
+    backends: Any = torch.backends
+    matmuls = (backends.cuda.matmul, backends.mkldnn.matmul)
+    newer = [matmul.fp32_precision for matmul in matmuls]
+    try:
+        older = torch.get_float32_matmul_precision()
+    except RuntimeError:  # somebody used the newer way to set it, which the older one can't tell
+        older = None
+    torch.set_float32_matmul_precision("highest")  # sets it both ways
+    try:
+        with torch.backends.cudnn.flags(
+            enabled=True, benchmark=torch.backends.cudnn.benchmark, allow_tf32=False
+        ):
+            yield
+    finally:
+        if older is not None:
+            torch.set_float32_matmul_precision(older)
+        for matmul, value in zip(matmuls, newer, strict=True):
+            matmul.fp32_precision = value
+
+
+def first_line(error: BaseException) -> str:
+    """The beginning of an error's text, in one line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[0] if lines else type(error).__name__)[:200]

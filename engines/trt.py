@@ -1,0 +1,259 @@
+"""TensorRT, the engine of an NVIDIA GPU: built once on the machine, then loaded from the store.
+
+An engine has one frame size, and one batch or, if asked for, any number of frames up to one; all
+heads are outputs of one graph. Building takes torch and minutes, running takes neither.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.asked import Target, class_numbers, pick_aim
+from engines.base import Arrays, Engine, Frames
+from engines.cuda_memory import DeviceArray, DeviceLostError, as_device_array
+from engines.errors import EngineClosed, EngineUnavailable, FrameError, OptionError
+from engines.gpus import Gpu, find_gpu
+from engines.onnx_passes import CLASSES, EMBEDDING, FRAMES, SCORES, map_name
+from engines.store import Store
+from engines.trt_api import Flavour, load_trt
+from engines.trt_open import Wish, open_runner
+from engines.trt_quant import QUANTISED, check_fp8, check_quantised
+from nem.bundle import Bundle
+from nem.explanation import Aim, class_names
+
+PRECISIONS = ("f16", "f32", "bf16")
+"""What TensorRT computes in here; the first is `auto`."""
+
+BF16_SINCE = 8
+"""The first generation of GPUs (compute capability) that computes in bf16."""
+
+_log = logging.getLogger(__name__)
+
+
+class DeviceArrays(NamedTuple):
+    """What `TensorRtEngine.run_on_device` gives for N frames: memory of the engine, on the GPU.
+
+    Attributes:
+        map: of the asked aim, float32 (N, S, S); of `ranking` as it is, not as percentiles.
+        scores: class probabilities, float32 (N, C), or None without classes.
+        embedding: float32 (N, D).
+    """
+
+    map: DeviceArray
+    scores: DeviceArray | None
+    embedding: DeviceArray
+
+
+class TensorRtEngine(Engine):
+    """Runs a bundle with TensorRT.
+
+    Args:
+        bundle: an opened bundle.
+        device: "cuda", "cuda:N", or "auto": the first GPU.
+        precision: "f16", "f32", "bf16", or "auto", which is f16; "int8" or "fp8" around which the
+            rest is f16. Sigmoid, softmax and all outputs are float32 in each.
+        flavour: "tensorrt", or "tensorrt-rtx".
+        frame_size: (height, width) of the frames that the engine takes and resizes itself;
+            default: the model's input size.
+        batch: frames per launch. Any number of frames can be run; the last launch is filled up.
+        dynamic: build for 1 to `batch` frames per launch: the last launch computes what is left
+            and no more. The first launch of each number of frames takes longer. Where the number
+            is always `batch`, a fixed engine is faster.
+        calibration: for int8 and fp8, what the engine is calibrated with: an image, a video or a
+            folder of them, some 500 pictures of what will be looked at. They are part of the
+            engine's key in the store.
+        store: where engines are kept; default the user's cache folder.
+        say: told in a line what takes long or was changed; default: a warning in the log.
+
+    Attributes:
+        batch: frames per launch; fewer than asked for where the GPU has too little memory.
+
+    Raises:
+        OptionError: another device, precision or flavour, a size or batch below 1, or a dynamic
+            batch below 2.
+        EngineUnavailable: no GPU, or a package is missing.
+        EngineError: it can't be built, or what was built gives wrong answers.
+    """
+
+    name = "tensorrt"
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        device: str = "auto",
+        precision: str = "auto",
+        flavour: Flavour = "tensorrt",
+        frame_size: tuple[int, int] | None = None,
+        batch: int = 1,
+        dynamic: bool = False,
+        calibration: Path | None = None,
+        store: Store | None = None,
+        say: Callable[[str], None] | None = None,
+    ) -> None:
+        flavours = get_args(Flavour)
+        if flavour not in flavours:
+            raise OptionError(f"flavour {flavour!r}, allowed: {', '.join(flavours)}")
+        check_options(flavour, precision, frame_size, batch, (*PRECISIONS, *QUANTISED))
+        if dynamic and batch == 1:
+            raise OptionError(
+                f"engine {flavour}: dynamic batch 1: the most frames per launch, from 2; ask for "
+                "a larger batch, or leave dynamic out"
+            )
+        self.name = flavour
+        self._lost: str | None = None
+        found = PRECISIONS[0] if precision == "auto" else precision
+        check_quantised(flavour, found, calibration)
+        gpu = find_gpu(device, flavour)
+        check_bf16(flavour, found, gpu)
+        check_fp8(flavour, found, gpu)
+        load_trt(flavour)
+        super().__init__(
+            device=f"cuda:{gpu.index}",
+            precision=found,
+            input_size=(bundle.manifest.input_size,) * 2,
+            names=(),
+            aims=bundle.manifest.heads,
+            frame_size=frame_size,
+        )
+        wish = Wish(bundle, flavour, found, self.frame_size, gpu, dynamic, calibration)
+        self.batch, self._runner = open_runner(wish, batch, store or Store(), say or _log.warning)
+        scores = self._runner.outputs.get(SCORES)
+        self.names = class_names(bundle.manifest.classes, scores.shape[1] if scores else 0)
+
+    def run_on_device(
+        self, frames: Any, explain: Aim | None = None, target: Target | None = None
+    ) -> DeviceArrays:
+        """Explain frames that are on the GPU already; neither they nor the result leave it.
+
+        Args:
+            frames: RGB uint8 (N, *frame_size, 3), N up to `batch`, C-contiguous, with
+                `__cuda_array_interface__`; see `TrtRunner.run_on_device` for streams.
+            explain: as for `run`.
+            target: as for `run`.
+
+        Returns:
+            Complete arrays on the GPU. They are the engine's own memory: the next run overwrites
+            them, and `close` frees them.
+
+        Raises:
+            FrameError, OptionError, EngineClosed: as `run`.
+        """
+        self._refuse_closed()
+        array, _ = as_device_array(frames, "frames")
+        count = array.shape[0] if array.shape else 0
+        right = (count, *self.frame_size, 3)
+        if array.dtype != np.uint8 or array.shape != right or not 1 <= count <= self.batch:
+            raise FrameError(
+                f"frames: expected RGB uint8 (N, {right[1]}, {right[2]}, 3) with N from 1 to "
+                f"{self.batch}, got {array.dtype} {array.shape}"
+            )
+        aim = pick_aim(self.aims, explain, target)
+        classes = class_numbers(self.names, target, count) if aim == "target" else None
+        with self._busy:
+            self._refuse_closed()
+            with self._watched():
+                inputs = self._inputs(frames, classes, count)
+                found = self._runner.run_on_device(inputs)
+        first = {name: value.first(count) for name, value in found.items()}
+        return DeviceArrays(first[map_name(aim)], first.get(SCORES), first[EMBEDDING])
+
+    def _run(self, frames: Frames, aim: Aim, classes: NDArray[np.int64] | None) -> Arrays:
+        names = [map_name(aim), EMBEDDING, *([SCORES] if SCORES in self._runner.outputs else [])]
+        parts = []
+        with self._watched():
+            for start in range(0, len(frames), self.batch):
+                piece = slice(start, start + self.batch)
+                some, asked = frames[piece], None if classes is None else classes[piece]
+                if not self._runner.most:  # it takes no fewer
+                    some = filled(some, self.batch)
+                inputs = self._inputs(some, asked, len(some))
+                found = self._runner.run(inputs, names)
+                parts.append({name: found[name][: len(frames[piece])] for name in names})
+        whole = {
+            name: parts[0][name] if len(parts) == 1 else np.concatenate([p[name] for p in parts])
+            for name in names
+        }
+        return Arrays(whole[map_name(aim)], whole.get(SCORES), whole[EMBEDDING])
+
+    def _close(self) -> None:
+        self._runner.close()
+
+    def _inputs(self, frames: Any, classes: NDArray[np.int64] | None, count: int) -> dict[str, Any]:
+        """A runner's inputs; without classes, each frame's most probable one."""
+        port = self._runner.inputs.get(CLASSES)
+        if port is None:
+            return {FRAMES: frames}
+        asked = np.full(count, -1, port.dtype)
+        if classes is not None:
+            asked[: len(classes)] = classes
+        return {FRAMES: frames, CLASSES: asked}
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        """Refuse runs on a GPU that failed; after that every call would fail in its own words."""
+        if self._lost is not None:
+            raise EngineClosed(
+                f"engine {self.name} can't run any more, its GPU failed earlier: {self._lost}"
+            )
+        try:
+            yield
+        except DeviceLostError as error:
+            self._lost = str(error)
+            raise
+
+
+def check_options(
+    engine: str,
+    precision: str,
+    frame_size: tuple[int, int] | None,
+    batch: int,
+    allowed: tuple[str, ...] = PRECISIONS,
+) -> None:
+    """Refuse what no engine of TensorRT is.
+
+    Args:
+        engine: who asks, for the message.
+        precision: of `allowed`, or "auto".
+        frame_size: height and width from 1, or None.
+        batch: from 1.
+        allowed: precisions of the engine.
+
+    Raises:
+        OptionError: something else.
+    """
+    precisions = ("auto", *allowed)
+    if precision not in precisions:
+        raise OptionError(
+            f"engine {engine}: precision {precision!r}, allowed: {', '.join(precisions)}"
+        )
+    if frame_size is not None and min(frame_size) < 1:
+        raise OptionError(f"engine {engine}: frame size {frame_size}: height and width from 1")
+    if batch < 1:
+        raise OptionError(f"engine {engine}: batch {batch}: frames per launch, from 1")
+
+
+def check_bf16(engine: str, precision: str, gpu: Gpu) -> None:
+    """Refuse bf16 on a GPU that does not compute in it.
+
+    Raises:
+        EngineUnavailable: it does not.
+    """
+    if precision == "bf16" and int(gpu.capability.split(".")[0]) < BF16_SINCE:
+        raise EngineUnavailable(
+            f"engine {engine}: precision bf16 asked for, {gpu.name} has compute capability "
+            f"{gpu.capability} and bf16 needs {BF16_SINCE}.0; use f16"
+        )
+
+
+def filled(frames: Frames, batch: int) -> Frames:
+    """Frames made `batch` many by the last one."""
+    missing = batch - len(frames)
+    return np.concatenate([frames, frames[-1:].repeat(missing, axis=0)]) if missing else frames

@@ -1,0 +1,148 @@
+"""Graphs made runnable on a GPU by each engine, for frames that are on it already."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, get_args
+
+import torch
+from torch import Tensor
+
+from engines.fixed_graph import FixedGraph
+from engines.inductor_build import build_package
+from engines.inductor_run import CudaProgram, load_package
+from engines.onnx_passes import EMBEDDING, FRAMES, SCORES, map_name
+from engines.trt_api import Flavour, load_trt, trt_version
+
+CASES = ("backbone", "lite")
+"""The model alone, and with the lite decoder of one head (`embedding`, NEM-U)."""
+
+LEVEL = 3
+"""TensorRT's optimisation level that engines are built with."""
+
+
+class BackboneGraph(FixedGraph):
+    """The model without its explanation: frames in, scores and embedding out."""
+
+    def forward(self, frames: Tensor, target: Tensor | None = None) -> tuple[Tensor, ...]:
+        """As `FixedGraph`, without maps."""
+        features = self.model.backbone(self.prepare(frames))
+        assert features.logits is not None, "the cases are of a model with classes"
+        return features.logits.float().softmax(dim=1), features.embedding.float()
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A graph on the GPU.
+
+    Attributes:
+        run: takes uint8 (B, H, W, 3) on the GPU; gives the outputs by name, complete.
+        close: frees it.
+    """
+
+    run: Callable[[Tensor], Mapping[str, Any]]
+    close: Callable[[], None]
+
+
+def output_names(case: str) -> tuple[str, ...]:
+    """Names of a case's outputs, in order."""
+    maps = (map_name("embedding"),) if case == "lite" else ()
+    return (*maps, SCORES, EMBEDDING)
+
+
+def make_graph(model: Any, case: str, size: tuple[int, int], precision: str) -> FixedGraph:
+    """The graph of a case, on the CPU; `model` has classes and the head `embedding` alone."""
+    kind = {"backbone": BackboneGraph, "lite": FixedGraph}[case]
+    return kind(model, size, precision)
+
+
+def make_call(
+    engine: str, graph: FixedGraph, case: str, batch: int, say: Callable[[str], None]
+) -> Call:
+    """Make a graph runnable on the first GPU.
+
+    Args:
+        engine: "eager", "inductor", "tensorrt" or "tensorrt-rtx".
+        graph: moved to the GPU.
+        case: of the graph.
+        batch: frames per call.
+        say: told in a line what takes long.
+
+    Raises:
+        EngineError: it can't be built; the reason in a line.
+    """
+    device = torch.device("cuda", 0)
+    names = output_names(case)
+    if engine == "eager":
+        return _eager(graph.to(device), names)
+    if engine == "inductor":
+        return _inductor(graph, names, batch, device, say)
+    assert engine in get_args(Flavour), engine
+    return _tensorrt(engine, graph, names, batch, device)  # type: ignore[arg-type]
+
+
+def _eager(graph: FixedGraph, names: tuple[str, ...]) -> Call:
+    def run(frames: Tensor) -> dict[str, Tensor]:
+        with torch.inference_mode():
+            found = dict(zip(names, graph(frames), strict=True))
+        torch.cuda.synchronize()  # as the others, which give complete outputs
+        return found
+
+    return Call(run, lambda: None)
+
+
+def _inductor(
+    graph: FixedGraph,
+    names: tuple[str, ...],
+    batch: int,
+    device: torch.device,
+    say: Callable[[str], None],
+) -> Call:
+    package = build_package(graph, batch, device, say)
+    with torch.inference_mode():
+        found = graph(*(tensor.to(device) for tensor in graph.example(batch)))
+    program = CudaProgram(
+        load_package(package, device),
+        {name: tuple(value.shape) for name, value in zip(names, found, strict=True)},
+        (batch, *graph.frame_size, 3),
+        targeted=False,
+        device=device,
+        exact=graph.precision == "f32",
+    )
+    return Call(lambda frames: program.run_on_device(frames, None, None), program.close)
+
+
+def _tensorrt(
+    flavour: Flavour,
+    graph: FixedGraph,
+    names: tuple[str, ...],
+    batch: int,
+    device: torch.device,
+) -> Call:
+    from engines.trt_convert import Conversion, convert, load_converter
+    from engines.trt_runner import TrtRunner
+    from engines.trt_timings import kept_timings
+
+    converter = load_converter(flavour)
+    example = tuple(tensor.to(device) for tensor in graph.example(batch))
+    with torch.no_grad():
+        program = torch.export.export(graph.to(device), example)
+    with kept_timings(trt_version(load_trt(flavour)), torch.cuda.get_device_name()) as timings:
+        engine = convert(
+            converter,
+            Conversion(
+                name=graph.model.backbone.name,
+                program=program,
+                example=example,
+                inputs=(FRAMES,),
+                outputs=names,
+                level=LEVEL,
+                workspace=0,
+                version_compatible=False,
+                exact=graph.precision == "f32",
+                timings=timings if flavour == "tensorrt" else None,
+            ),
+        )
+    runner = TrtRunner(engine, flavour=flavour, device=0)
+    return Call(lambda frames: runner.run_on_device({FRAMES: frames}), runner.close)

@@ -1,0 +1,146 @@
+"""What the driver tells of the GPUs, and which engine `auto` then is."""
+
+from __future__ import annotations
+
+import ctypes
+import enum
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import pytest
+
+from engines import Choice, EngineInfo, EngineUnavailable, Gpu, OptionError, choose_engine
+from engines import gpus as asked
+from engines.gpus import find_gpu, find_gpus
+
+H100 = Gpu(0, "NVIDIA H100", "9.0", "580.65.06")
+
+
+class Status(enum.IntEnum):
+    CUDA_SUCCESS = 0
+    CUDA_ERROR_NO_DEVICE = 100
+
+
+def fake_driver(count: int, status: Status = Status.CUDA_SUCCESS) -> ModuleType:
+    """The part of cuda.bindings.driver that is asked, with `count` GPUs of two kinds."""
+    ok = Status.CUDA_SUCCESS
+    kinds = SimpleNamespace(
+        CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR=75,
+        CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR=76,
+    )
+    driver = ModuleType("cuda.bindings.driver")
+    vars(driver).update(
+        CUdevice_attribute=kinds,
+        cuInit=lambda flags: (status,),
+        cuDeviceGetCount=lambda: (ok, count),
+        cuDriverGetVersion=lambda: (ok, 13010),
+        cuDeviceGet=lambda index: (ok, 100 + index),
+        cuDeviceGetName=lambda size, device: (ok, f"GPU {device}".encode().ljust(size, b"\0")),
+        cuDeviceGetAttribute=lambda kind, device: (ok, {75: 8, 76: device - 94}[kind]),
+    )
+    return driver
+
+
+@pytest.fixture
+def driver_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A machine with a driver and two GPUs; returns the file that tells the driver's version."""
+    version = tmp_path / "version"
+    monkeypatch.setattr(asked, "VERSION_FILE", version)
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: None)
+    monkeypatch.setitem(sys.modules, "cuda.bindings.driver", fake_driver(2))
+    return version
+
+
+def test_gpus_are_told_by_the_driver(driver_there: Path) -> None:
+    first, second = find_gpus()
+    assert first == Gpu(0, "GPU 100", "8.6", "CUDA 13.1")
+    assert (second.index, second.name, second.capability) == (1, "GPU 101", "8.7")
+
+
+def test_the_full_version_of_the_driver_is_taken_where_it_is_told(driver_there: Path) -> None:
+    driver_there.write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module  580.65.06  Sun Jul\n")
+    assert find_gpus()[0].driver == "580.65.06"
+
+
+@pytest.mark.parametrize(("device", "index"), [("auto", 0), ("cuda", 0), ("cuda:1", 1)])
+def test_a_gpu_is_found_by_its_name(driver_there: Path, device: str, index: int) -> None:
+    assert find_gpu(device, "tensorrt").index == index
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda:", "cuda:x", "gpu", "cuda:-1"])
+def test_other_devices_are_refused(driver_there: Path, device: str) -> None:
+    with pytest.raises(OptionError, match="allowed: auto, cuda, cuda:N"):
+        find_gpu(device, "tensorrt")
+
+
+def test_a_gpu_that_is_not_there(driver_there: Path) -> None:
+    with pytest.raises(EngineUnavailable, match=r"cuda:2 asked for, the driver shows 2 GPU"):
+        find_gpu("cuda:2", "tensorrt")
+
+
+def test_no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> None:
+        raise OSError(name)
+
+    monkeypatch.setattr(ctypes, "CDLL", missing)
+    with pytest.raises(EngineUnavailable, match=r"no NVIDIA driver here \(libcuda"):
+        find_gpus()
+    with pytest.raises(EngineUnavailable, match="tensorrt: device cuda: no NVIDIA driver here"):
+        find_gpu("cuda", "tensorrt")
+
+
+def test_no_package_to_ask_with(driver_there: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cuda.bindings.driver", None)
+    with pytest.raises(EngineUnavailable, match="cuda-bindings is not installed"):
+        find_gpus()
+
+
+def test_a_driver_that_fails(driver_there: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = fake_driver(0, Status.CUDA_ERROR_NO_DEVICE)
+    monkeypatch.setitem(sys.modules, "cuda.bindings.driver", broken)
+    with pytest.raises(EngineUnavailable, match="does not answer: CUDA_ERROR_NO_DEVICE"):
+        find_gpus()
+
+
+def machine(monkeypatch: pytest.MonkeyPatch, gpus: tuple[Gpu, ...], *engines: str) -> None:
+    """A machine with these GPUs and these engines of a GPU."""
+
+    def info(name: str) -> EngineInfo:
+        return EngineInfo(name, "", None if name in engines else f"{name} is not installed")
+
+    names = ("tensorrt", "tensorrt-rtx", "inductor", "openvino")
+    monkeypatch.setattr("engines.choose.find_gpus", lambda: gpus)
+    monkeypatch.setattr("engines.choose.available_engines", lambda: [info(n) for n in names])
+
+
+def test_the_fastest_engine_that_is_there_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    for engines, name in (
+        (("tensorrt", "tensorrt-rtx", "inductor"), "tensorrt"),
+        (("tensorrt-rtx", "inductor"), "tensorrt-rtx"),
+        (("inductor",), "inductor"),
+    ):
+        machine(monkeypatch, (H100,), *engines)
+        for device in ("auto", "cuda", "cuda:0"):
+            choice = choose_engine(device)
+            assert (choice.engine, choice.wanting) == (name, False)
+            assert choice.why.startswith("NVIDIA H100 is there")
+    assert "tensorrt is not installed" in choice.why
+
+
+def test_the_cpu_is_taken_where_no_gpu_is_or_where_it_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    machine(monkeypatch, ())
+    assert choose_engine() == Choice("openvino", "the NVIDIA driver shows no GPU")
+    machine(monkeypatch, (H100,), "tensorrt")
+    assert choose_engine("cpu") == Choice("openvino", "the CPU was asked for")
+
+
+def test_a_gpu_without_an_engine_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine(monkeypatch, (H100,))
+    choice = choose_engine()
+    assert (choice.engine, choice.wanting) == ("openvino", True)
+    assert "inductor is not installed" in choice.why
+    with pytest.raises(EngineUnavailable, match="no engine can use it: tensorrt: tensorrt is not"):
+        choose_engine("cuda")

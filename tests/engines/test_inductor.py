@@ -1,0 +1,164 @@
+"""AOTInductor on the CPU: one package is compiled, and everything is run on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engines import EngineError, OptionError, Store, compare, list_stored, open_engine
+from engines.golden import GoldenEngine, pack, unpack
+from engines.inductor import InductorEngine
+from engines.store_files import key_of, read_entry
+from nem.bundle import Bundle
+from nem.bundle_io import round_weights_, write_bundle
+from tests.engines.conftest import SIZE, random_frames, tiny_model
+from tests.engines.test_engine_contract import (  # noqa: F401  run here on the fixture `engine`
+    test_any_class_can_be_asked_for,
+    test_batch_equals_single_frames,
+    test_closed_twice_and_run_after_close,
+    test_every_aim_has_its_map_its_method_and_its_class,
+    test_leaves_frames_alone_and_takes_read_only_and_strided_ones,
+    test_refuses_other_frames,
+    test_results_belong_to_the_caller,
+    test_results_outlive_the_engine,
+    test_runs_in_other_threads_one_at_a_time,
+    test_same_frame_gives_same_explanation,
+    test_shapes_types_and_ranges,
+    test_takes_frames_of_any_size,
+    test_tells_how_it_runs,
+)
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+BATCH = 2  # so that one and three frames fill it up
+
+
+def open_inductor(bundle: Bundle, store: Store, **options: object) -> InductorEngine:
+    return InductorEngine(bundle, device="cpu", batch=BATCH, store=store, **options)
+
+
+@pytest.fixture(scope="session")
+def said() -> list[str]:
+    return []
+
+
+@pytest.fixture(scope="session")
+def filled(bundle: Bundle, said: list[str], tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A store with the one package."""
+    store = Store(tmp_path_factory.mktemp("inductor") / "engines")
+    open_inductor(bundle, store, say=said.append).close()
+    return store
+
+
+@pytest.fixture
+def kept(filled: Store) -> GoldenEngine:
+    (entry,) = list_stored(filled)
+    return unpack(read_entry(filled.folder, entry.key))
+
+
+@pytest.fixture
+def engine(bundle: Bundle, filled: Store) -> Iterator[InductorEngine]:
+    with open_inductor(bundle, filled) as opened:
+        yield opened
+
+
+@pytest.fixture
+def builds(kept: GoldenEngine, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Building gives the package that is there already; the batch of each call is noted."""
+    calls: list[int] = []
+
+    def build(_graph: object, batch: int, *_: object) -> bytes:
+        calls.append(batch)
+        return kept.engine
+
+    monkeypatch.setattr("engines.inductor_build.build_package", build)
+    return calls
+
+
+def test_the_build_tells_what_it_does_and_how_long_it_took(filled: Store, said: list[str]) -> None:
+    begin, end = said
+    assert begin.startswith("engine inductor: compiling resnet18 for frames of 64x64, batch 2, f32")
+    assert end.startswith("engine inductor: compiled in ")
+
+
+def test_it_agrees_with_eager(engine: InductorEngine, bundle: Bundle) -> None:
+    with open_engine(bundle, "eager", "cpu") as eager:
+        parity = compare(engine, eager, random_frames(8, SIZE, SIZE))
+    assert parity.ok, str(parity)
+    assert parity.top1 == 1
+    assert parity.mask_max > 0, "the engine that was compared is the reference itself"
+
+
+def test_second_start_loads_what_the_first_built(
+    bundle: Bundle, filled: Store, builds: list[int], caplog: pytest.LogCaptureFixture
+) -> None:
+    with open_inductor(bundle, filled) as engine:
+        assert engine.names == bundle.manifest.classes
+        assert (engine.batch, engine.precision, engine.device) == (BATCH, "f32", "cpu")
+    assert not builds
+    assert not caplog.records
+    (entry,) = list_stored(filled)
+    assert entry.facts["weights"] == bundle.manifest.files["weights.safetensors"]
+    assert entry.facts["frame"] == f"{SIZE}x{SIZE}"
+
+
+@pytest.mark.parametrize("damage", ["no package", "another answer"])
+def test_a_stored_package_that_fails_is_built_anew(
+    damage: str,
+    bundle: Bundle,
+    filled: Store,
+    kept: GoldenEngine,
+    builds: list[int],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    (entry,) = list_stored(filled)
+    assert key_of(entry.facts) == entry.key
+    bad = GoldenEngine(b"no package", kept.expected)
+    reason = "torch can't run it"
+    if damage == "another answer":
+        moved = {name: value + 0.1 for name, value in kept.expected.items()}
+        bad, reason = GoldenEngine(kept.engine, moved), "its answer to the golden frame is wrong"
+    store = Store(tmp_path / "engines")
+    store.fetch(entry.facts, build=lambda: bad, dump=pack, load=unpack)
+    with open_inductor(bundle, store) as engine, open_inductor(bundle, filled) as other:
+        frames = random_frames(1, SIZE, SIZE)
+        np.testing.assert_array_equal(engine.run(frames).mask, other.run(frames).mask)
+    assert builds == [BATCH]
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert reason in line
+    assert "\n" not in line
+
+
+def test_a_package_that_computes_something_else_is_not_handed_out(
+    bundle: Bundle, builds: list[int], tmp_path: Path
+) -> None:
+    model, graph = tiny_model(seed=1), bundle.graph_path  # the graph is not looked at
+    round_weights_(model)
+    words = {"name": "other", "training": {}, "quality": {}, "card": ""}
+    other = write_bundle(tmp_path / "other", model, graph, **words)
+    store = Store(tmp_path / "engines")
+    with pytest.raises(EngineError, match="just built does not compute what the model does: mask_"):
+        open_inductor(other, store)
+    assert builds == [BATCH]
+    assert not list_stored(store)
+
+
+def test_only_a_gpu_takes_frames_of_a_gpu(engine: InductorEngine) -> None:
+    with pytest.raises(OptionError, match="runs on the cpu here; use run"):
+        engine.run_on_device(random_frames(1, SIZE, SIZE))
+
+
+def test_a_missing_compiler_is_named_with_the_cure(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torch._inductor import config
+
+    monkeypatch.setattr(config.cpp, "cxx", ("/nowhere/g++",))
+    with pytest.raises(EngineError, match=r"a C\+\+ compiler is missing; install one") as caught:
+        open_inductor(bundle, Store(tmp_path / "engines"))
+    assert "\n" not in str(caught.value)
+    assert type(caught.value).__name__ == "EngineUnavailable"

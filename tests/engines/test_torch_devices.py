@@ -1,0 +1,123 @@
+"""Where torch runs: names of devices, memory that runs out, sums in full."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from engines import EngineError, EngineUnavailable, OptionError, open_engine
+from engines.torch_devices import exact_sums, find_device, memory_told
+from nem.bundle import Bundle
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def gpus(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Let torch say that it sees some GPUs."""
+    monkeypatch.setattr("torch.cuda.device_count", lambda: request.param)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: request.param > 0)
+    return request.param
+
+
+@pytest.mark.parametrize(
+    ("gpus", "asked", "found"),
+    [
+        (0, "auto", "cpu"),
+        (2, "auto", "cuda:0"),
+        (2, "cpu", "cpu"),
+        (2, "cpu:0", "cpu"),
+        (2, "cuda", "cuda:0"),
+        (2, "cuda:1", "cuda:1"),
+    ],
+    indirect=["gpus"],
+)
+def test_names_of_devices(gpus: int, asked: str, found: str) -> None:
+    assert str(find_device("eager", asked)) == found
+
+
+@pytest.mark.parametrize(
+    ("gpus", "asked", "kind", "say"),
+    [
+        (1, "cuda:1", EngineUnavailable, "engine x: device cuda:1 asked for, torch sees 1 CUDA"),
+        (0, "cuda", EngineUnavailable, "sees 0 CUDA device.*use --device cpu"),
+        (1, "toaster", OptionError, "device 'toaster', allowed: auto, cpu, cuda, cuda:N"),
+        (1, "meta", OptionError, "device 'meta', allowed"),
+        (1, "", OptionError, "device '', allowed"),
+    ],
+    indirect=["gpus"],
+)
+def test_devices_that_are_not_there(gpus: int, asked: str, kind: type[Exception], say: str) -> None:
+    with pytest.raises(kind, match=say) as caught:
+        find_device("x", asked)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nSee the manual."),
+        RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be"),
+    ],
+    ids=["torch", "below torch"],
+)
+def test_memory_that_runs_out_is_a_line_with_the_cure(error: Exception) -> None:
+    say = r"engine x: cpu has too little free memory \(.*out of memory[^\n]*\); buy more"
+    with pytest.raises(EngineError, match=say), memory_told("x", CPU, "buy more"):
+        raise error
+
+
+def test_other_errors_of_torch_pass() -> None:
+    with pytest.raises(RuntimeError, match="no kernel"), memory_told("x", CPU, "buy more"):
+        raise RuntimeError("no kernel")
+
+
+def precisions() -> list[object]:
+    found: list[object] = [torch.backends.cuda.matmul.fp32_precision]
+    found += [torch.backends.mkldnn.matmul.fp32_precision, torch.backends.cudnn.allow_tf32]
+    try:
+        found.append(torch.get_float32_matmul_precision())
+    except RuntimeError:
+        found.append("mixed")
+    return found
+
+
+@pytest.mark.parametrize("setting", ["highest", "high", "medium", "newer"])
+def test_sums_are_exact_inside_and_as_they_were_after(setting: str) -> None:
+    before = torch.backends.cuda.matmul.fp32_precision
+    if setting == "newer":
+        torch.backends.cuda.matmul.fp32_precision = "tf32"
+    else:
+        torch.set_float32_matmul_precision(setting)
+    try:
+        outside = precisions()
+        with exact_sums():
+            assert precisions()[0] == "ieee"
+            assert precisions()[2:] == [False, "highest"]
+            assert torch.backends.cudnn.enabled
+        assert precisions() == outside
+        with exact_sums(False):
+            assert precisions() == outside
+    finally:
+        torch.set_float32_matmul_precision("highest")
+        torch.backends.cuda.matmul.fp32_precision = before
+
+
+def test_eager_computes_in_f16_on_a_gpu_only(bundle: Bundle) -> None:
+    with pytest.raises(OptionError, match="f16 on the CPU, allowed there: auto, f32, bf16"):
+        open_engine(bundle, "eager", "cpu", "f16")
+
+
+def test_eager_tells_when_memory_runs_out(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    import numpy as np
+
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+
+    with open_engine(bundle, "eager", "cpu") as engine:
+        frames = np.zeros((1, 8, 8, 3), np.uint8)
+        with monkeypatch.context() as patch:
+            patch.setattr("engines.graph.FrameGraph.prepare", full)
+            with pytest.raises(EngineError, match=r"engine eager: .* run fewer frames at once"):
+                engine.run(frames)
+        assert len(engine.run(frames).mask) == 1  # it goes on

@@ -1,0 +1,83 @@
+"""Engines built ahead of time, and bundles written for other runtimes."""
+
+import pytest
+
+import stream.cli.session
+from engines import Choice
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("NEM_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_an_engine_is_built_once_and_kept(cli):
+    code, out, err = cli("engines", "build", "--device", "cpu", "--precision", "fp32")
+    assert code == 0
+    assert out.startswith("openvino cpu f32: ready after ")
+    assert err == "engine openvino: the CPU was asked for\n"
+    assert "stored: 1," in cli("engines", "list")[1]
+    code, _, err = cli("engines", "build", "--engine", "openvino", "--precision", "f32", "-q")
+    assert (code, err) == (0, "")
+    assert "stored: 1," in cli("engines", "list")[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (("--engine", "openvino", "--batch", "2"), 2, "takes frames of any size and number"),
+        (("--engine", "openvino", "--frame", "1280x720"), 2, "takes frames of any size"),
+        (("--frame", "1280"), 2, "--frame 1280: give WIDTHxHEIGHT"),
+        (("--frame", "0x720"), 2, "--frame 0x720: give WIDTHxHEIGHT"),
+        (("--engine", "tensorflow"), 2, "no engine called 'tensorflow'"),
+        (("--batch", "0"), 2, "--batch"),
+        (("--model", "nonesuch"), 6, "no bundle called"),
+    ],
+)
+def test_what_can_not_be_built_is_told(cli, arguments, code, told):
+    found, out, err = cli("engines", "build", *arguments)
+    assert (found, out) == (code, "")
+    assert told in err.splitlines()[-1]
+    assert "Traceback" not in err
+
+
+def test_a_bundle_is_exported_under_its_name(cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = cli("export", "--format", "openvino")
+    assert code == 0
+    written = sorted(out.split())
+    assert written == ["nem-tiny.bin", "nem-tiny.xml"]
+    assert all((tmp_path / name).stat().st_size > 10_000 for name in written)
+    code, out, err = cli("export", "--format", "openvino")
+    assert (code, out) == (5, "")
+    assert "overwrite" in err
+    assert cli("export", "--format", "openvino", "--overwrite")[0] == 0
+
+
+def test_an_export_that_is_refused_leaves_nothing(cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for arguments, code, told in (
+        (("--format", "onx"), 2, "allowed: onnx, tensorrt, openvino"),
+        (("--format", "onnx", "--precision", "int4"), 2, "precision 'int4'"),
+        (("--format", "onnx", "--frame", "big"), 2, "--frame big: give WIDTHxHEIGHT"),
+        (("--format", "onnx", "missing/x.onnx"), 5, "missing"),
+    ):
+        found, out, err = cli("export", *arguments)
+        assert (found, out) == (code, ""), (arguments, err)
+        assert told in err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("wanting", "told"), [(True, True), (False, False)])
+def test_why_an_engine_was_taken_is_said_where_a_gpu_stays_unused(
+    cli, bundle, clip, monkeypatch, wanting, told
+):
+    choice = Choice("fake", "a GPU is there, but no engine for it", wanting)
+    monkeypatch.setattr(stream.cli.session, "choose_engine", lambda device: choice)
+    code, _, err = cli(clip, "none", "--scores", "-", "--model", bundle)
+    assert code == 0
+    assert ("note: engine fake: a GPU is there, but no engine for it" in err) is told
+    assert "on fake" in err
+    _, _, err = cli(clip, "none", "--scores", "-", "--model", bundle, "-v")
+    assert "note: engine fake: a GPU is there" in err
