@@ -19,9 +19,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from nem.errors import DataError
-from nem.pictures import Picture, is_image, read_image, squash
+from nem.pictures import Picture, is_image, is_video, read_image, squash
 
-VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".ts", ".mpg", ".mpeg", ".wmv")
 _READ_AHEAD = 64
 
 
@@ -97,7 +96,7 @@ def collect(
             progress(done, len(files))
         try:
             for index, picture in enumerate(pictures):
-                video = _is_video(path)
+                video = is_video(path)
                 name = f"{path}#{index * every}" if video else str(path)
                 room -= picture.nbytes
                 if room < 0 and video:
@@ -172,10 +171,10 @@ def _find(paths: Iterable[Path | str]) -> tuple[list[Path], list[Skipped]]:
     for path in map(Path, paths):
         if path.is_dir():
             inside = sorted(p for p in path.rglob("*") if p.is_file())
-            files.update(dict.fromkeys(p for p in inside if is_image(p) or _is_video(p)))
+            files.update(dict.fromkeys(p for p in inside if is_image(p) or is_video(p)))
         elif not path.exists():
             raise DataError(f"{path}: no such file or folder; give images, videos or folders")
-        elif is_image(path) or _is_video(path):
+        elif is_image(path) or is_video(path):
             files[path] = None
         else:
             skipped.append(Skipped(path, "neither an image nor a video by its suffix"))
@@ -199,10 +198,6 @@ def _read_all(
                     yield path, (job.result() for job in [jobs[path]])
                 else:
                     yield path, (squash(frame, size) for frame in read_video(path, every))
-
-
-def _is_video(path: Path) -> bool:
-    return path.suffix.lower() in VIDEO_SUFFIXES
 
 
 def _line(error: BaseException) -> str:

@@ -13,10 +13,17 @@ Picture = NDArray[np.uint8]
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2")
 
+VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".ts", ".mpg", ".mpeg", ".wmv")
+
 
 def is_image(path: Path) -> bool:
     """Whether the suffix is that of a picture."""
     return path.suffix.lower() in IMAGE_SUFFIXES
+
+
+def is_video(path: Path) -> bool:
+    """Whether the suffix is that of a video file."""
+    return path.suffix.lower() in VIDEO_SUFFIXES
 
 
 def read_image(path: Path) -> Picture:
