@@ -17,15 +17,15 @@ from numpy.typing import NDArray
 
 from engines.asked import Target, class_numbers, pick_aim
 from engines.base import Arrays, Engine, Frames
+from engines.batches import DeviceArrays, check_on_device, device_arrays, run_pieces
 from engines.cuda_memory import as_device_array
-from engines.errors import EngineError, EngineUnavailable, FrameError, OptionError
+from engines.errors import EngineError, EngineUnavailable, OptionError
 from engines.gpus import Gpu, find_gpu
 from engines.inductor_open import CURE, NAME, Wish, open_program
 from engines.inductor_run import CudaProgram, Program
 from engines.onnx_passes import EMBEDDING, SCORES, map_name
 from engines.store import Store
 from engines.torch_devices import find_device, first_line, memory_told
-from engines.trt import DeviceArrays
 from nem.bundle import Bundle
 from nem.explanation import Aim, class_names
 
@@ -128,14 +128,7 @@ class InductorEngine(Engine):
         self._refuse_closed()
         if not isinstance(self._program, CudaProgram):
             raise OptionError(f"engine {NAME}: runs on the {self.device} here; use run")
-        array, stream = as_device_array(frames, "frames")
-        count = array.shape[0] if array.shape else 0
-        right = (count, *self.frame_size, 3)
-        if array.dtype != np.uint8 or array.shape != right or not 1 <= count <= self.batch:
-            raise FrameError(
-                f"frames: expected RGB uint8 (N, {right[1]}, {right[2]}, 3) with N from 1 to "
-                f"{self.batch}, got {array.dtype} {array.shape}"
-            )
+        count, stream = check_on_device(frames, self.frame_size, self.batch)
         aim = pick_aim(self.aims, explain, target)
         classes = class_numbers(self.names, target, count) if aim == "target" else None
         with self._busy:
@@ -143,22 +136,19 @@ class InductorEngine(Engine):
             with self._told():
                 found = self._program.run_on_device(frames, classes, stream)
         arrays = {name: as_device_array(value, name)[0] for name, value in found.items()}
-        return DeviceArrays(arrays[map_name(aim)], arrays.get(SCORES), arrays[EMBEDDING])
+        return device_arrays(arrays, aim)
 
     def _run(self, frames: Frames, aim: Aim, classes: NDArray[np.int64] | None) -> Arrays:
         wanted = [
             name for name in (map_name(aim), SCORES, EMBEDDING) if name in self._program.shapes
         ]
-        parts = []
         with self._told():
-            for start in range(0, len(frames), self.batch):
-                piece = slice(start, start + self.batch)
-                asked = None if classes is None else classes[piece]
-                parts.append(self._program.run(frames[piece], asked, wanted))
-        whole = {
-            name: parts[0][name] if len(parts) == 1 else np.concatenate([p[name] for p in parts])
-            for name in wanted
-        }
+            whole = run_pieces(
+                lambda some, asked: self._program.run(some, asked, wanted),
+                frames,
+                classes,
+                self.batch,
+            )
         return Arrays(whole[map_name(aim)], whole.get(SCORES), whole[EMBEDDING])
 
     def _close(self) -> None:

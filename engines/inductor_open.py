@@ -17,6 +17,7 @@ from typing import NamedTuple
 import torch
 
 from engines.base import Frames
+from engines.batches import fitting_batch
 from engines.cpu import cpu_flags, cpu_model
 from engines.cuda_memory import DeviceMemoryError
 from engines.errors import EngineError, StoreError
@@ -89,17 +90,7 @@ def open_program(wish: Wish, batch: int, store: Store, say: Say) -> tuple[int, P
         EngineUnavailable: it has to be built, and a compiler or toolkit is missing.
         EngineError: it can't be built or run here, or what was built gives wrong answers.
     """
-    while True:
-        try:
-            return batch, _Opening(wish, batch, store, say).fetch()
-        except DeviceMemoryError as error:
-            if batch == 1:
-                raise
-            say(
-                f"engine {NAME}: batch {batch} does not fit ({error}); going on with batch "
-                f"{batch // 2}, which asked for spares this attempt"
-            )
-            batch //= 2
+    return fitting_batch(NAME, batch, lambda count: _Opening(wish, count, store, say).fetch(), say)
 
 
 def package_facts(wish: Wish, batch: int) -> dict[str, str]:

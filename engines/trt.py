@@ -10,15 +10,16 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engines.asked import Target, class_numbers, pick_aim
 from engines.base import Arrays, Engine, Frames
-from engines.cuda_memory import DeviceArray, DeviceLostError, as_device_array
-from engines.errors import EngineClosed, EngineUnavailable, FrameError, OptionError
+from engines.batches import DeviceArrays, check_on_device, device_arrays, run_pieces
+from engines.cuda_memory import DeviceLostError
+from engines.errors import EngineClosed, EngineUnavailable, OptionError
 from engines.gpus import Gpu, find_gpu
 from engines.onnx_passes import CLASSES, EMBEDDING, FRAMES, SCORES, map_name
 from engines.store import Store
@@ -35,20 +36,6 @@ BF16_SINCE = 8
 """The first generation of GPUs (compute capability) that computes in bf16."""
 
 _log = logging.getLogger(__name__)
-
-
-class DeviceArrays(NamedTuple):
-    """What `TensorRtEngine.run_on_device` gives for N frames: memory of the engine, on the GPU.
-
-    Attributes:
-        map: of the asked aim, float32 (N, S, S); of `ranking` as it is, not as percentiles.
-        scores: class probabilities, float32 (N, C), or None without classes.
-        embedding: float32 (N, D).
-    """
-
-    map: DeviceArray
-    scores: DeviceArray | None
-    embedding: DeviceArray
 
 
 class TensorRtEngine(Engine):
@@ -147,14 +134,7 @@ class TensorRtEngine(Engine):
             FrameError, OptionError, EngineClosed: as `run`.
         """
         self._refuse_closed()
-        array, _ = as_device_array(frames, "frames")
-        count = array.shape[0] if array.shape else 0
-        right = (count, *self.frame_size, 3)
-        if array.dtype != np.uint8 or array.shape != right or not 1 <= count <= self.batch:
-            raise FrameError(
-                f"frames: expected RGB uint8 (N, {right[1]}, {right[2]}, 3) with N from 1 to "
-                f"{self.batch}, got {array.dtype} {array.shape}"
-            )
+        count, _ = check_on_device(frames, self.frame_size, self.batch)
         aim = pick_aim(self.aims, explain, target)
         classes = class_numbers(self.names, target, count) if aim == "target" else None
         with self._busy:
@@ -163,24 +143,19 @@ class TensorRtEngine(Engine):
                 inputs = self._inputs(frames, classes, count)
                 found = self._runner.run_on_device(inputs)
         first = {name: value.first(count) for name, value in found.items()}
-        return DeviceArrays(first[map_name(aim)], first.get(SCORES), first[EMBEDDING])
+        return device_arrays(first, aim)
 
     def _run(self, frames: Frames, aim: Aim, classes: NDArray[np.int64] | None) -> Arrays:
         names = [map_name(aim), EMBEDDING, *([SCORES] if SCORES in self._runner.outputs else [])]
-        parts = []
+
+        def run(some: Frames, asked: NDArray[np.int64] | None) -> dict[str, NDArray[Any]]:
+            # A fixed engine takes no fewer.
+            given = some if self._runner.most else filled(some, self.batch)
+            found = self._runner.run(self._inputs(given, asked, len(given)), names)
+            return {name: found[name][: len(some)] for name in names}
+
         with self._watched():
-            for start in range(0, len(frames), self.batch):
-                piece = slice(start, start + self.batch)
-                some, asked = frames[piece], None if classes is None else classes[piece]
-                if not self._runner.most:  # it takes no fewer
-                    some = filled(some, self.batch)
-                inputs = self._inputs(some, asked, len(some))
-                found = self._runner.run(inputs, names)
-                parts.append({name: found[name][: len(frames[piece])] for name in names})
-        whole = {
-            name: parts[0][name] if len(parts) == 1 else np.concatenate([p[name] for p in parts])
-            for name in names
-        }
+            whole = run_pieces(run, frames, classes, self.batch)
         return Arrays(whole[map_name(aim)], whole.get(SCORES), whole[EMBEDDING])
 
     def _close(self) -> None:

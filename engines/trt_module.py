@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engines.base import Arrays, Engine, Frames
+from engines.batches import run_pieces
 from engines.errors import EngineError
 from engines.fixed_graph import FixedGraph
 from engines.golden import check, golden_frames, reference
@@ -121,14 +122,14 @@ class TensorRtModuleEngine(Engine):
 
     def _run(self, frames: Frames, aim: Aim, classes: NDArray[np.int64] | None) -> Arrays:
         wanted = [name for name in (map_name(aim), SCORES, EMBEDDING) if name in self._outputs]
-        parts = []
+
+        def run(some: Frames, asked: NDArray[np.int64] | None) -> dict[str, NDArray[Any]]:
+            found = self._call(some, asked)
+            # A copy, also on a CPU: torch may have given memory that it uses again.
+            return {name: found[name].cpu().numpy().copy() for name in wanted}
+
         with self._told("the run"):
-            for start in range(0, len(frames), self.batch):
-                piece = slice(start, start + self.batch)
-                found = self._call(frames[piece], None if classes is None else classes[piece])
-                parts.append({name: found[name].cpu().numpy() for name in wanted})
-        # A copy even of a single part: torch may have given memory that it uses again.
-        whole = {name: np.concatenate([part[name] for part in parts]) for name in wanted}
+            whole = run_pieces(run, frames, classes, self.batch)
         return Arrays(whole[map_name(aim)], whole.get(SCORES), whole[EMBEDDING])
 
     def _close(self) -> None:

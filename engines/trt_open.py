@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from engines.batches import fitting_batch
 from engines.calibration import hash_files, read_pictures
-from engines.cuda_memory import CudaError, DeviceMemoryError
+from engines.cuda_memory import CudaError
 from engines.errors import EngineError, EngineUnavailable, FrameError, StoreError
 from engines.golden import GoldenEngine, check, golden_frames, pack, reference, unpack
 from engines.gpus import Gpu
@@ -77,17 +78,9 @@ def open_runner(wish: Wish, batch: int, store: Store, say: Say) -> tuple[int, Tr
         EngineUnavailable: a package is missing.
         EngineError: it can't be built or run here, or what was built gives wrong answers.
     """
-    while True:
-        try:
-            return batch, _Opening(wish, batch, store, say).fetch()
-        except DeviceMemoryError as error:
-            if batch == 1:
-                raise
-            say(
-                f"engine {wish.flavour}: batch {batch} does not fit ({error}); going on with batch "
-                f"{batch // 2}, which asked for spares this attempt"
-            )
-            batch //= 2
+    return fitting_batch(
+        wish.flavour, batch, lambda count: _Opening(wish, count, store, say).fetch(), say
+    )
 
 
 class _Opening:
