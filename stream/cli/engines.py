@@ -29,7 +29,7 @@ DAY = 86_400
 def print_engines() -> None:
     """Print each engine with "available" or the reason why not, then what is stored."""
     for engine in available_engines():
-        print(f"{engine.name:<12} {engine.summary}: {engine.reason or 'available'}")
+        print(f"{engine.name:<16} {engine.summary}: {engine.reason or 'available'}")
     print_stored(list_stored())
 
 
