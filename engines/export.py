@@ -8,13 +8,9 @@ that lossless. Runtimes fold the casts and the BatchNorm themselves when they co
 from __future__ import annotations
 
 import copy
-import importlib.util
-import logging
 import os
 import tempfile
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,24 +18,19 @@ import numpy as np
 import torch
 from torch.export import Dim
 
-from engines.errors import EngineError, EngineUnavailable
+from engines.errors import EngineError
 from engines.graph import FrameGraph
+from engines.onnx_export import export_program, need_exporter, open_checked, output_names
 from engines.onnx_passes import (
     CLASSES,
-    EMBEDDING,
     FRAMES,
-    SCORES,
     halve_weights,
-    map_name,
     mark_resize,
     strip_notes,
 )
 from nem.bundle import Bundle
 from nem.bundle_io import round_weights_, write_bundle
 from nem.model import NEM
-
-OPSET = 18
-"""ONNX operator set: the first with all operators used here, read by all runtimes of interest."""
 
 TOLERANCE = 1e-3
 """Largest allowed difference between onnxruntime and torch, both in float32: of masks and scores,
@@ -64,11 +55,7 @@ def export_onnx(model: NEM, path: Path | str) -> Path:
         EngineUnavailable: onnx or onnxscript is missing.
         EngineError: the model can't be exported, or the file computes something else.
     """
-    for package in ("onnx", "onnxscript"):
-        if importlib.util.find_spec(package) is None:
-            raise EngineUnavailable(
-                f"export needs {package}, which is not installed: pip install 'nem-stream[train]'"
-            )
+    need_exporter()
     path = Path(path)
     model = copy.deepcopy(model).cpu().float()
     model.tabulate_()
@@ -137,53 +124,7 @@ def _export(graph: FrameGraph) -> Any:
     if "target" in graph.model.aims:
         example[CLASSES] = torch.tensor([-1, 0])
         free[CLASSES] = {0: batch}
-    try:
-        with quiet_exporter(), torch.no_grad():
-            program = torch.onnx.export(
-                graph,
-                tuple(example.values()),
-                dynamo=True,
-                input_names=list(example),
-                output_names=output_names(graph),
-                dynamic_shapes=free,
-                opset_version=OPSET,
-                optimize=False,
-                verbose=False,
-            )
-    except (torch.onnx.errors.OnnxExporterError, RuntimeError, ValueError, TypeError) as error:
-        reason = " ".join(str(error).split())[:240]
-        raise EngineError(f"{graph.model.backbone.name} can't be exported: {reason}") from error
-    if program is None:
-        raise EngineError(f"{graph.model.backbone.name} can't be exported: the exporter gave none")
-    from onnxscript import optimizer
-
-    with quiet_exporter():
-        optimizer.inline(program.model)
-        optimizer.fold_constants(program.model)
-        optimizer.remove_unused_nodes(program.model)
-    return program
-
-
-def output_names(graph: FrameGraph) -> list[str]:
-    """Names of what `FrameGraph.forward` gives."""
-    scores = [SCORES] if graph.model.backbone.num_classes else []
-    return [*(map_name(aim) for aim in graph.model.aims), *scores, EMBEDDING]
-
-
-@contextmanager
-def quiet_exporter() -> Iterator[None]:
-    """The exporter's warnings are about itself; what matters is checked on the result."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+    return export_program(graph, example, free)
 
 
 def check_onnx(path: Path, graph: FrameGraph) -> None:
@@ -191,17 +132,9 @@ def check_onnx(path: Path, graph: FrameGraph) -> None:
 
     Where there is a target head: for the most probable class, and for one that is asked for.
     """
-    import onnx
-
-    onnx.checker.check_model(str(path))
-    if importlib.util.find_spec("onnxruntime") is None:
+    session = open_checked(path)
+    if session is None:
         return
-    import onnxruntime  # type: ignore[import-untyped]
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = 1  # its threads spin, which slows whatever else runs
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     random = np.random.default_rng(0)
     size, classes = graph.input_size[0], graph.model.backbone.num_classes
     cases = [((1, size, size, 3), [-1]), ((2, size + 7, size // 2 + 1, 3), [classes - 1, -1])]

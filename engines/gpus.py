@@ -37,6 +37,15 @@ class Gpu:
     capability: str
     driver: str
 
+    @property
+    def facts(self) -> dict[str, str]:
+        """What an engine built for it depends on, by name."""
+        return {
+            "GPU": self.name,
+            "compute capability": self.capability,
+            "driver": self.driver,
+        }
+
 
 def find_gpus() -> tuple[Gpu, ...]:
     """All GPUs, in the driver's order (CUDA_VISIBLE_DEVICES counts).

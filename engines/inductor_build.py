@@ -6,13 +6,11 @@ Running a package needs none of them.
 
 from __future__ import annotations
 
-import logging
 import re
 import tempfile
 import time
-import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ import torch
 from engines.cuda_memory import DeviceMemoryError
 from engines.errors import EngineError, EngineUnavailable
 from engines.fixed_graph import FixedGraph
+from engines.quiet_logs import quiet_logs
 from engines.torch_devices import exact_sums, first_line
 
 CURE = "build with a smaller batch, or end what else uses it"
@@ -80,7 +79,7 @@ def build_package(graph: FixedGraph, batch: int, device: torch.device, say: Say)
     say(f"engine inductor: compiling {what}: takes from half a minute to some minutes")
     began = time.perf_counter()
     with ExitStack() as held:
-        held.enter_context(_quiet())
+        held.enter_context(quiet_logs(*LOGGERS))
         held.enter_context(torch.no_grad())
         held.enter_context(exact_sums(graph.precision == "f32"))
         if device.type == "cuda":
@@ -139,19 +138,3 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
     while link is not None:
         yield link
         link = getattr(link, "inner_exception", None) or link.__cause__ or link.__context__
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """The compiler's warnings are about itself; what matters is checked on the result."""
-    loggers = [logging.getLogger(name) for name in LOGGERS]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

@@ -11,7 +11,6 @@ import platform
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from typing import NamedTuple
 
 import torch
@@ -24,11 +23,11 @@ from engines.errors import EngineError, StoreError
 from engines.golden import GoldenEngine, check, golden_frames, pack, reference, unpack
 from engines.gpus import Gpu
 from engines.inductor_run import CpuProgram, CudaProgram, Program, load_package
-from engines.onnx_passes import EMBEDDING, SCORES, map_name
+from engines.onnx_passes import SCORES, graph_outputs
 from engines.parity import find_bound
 from engines.store import Store
 from engines.torch_devices import first_line, free_memory, memory_told
-from engines.trt_facts import what_changed
+from engines.trt_facts import installed, what_changed
 from nem.bundle import Bundle
 from nem.manifest import GRAPH, WEIGHTS
 
@@ -107,16 +106,12 @@ def package_facts(wish: Wish, batch: int) -> dict[str, str]:
         "frame": f"{wish.frame_size[1]}x{wish.frame_size[0]}",
         "batch": str(batch),
         "torch": torch.__version__,
-        "timm": _version("timm"),
+        "timm": installed("timm"),
         "device": wish.device.type,
         "system": f"{platform.system()} {platform.machine()}",
     }
     if wish.gpu is not None:
-        return facts | {
-            "GPU": wish.gpu.name,
-            "compute capability": wish.gpu.capability,
-            "driver": wish.gpu.driver,
-        }
+        return facts | wish.gpu.facts
     flags = hashlib.sha256(" ".join(sorted(cpu_flags())).encode()).hexdigest()
     return facts | {"CPU": cpu_model(), "CPU flags": flags[:16]}
 
@@ -200,8 +195,7 @@ class _Opening:
     def _program(self, kept: GoldenEngine) -> Program:
         wish = self.wish
         aims = wish.bundle.manifest.heads
-        scores = [SCORES] if SCORES in kept.expected else []
-        names = [*map(map_name, aims), *scores, EMBEDDING]
+        names = graph_outputs(aims, scores=SCORES in kept.expected)
         shape, targeted = (self.batch, *wish.frame_size, 3), "target" in aims
         shapes = {name: kept.expected[name].shape for name in names}
         loader = load_package(kept.engine, wish.device)
@@ -224,10 +218,3 @@ class _Opening:
 
     def _frames(self) -> Frames:
         return golden_frames(self.wish.frame_size, self.batch)
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "none"

@@ -9,7 +9,6 @@ classes are int32.
 from __future__ import annotations
 
 import copy
-import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from engines.errors import EngineError, EngineUnavailable, OptionError
-from engines.export import OPSET, output_names, quiet_exporter
+from engines.errors import EngineError, OptionError
 from engines.fixed_graph import FixedGraph
 from engines.graph import FrameGraph
+from engines.onnx_export import export_program, need_exporter, open_checked, output_names
 from engines.onnx_passes import CLASSES, FRAMES, strip_notes
 from engines.parity import find_bound
 from nem.model import NEM
@@ -62,72 +61,31 @@ def export_fixed(
         EngineError: the model can't be exported, or the file computes something else.
         OptionError: a precision or size that can't be had.
     """
-    for package in ("onnx", "onnxscript"):
-        if importlib.util.find_spec(package) is None:
-            raise EngineUnavailable(
-                f"export needs {package}, which is not installed: pip install 'nem-stream[train]'"
-            )
+    need_exporter()
     if precision not in PRECISIONS:
         raise OptionError(f"onnx: precision {precision!r}, allowed: {', '.join(PRECISIONS)}")
     path = Path(path)
     model = copy.deepcopy(model).cpu().float().eval()
     graph = FixedGraph(model, frame_size, precision)
-    program = _export(graph, batch)
+    example = dict(zip((FRAMES, CLASSES), graph.example(batch), strict=False))
+    program = export_program(graph, example, fold_limit=FOLD_LIMIT)
     strip_notes(program.model)
     program.model.metadata_props.update(notes or {})
     program.save(path, external_data=False)
-    check_onnx(path, graph, model, batch)
+    check_fixed(path, graph, model, batch)
     return path
 
 
-def _export(graph: FixedGraph, batch: int) -> Any:
-    example = graph.example(batch)
-    try:
-        with quiet_exporter(), torch.no_grad():
-            program = torch.onnx.export(
-                graph,
-                example,
-                dynamo=True,
-                input_names=[FRAMES, CLASSES][: len(example)],
-                output_names=output_names(graph),
-                opset_version=OPSET,
-                optimize=False,
-                verbose=False,
-            )
-    except (torch.onnx.errors.OnnxExporterError, RuntimeError, ValueError, TypeError) as error:
-        reason = " ".join(str(error).split())[:240]
-        raise EngineError(f"{graph.model.backbone.name} can't be exported: {reason}") from error
-    if program is None:
-        raise EngineError(f"{graph.model.backbone.name} can't be exported: the exporter gave none")
-    from onnxscript import optimizer
-
-    with quiet_exporter():
-        optimizer.inline(program.model)
-        optimizer.fold_constants(
-            program.model, input_size_limit=FOLD_LIMIT, output_size_limit=FOLD_LIMIT
-        )
-        optimizer.remove_unused_nodes(program.model)
-    return program
-
-
-def check_onnx(path: Path, graph: FixedGraph, model: NEM, batch: int) -> None:
+def check_fixed(path: Path, graph: FixedGraph, model: NEM, batch: int) -> None:
     """Compare the file with torch in onnxruntime, where that is installed.
 
     Where there is a target head: for the most probable class, and for one that is asked for.
     """
-    import onnx
-
     from engines.golden import check, golden_frames
 
-    onnx.checker.check_model(str(path))
-    if importlib.util.find_spec("onnxruntime") is None:
+    session = open_checked(path)
+    if session is None:
         return
-    import onnxruntime  # type: ignore[import-untyped]
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = 1  # its threads spin, which slows whatever else runs
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     frames = golden_frames(graph.frame_size, batch)
     reference = FrameGraph(model)
     targeted = "target" in model.aims

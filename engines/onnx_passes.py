@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,11 @@ SMALLEST_HALF = 1024
 def map_name(aim: Aim) -> str:
     """Name of the output that holds the map of an aim."""
     return f"mask_{aim}"
+
+
+def graph_outputs(aims: Iterable[Aim], *, scores: bool) -> list[str]:
+    """Names of what `engines.graph.FrameGraph.forward` gives, in order."""
+    return [*map(map_name, aims), *([SCORES] if scores else []), EMBEDDING]
 
 
 def mark_resize(model: Any) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from engines.errors import EngineError, EngineUnavailable, OptionError
-from engines.onnx_passes import CLASSES, EMBEDDING, FRAMES, SCORES, map_name
+from engines.onnx_passes import CLASSES, FRAMES, graph_outputs
 from engines.trt_api import Flavour, load_trt, trt_version
 from engines.trt_quant import QUANTISED, check_quantised, exporting
 
@@ -218,8 +218,7 @@ def make_graph(model: NEM, options: BuildOptions, say: Say | None = None) -> Fix
 def output_names(model: NEM, *, overlay: bool = False) -> tuple[str, ...]:
     """Names of an engine's outputs, in the order of the graph's."""
     drawn = (OVERLAY,) if overlay else ()
-    scores = (SCORES,) if model.backbone.num_classes else ()
-    return (*drawn, *(map_name(aim) for aim in model.aims), *scores, EMBEDDING)
+    return (*drawn, *graph_outputs(model.aims, scores=model.backbone.num_classes > 0))
 
 
 def _gpu() -> torch.device:

@@ -117,14 +117,7 @@ def convert(torch_tensorrt: Any, work: Conversion) -> bytes:
             arg_input_binding_names=work.inputs,
             output_binding_names=work.outputs,
             version_compatible=work.version_compatible,
-            optimization_level=work.level,
-            workspace_size=work.workspace,
-            disable_tf32=work.exact,
-            timing_cache_path="" if work.timings is None else str(work.timings),
-            immutable_weights=True,
-            # Its own cache unpickles files and takes other models for the same one.
-            cache_built_engines=False,
-            reuse_cached_engines=False,
+            **_settings(work),
         )
     return engine
 
@@ -144,14 +137,22 @@ def compile_module(torch_tensorrt: Any, work: Conversion) -> Any:
             arg_inputs=_specs(torch_tensorrt, work),
             require_full_compilation=True,
             min_block_size=1,
-            optimization_level=work.level,
-            workspace_size=work.workspace,
-            disable_tf32=work.exact,
-            timing_cache_path="" if work.timings is None else str(work.timings),
-            immutable_weights=True,
-            cache_built_engines=False,
-            reuse_cached_engines=False,
+            **_settings(work),
         )
+
+
+def _settings(work: Conversion) -> dict[str, Any]:
+    """What the converter is told alike for both forms, in its words."""
+    return {
+        "optimization_level": work.level,
+        "workspace_size": work.workspace,
+        "disable_tf32": work.exact,
+        "timing_cache_path": "" if work.timings is None else str(work.timings),
+        "immutable_weights": True,
+        # Its own cache unpickles files and takes other models for the same one.
+        "cache_built_engines": False,
+        "reuse_cached_engines": False,
+    }
 
 
 def _specs(torch_tensorrt: Any, work: Conversion) -> list[Any]:

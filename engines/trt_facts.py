@@ -54,7 +54,7 @@ def engine_facts(
     """
     quantised = {}
     if calibration is not None:
-        quantised = {"calibration": calibration, "modelopt": _version("nvidia-modelopt")}
+        quantised = {"calibration": calibration, "modelopt": installed("nvidia-modelopt")}
     files = bundle.manifest.files
     return {
         "engine": flavour,
@@ -67,11 +67,9 @@ def engine_facts(
         "frame": f"{frame_size[1]}x{frame_size[0]}",
         "batch": f"1 to {batch}" if dynamic else str(batch),
         "TensorRT": trt,
-        "torch": _version("torch"),
-        "Torch-TensorRT": _version(f"torch-{flavour}"),
-        "GPU": gpu.name,
-        "compute capability": gpu.capability,
-        "driver": gpu.driver,
+        "torch": installed("torch"),
+        "Torch-TensorRT": installed(f"torch-{flavour}"),
+        **gpu.facts,
         "system": f"{platform.system()} {platform.machine()}",
     }
 
@@ -109,7 +107,8 @@ def _short(value: str | None) -> str:
     return value if len(value) <= LONGEST_VALUE else f"{value[:12]}..."
 
 
-def _version(package: str) -> str:
+def installed(package: str) -> str:
+    """The version of a package, "none" without it."""
     try:
         return version(package)
     except PackageNotFoundError:

@@ -17,8 +17,8 @@ from typing import Any, Literal
 
 import torch
 from pydantic import ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from nem.backbone import Backbone, create_backbone
@@ -26,6 +26,9 @@ from nem.bundle import Bundle, open_bundle, sha256_of
 from nem.errors import BundleError, ModelError
 from nem.manifest import CARD, GRAPH, MANIFEST, WEIGHTS, BackboneInfo, DecoderInfo, Manifest
 from nem.model import NEM
+
+PARTS = ("backbone.", "decoder.")
+"""Prefixes of the names of a bundle's tensors."""
 
 
 def state_sha256(state: Mapping[str, Tensor]) -> str:
@@ -206,11 +209,16 @@ def decoder_state(bundle: Bundle) -> dict[str, Tensor]:
 
 
 def _part(bundle: Bundle, prefix: str) -> dict[str, Tensor]:
+    """The tensors of one part, and of that part alone: the file holds both."""
     try:
-        state = load_file(bundle.weights_path)
+        with safe_open(bundle.weights_path, framework="pt") as file:
+            names = list(file.keys())
+            if foreign := [n for n in names if not n.startswith(PARTS)]:
+                raise _cannot_build(bundle, ValueError(f"tensor {foreign[0]} belongs to no part"))
+            wanted = [n for n in names if n.startswith(prefix)]
+            return {n.removeprefix(prefix): file.get_tensor(n) for n in wanted}
     except (SafetensorError, OSError) as error:
         raise _cannot_build(bundle, error) from None
-    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
 
 
 def _cannot_build(bundle: Bundle, error: Exception) -> BundleError:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import ctypes
 import sys
 
+from engines.gpus import LIBRARY as DRIVER
+
 _WINDOWS = sys.platform == "win32"
-DRIVER = "nvcuda.dll" if _WINDOWS else "libcuda.so.1"
 DECODER = "nvcuvid.dll" if _WINDOWS else "libnvcuvid.so.1"
 ENCODER = "nvEncodeAPI64.dll" if _WINDOWS else "libnvidia-encode.so.1"
 

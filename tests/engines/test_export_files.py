@@ -19,7 +19,7 @@ from engines.export_files import FACTS, PRECISIONS
 from engines.fixed_graph import FixedGraph
 from engines.golden import check
 from engines.graph import FrameGraph
-from engines.onnx_fixed import check_onnx
+from engines.onnx_fixed import check_fixed
 from engines.ov_runtime import openvino as ov
 from engines.parity import BOUNDS
 from nem.bundle import Bundle
@@ -231,7 +231,7 @@ def test_names_the_place_that_does_not_take_it(bundle: Bundle, tmp_path: Path) -
 def test_a_file_that_computes_something_else_is_noticed(fixed: dict[str, Path]) -> None:
     other = tiny_model(seed=1)
     with pytest.raises(EngineError, match="differs from torch: mask_embedding: largest"):
-        check_onnx(fixed["f32"], FixedGraph(other, WIDE), other, 1)
+        check_fixed(fixed["f32"], FixedGraph(other, WIDE), other, 1)
 
 
 def test_a_failed_export_takes_nobody_s_place(
