@@ -38,6 +38,8 @@ class TrainConfig:
         decoder_kwargs: options of the decoder.
         methods: "nem-u", "nemt", "ra-nem", "nemt-target": a head is trained for each, all on one
             decoder; the first is the bundle's default.
+        hold: those of `methods` whose heads are to keep the maps of the decoder that training
+            begins with, while the others learn.
         loss: of nem-u: "intent", "code" or "printed", see `nem.losses`.
         area_weight: of nem-u: factor of the loss's area term; more gives smaller masks.
         class_area_weight: the same of nemt and nemt-target, lambda_1 of NEMt.
@@ -78,6 +80,7 @@ class TrainConfig:
     decoder: Literal["lite", "paper"] = "lite"
     decoder_kwargs: Mapping[str, Any] = field(default_factory=dict)
     methods: tuple[str, ...] = ("nem-u",)
+    hold: tuple[str, ...] = ()
     loss: Variant = "intent"
     area_weight: float = 1.0
     class_area_weight: float = 0.5
@@ -151,6 +154,10 @@ class TrainConfig:
         for method in self.methods:
             if method not in AIM_OF:
                 raise TrainError(f"method {method!r}: allowed are {', '.join(AIM_OF)}")
+        if unknown := sorted(set(self.hold) - set(self.methods)):
+            raise TrainError(f"hold {', '.join(unknown)}: allowed are those of methods")
+        if set(self.hold) == set(self.methods):
+            raise TrainError(f"hold {', '.join(self.hold)}: leaves no head to train; hold fewer")
         if self.devices != "auto" and (not isinstance(self.devices, int) or self.devices < 1):
             raise TrainError(f"devices {self.devices!r}: allowed are 'auto' and numbers from 1")
 

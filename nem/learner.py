@@ -14,9 +14,11 @@ from prodigyopt import Prodigy
 from torch import Tensor
 from torch.utils.data import DataLoader, DistributedSampler
 
+from nem.backbone import Features
 from nem.config import TrainConfig
 from nem.data import Collection, PictureData, normalise
 from nem.errors import TrainError
+from nem.explanation import AIM_OF, Aim
 from nem.model import NEM
 from nem.objectives import Seen, aim_terms, draw_targets
 from nem.watch import CHECKPOINT
@@ -31,6 +33,7 @@ class Learner(pl.LightningModule):
         config: the settings.
         recipe: what a continuation must agree on; kept in the checkpoint.
         unit: of the class scores of `nem.losses.class_score`.
+        before: the model as it was, for the heads that `config.hold` names.
 
     Attributes:
         steps: optimiser steps of the whole training, set before it starts.
@@ -43,6 +46,7 @@ class Learner(pl.LightningModule):
         config: TrainConfig,
         recipe: dict[str, Any],
         unit: float = 1.0,
+        before: NEM | None = None,
     ) -> None:
         super().__init__()
         # The backbone is no part of the checkpoints, so loading one finds only the decoder.
@@ -51,6 +55,13 @@ class Learner(pl.LightningModule):
         self.collection, self.config, self.recipe = collection, config, recipe
         self.unit = unit
         self.steps = 1
+        # In a list, so that it is no part of this module: neither trained nor in checkpoints.
+        self._before = [] if before is None else [before.eval()]
+
+    def on_fit_start(self) -> None:
+        """Bring what was before to where the training is."""
+        for model in self._before:
+            model.to(self.device)
 
     def forward(self, pictures: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """Values of uint8 pictures (N, S, S, 3), each (N,): "loss", and those of each head.
@@ -70,7 +81,8 @@ class Learner(pl.LightningModule):
             assert full.logits is not None
             asked = draw_targets(full.logits, generator)
         output = self.model.explain(full, x, asked and asked[0], generator=generator)
-        terms = aim_terms(x, output.maps, full, self.config, generator, self.unit, asked)
+        held = self._held(full, x, asked and asked[0])
+        terms = aim_terms(x, output.maps, full, self.config, generator, self.unit, asked, held)
         seen = self._see([p for term in terms.values() for p in term.pictures])
         values: dict[str, Tensor] = {}
         losses = []
@@ -79,6 +91,13 @@ class Learner(pl.LightningModule):
             losses.append(judged["loss"])
             values |= {k if len(terms) == 1 else f"{aim}_{k}": v for k, v in judged.items()}
         return {"loss": torch.stack(losses).sum(0)} | values
+
+    @torch.no_grad()
+    def _held(self, full: Features, x: Tensor, target: Tensor | None) -> dict[Aim, Tensor]:
+        """What the heads that are not to change drew before."""
+        aims = {AIM_OF[method] for method in self.config.hold}
+        maps = {} if not aims else self._before[0].explain(full, x, target).maps
+        return {aim: drawn for aim, drawn in maps.items() if aim in aims}
 
     def _see(self, pictures: list[Tensor]) -> list[Seen]:
         """One run for all; they are independent, as the backbone is in eval mode."""

@@ -6,7 +6,7 @@ all terms in one batch, `judge` turns what it saw into values per picture.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -162,6 +162,18 @@ def ranking_term(
     return Term(kept + deleted, judge)
 
 
+def held_term(drawn: Tensor, before: Tensor) -> Term:
+    """A head that is to draw what it drew before (learning without forgetting, Li & Hoiem 2016).
+
+    The mean absolute difference weighs like the area terms of the other losses.
+    """
+
+    def judge(seen: list[Seen]) -> Values:
+        return {"loss": (drawn - before).abs().flatten(1).mean(1)}
+
+    return Term([], judge)
+
+
 def aim_terms(
     x: Tensor,
     maps: dict[Aim, Tensor],
@@ -170,11 +182,18 @@ def aim_terms(
     gen: torch.Generator,
     unit: float,
     asked: tuple[Tensor, Tensor] | None,
+    held: Mapping[Aim, Tensor],
 ) -> dict[Aim, Term]:
-    """The term of each map; `asked` are the target head's classes and which of them are absent."""
+    """The term of each map.
+
+    `asked` are the target head's classes and which of them are absent, `held` what heads that are
+    not to change drew before.
+    """
     terms: dict[Aim, Term] = {}
     for aim, drawn in maps.items():
-        if aim == "embedding":
+        if aim in held:
+            terms[aim] = held_term(drawn, held[aim])
+        elif aim == "embedding":
             terms[aim] = embedding_term(x, drawn, full, config, gen)
         elif aim == "class":
             terms[aim] = class_term(x, drawn, full, config, gen, unit)

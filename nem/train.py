@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import logging
 import math
@@ -81,6 +82,7 @@ def fit(
         model = NEM(backbone, config.decoder, config.aims, **config.decoder_kwargs)
     fitting = _fitting(model.decoder.state_dict(), begin_with or {})
     model.decoder.load_state_dict(fitting, strict=False)
+    before = _before(config, model, fitting)
     collection = _collect(config, backbone.input_size, progress)
     recipe = config.recipe() | {
         "backbone": frozen,
@@ -91,7 +93,7 @@ def fit(
         _check_continues(checkpoint, recipe)
     out.mkdir(parents=True, exist_ok=True)
     unit = _usual_lead(model.backbone, collection) if config.score == "logits" else 1.0
-    learner = Learner(model, collection, config, recipe, unit)
+    learner = Learner(model, collection, config, recipe, unit, before)
     say = say or _log.info
     watch = Watch(out, collection, config.pictures, config.early_step, say)
     with _quiet_lightning():
@@ -108,6 +110,19 @@ def fit(
 def _fitting(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The given weights that have a place of their name and shape."""
     return {k: v for k, v in given.items() if k in own and own[k].shape == v.shape}
+
+
+def _before(config: TrainConfig, model: NEM, given: Mapping[str, Tensor]) -> NEM | None:
+    """The model as training begins, where heads are to keep what they draw."""
+    if not config.hold:
+        return None
+    if missing := sorted(model.decoder.state_dict().keys() - given.keys()):
+        raise TrainError(
+            f"hold {', '.join(config.hold)}: needs a whole decoder to begin with; {len(missing)} "
+            f"of its weights are missing or of another shape (first: {missing[0]})"
+        )
+    shared = {id(model.backbone): model.backbone}
+    return copy.deepcopy(model, shared)
 
 
 def _backbone(config: TrainConfig, given: Backbone | None) -> Backbone:

@@ -34,6 +34,7 @@ from scripts.default_data import MEAN, STD, load_split, write_composites
 from scripts.default_quality import judge
 
 NAME = "nem-tiny"
+METHODS = tuple(METHOD_OF[aim] for aim in AIMS)
 
 
 def unpack(data: Path, out: Path) -> Path:
@@ -80,7 +81,8 @@ def train_decoder(
     config = TrainConfig(
         data=data,
         out=args.out / f"decoder-{args.input_size}-area-{args.area_weight:g}",
-        methods=tuple(METHOD_OF[aim] for aim in AIMS),
+        methods=METHODS,
+        hold=tuple(args.hold),
         ks=args.ks,
         stratified=True,
         grid=args.input_size // 4,  # the decoder draws no finer
@@ -107,12 +109,13 @@ def parameters(module: nn.Module) -> float:
 
 def command(args: argparse.Namespace) -> str:
     """The command with everything that decides the result, and no path of this machine."""
-    decisive = ("start", "go_on", "epochs", "tune_epochs", "input_size", "composites",
+    decisive = ("start", "go_on", "hold", "epochs", "tune_epochs", "input_size", "composites",
                 "area_weight", "ks", "deletion_weight", "decoder_epochs", "decoder_width",
                 "precision", "seed")  # fmt: skip
     values = {name: getattr(args, name) for name in decisive}
     if args.start is not None:
         values |= {"start": Path(args.start).name, "epochs": None}  # of a training left out
+    values["hold"] = " ".join(args.hold) or None
     options = [
         f"--{k.replace('_', '-')}" + ("" if v is True else f" {v}")
         for k, v in values.items()
@@ -142,6 +145,10 @@ def main() -> None:
     parser.add_argument(
         "--go-on", action="store_true", help="the decoder begins with the weights of --start"
     )
+    parser.add_argument(
+        "--hold", nargs="+", choices=METHODS, default=[], metavar="METHOD",
+        help="heads that keep the maps of --start while the others learn; needs --go-on",
+    )  # fmt: skip
     parser.add_argument("--composites", type=int, default=8000, help="pictures for the decoder")
     parser.add_argument("--decoder-epochs", type=float, default=4.0)
     parser.add_argument("--area-weight", type=float, default=1.0, help="of the NEM-U loss")
@@ -156,6 +163,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.go_on and args.start is None:
         parser.error("--go-on: needs --start BUNDLE")
+    if args.hold and not args.go_on:
+        parser.error("--hold: needs --go-on, and a --start with all heads")
     cv2.setNumThreads(1)
     args.out.mkdir(parents=True, exist_ok=True)
     data = unpack(args.data, args.out)

@@ -29,7 +29,9 @@ def test_the_values_of_a_batch_are_those_of_its_pictures(aim: Aim, score: Score)
         asked = (TARGET[pick], ABSENT[pick])
         with torch.no_grad():
             full = backbone(x[pick])
-            term = aim_terms(x[pick], {aim: mask[pick]}, full, config, generator, 0.05, asked)[aim]
+            term = aim_terms(x[pick], {aim: mask[pick]}, full, config, generator, 0.05, asked, {})[
+                aim
+            ]
             seen = [backbone(pictures) for pictures in term.pictures]
         return term.judge([Seen(one.embedding, one.logits) for one in seen])
 
