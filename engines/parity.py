@@ -55,6 +55,10 @@ BOUNDS = {
     "fp8": Bound(mask_max=1.0, mask_mean=0.03, rank_mean=0.03, score_max=0.15),
 }
 
+COARSE = ("int8", "fp8")
+"""Precisions that round so much that they turn near ties of classes over, see
+`engines.quant_check`: their masks are compared on the frames that both decide alike."""
+
 ENGINE_BOUNDS = {
     # TensorRT times its kernels and may take one that transforms before it multiplies (Winograd),
     # which rounds more often than a plain sum. TF32, which keeps 11 bits, is off in both.
@@ -88,7 +92,8 @@ class Parity:
         precision: of the engine, which sets the bound.
         frames: how many were compared.
         aims: what was compared; for class and target the class that the reference decides on.
-        mask_max: largest difference of a mask pixel, of all aims but `ranking`.
+        mask_max: largest difference of a mask pixel, of all aims but `ranking`. In `COARSE` this
+            and the means are of the frames with the same best class, means NaN without any.
         mask_mean: mean difference over all pixels of such masks, of the worst aim.
         rank_mean: mean difference of a ranking's percentiles, 0 without that aim.
         score_max: largest difference of a class probability, 0 without classes.
@@ -158,25 +163,32 @@ def compare(engine: Engine, reference: Engine, frames: Frames) -> Parity:
             wanted = reference.run(frame[None], aim)
             # The same class for both: a near tie may be decided differently, see `Parity.top1`.
             found = engine.run(frame[None], aim, wanted.target if aim == "target" else None)
-            difference = np.abs(found.mask - wanted.mask)
-            largest[aim].append(float(difference.max()))
-            means[aim].append(float(difference.mean()))
+            alike = True
             if found.scores is not None and wanted.scores is not None:
                 scores.append(float(np.abs(found.scores - wanted.scores).max()))
-                same.append(bool(found.scores.argmax() == wanted.scores.argmax()))
+                alike = bool(found.scores.argmax() == wanted.scores.argmax())
+                same.append(alike)
+            if alike or engine.precision not in COARSE:
+                difference = np.abs(found.mask - wanted.mask)
+                largest[aim].append(float(difference.max()))
+                means[aim].append(float(difference.mean()))
     masks = [aim for aim in engine.aims if aim != "ranking"]
     return Parity(
         precision=engine.precision,
         frames=len(frames),
         aims=engine.aims,
         # np.max and not max: a NaN has to win.
-        mask_max=float(np.max([largest[aim] for aim in masks], initial=0)),
-        mask_mean=float(np.max([np.mean(means[aim]) for aim in masks], initial=0)),
-        rank_mean=float(np.mean(means.get("ranking", [0.0]))),
+        mask_max=float(np.max([np.max(largest[aim], initial=0) for aim in masks], initial=0)),
+        mask_mean=float(np.max([_mean(means[aim]) for aim in masks], initial=0)),
+        rank_mean=_mean(means.get("ranking", [0.0])),
         score_max=float(np.max(scores)),
         top1=float(np.mean(same)) if same else 1.0,
         engine=engine.name,
     )
+
+
+def _mean(values: list[float]) -> float:
+    return float(np.mean(values)) if values else float("nan")
 
 
 def _model(engine: Engine) -> tuple[object, ...]:

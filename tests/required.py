@@ -61,10 +61,17 @@ def _no_builder(engine: str, package: str) -> Callable[[], str | None]:
     return reason
 
 
+def _no_modelopt() -> str | None:
+    if importlib.util.find_spec("modelopt") is None:
+        return "nvidia-modelopt is not installed: pip install 'nem-stream[quantize]'"
+    return None
+
+
 THINGS: dict[str, Callable[[], str | None]] = {
     "cuda": _no_cuda,
     "tensorrt": _no_builder("tensorrt", "torch_tensorrt"),
     "tensorrt-rtx": _no_builder("tensorrt-rtx", "torch_tensorrt"),
+    "modelopt": _no_modelopt,
     "nvdec": _no_decoder,
     "nvenc": _no_encoder,
 }

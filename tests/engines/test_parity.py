@@ -122,6 +122,31 @@ def test_the_reference_decides_on_the_class() -> None:
     assert (parity.ok, parity.aims) == (True, AIMS)
 
 
+@pytest.mark.parametrize(("precision", "ok"), [("bf16", False), ("int8", True), ("fp8", True)])
+def test_near_ties_that_eight_bits_turn_over_are_left_out(precision: str, ok: bool) -> None:
+    class Turned(FakeEngine):
+        """Decides the second frame the other way, and so draws another map."""
+
+        def _run(self, frames: np.ndarray, aim: str, classes: np.ndarray | None) -> Arrays:
+            found = super()._run(frames, aim, classes)
+            turned = (frames == tied).all(axis=(1, 2, 3))
+            found.scores[turned] = found.scores[turned][:, ::-1]
+            found.map[turned] = 1 - found.map[turned]
+            return found
+
+    tied = np.repeat(np.uint8([0] * 16 + [255] * 15 + [0]), 32 * 3).reshape(32, 32, 3)
+    tied[0, :10] = 255  # 48 % bright
+    frames = np.concatenate([random_frames(1, 32, 32), tied[None]])
+    engine = Turned()
+    engine.precision = precision
+    parity = compare(engine, FakeEngine(), frames)
+    assert (parity.ok, parity.top1) == (ok, 0.5)
+    assert parity.score_max <= 0.1
+    alone = compare(engine, FakeEngine(), tied[None])
+    assert not alone.ok
+    assert bool(np.isnan(alone.mask_mean)) is (precision != "bf16")
+
+
 def test_scores_decide_too() -> None:
     fields = {"frames": 1, "aims": ("embedding",), "mask_max": 0.0, "mask_mean": 0.0}
     fields |= {"rank_mean": 0.0, "top1": 1.0}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -20,11 +21,13 @@ from engines import (
     OptionError,
     Store,
     compare,
+    find_gpus,
     list_stored,
     open_engine,
 )
 from engines.golden import golden_frames
-from nem.bundle import Bundle
+from engines.quant_check import LEAST_SAME
+from nem.bundle import Bundle, open_bundle
 from tests.engines.conftest import SIZE, random_frames
 from tests.engines.test_engine_contract import (  # noqa: F401  run here on the fixture `engine`
     test_any_class_can_be_asked_for,
@@ -68,6 +71,29 @@ def test_the_same_answers_as_the_reference(kind: Kind, bundle: Bundle) -> None:
     assert parity.mask_max <= MASK_MAX.get(kind.precision, parity.bound.mask_max), str(parity)
     assert (parity.frames, parity.top1) == (FRAMES, 1), str(parity)
     assert parity.mask_max > 0, "the engine that was compared is the reference itself"
+
+
+@pytest.mark.parametrize(
+    ("engine", "precision"),
+    [("tensorrt", "int8"), ("tensorrt", "fp8"), ("tensorrt-rtx", "fp8")],
+)
+def test_a_quantised_engine_explains_as_the_reference(
+    engine: str, precision: str, tmp_path: Path
+) -> None:
+    for name in ("cuda", engine, "modelopt"):
+        need(name)
+    gpu = find_gpus()[0]
+    if precision == "fp8" and float(gpu.capability) < 8.9:
+        pytest.skip(f"needs fp8: {gpu.name} has compute capability {gpu.capability}, asked 8.9")
+    bundle = open_bundle("nem-tiny")
+    with open_engine(bundle, "eager", "cpu") as reference:
+        some = golden_frames(reference.input_size, 4 * FRAMES)
+        for index, frame in enumerate(some[: 3 * FRAMES]):
+            cv2.imwrite(str(tmp_path / f"{index:03}.png"), frame[..., ::-1])
+        with open_engine(bundle, engine, "cuda", precision, calibration=tmp_path) as quantised:
+            parity = compare(quantised, reference, some[3 * FRAMES :])
+    assert parity.ok, str(parity)
+    assert parity.top1 >= LEAST_SAME, str(parity)
 
 
 def test_frames_of_its_own_size_are_resized_in_the_graph(shaped: Kind, tiny: Bundle) -> None:
