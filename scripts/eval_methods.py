@@ -8,6 +8,7 @@ stretched to 0 .. 1. Per method, means over the pictures of
 
 * insertion, deletion, faith: areas under the curves of the decided class's probability over 50
   steps, from the blurred picture and to the data mean, and their difference (`nem.faithfulness`);
+  faith-sure, faith-unsure: that difference where the probability is at least 0.7, or below;
 * faith-emb: the same difference for the cosine to the whole picture's embedding;
 * entropy (nats), gini, area of the mask;
 * forwards, backwards of the backbone; ms: median wall time of one picture alone;
@@ -54,6 +55,7 @@ METHODS = (
     "grad-cam++", "cam", "lafam", "saliency", "integrated-gradients", *CONTROLS,
 )  # fmt: skip
 SETTINGS = ("limit", "masks", "seed", "every", "device", "precision")
+SURE = 0.7
 MASKS = {"relax": 3000, "u-relax": 3000, "umt-relax": 3000, "rise": 1000}
 
 
@@ -79,7 +81,7 @@ def judge(
     method: str, model: NEM, images: Iterable[Array], seed: int, masks: float
 ) -> dict[str, float]:
     """The figures that need no ground truth, over the pictures (S, S, 3)."""
-    backbone, rows = model.backbone, []
+    backbone, rows, sure = model.backbone, [], []
     device = next(backbone.parameters()).device
     for number, picture in enumerate(images):
         found = run(method, model, picture, seed + number, masks)
@@ -87,6 +89,9 @@ def judge(
         x = normalise(small.to(device), backbone.mean, backbone.std)
         shown = metrics.min_max(found.mask)
         score = class_and_embedding_score(backbone, x)
+        sure.append(
+            float(score(x, torch.zeros(1, dtype=torch.long, device=x.device))[0, 0]) >= SURE
+        )
         areas = faithfulness(score, x, torch.from_numpy(shown), seed=seed)
         of_class, of_embedding = torch.stack(tuple(areas))[:, 0].T.tolist()
         rows.append(
@@ -103,6 +108,9 @@ def judge(
         )
         progress(method, number + 1)
     means = {k: mean_of([r[k] for r in rows]) for k in rows[0]}
+    for name, kind in (("sure", True), ("unsure", False)):
+        part = [r["faith"] for r, is_sure in zip(rows, sure, strict=True) if is_sure is kind]
+        means[f"faith-{name}"] = mean_of(part)
     # A method's first picture also loads its libraries.
     return means | {"ms": float(np.median([r["ms"] for r in rows]))}
 

@@ -81,6 +81,21 @@ def test_figures_are_in_their_ranges(model, method, forwards):
     assert (row["ms"] == 0) == (method == "centre")
 
 
+def test_pictures_are_told_apart_by_how_sure_the_model_is(model, monkeypatch):
+    scores = explain("nem-u", model, IMAGES).scores.max(1)
+    alone = [judge("nem-u", model, IMAGES[i : i + 1], i, 1.0)["faith"] for i in (0, 1)]
+    order = np.argsort(scores)
+    assert scores[order[1]] - scores[order[0]] > 1e-4
+    monkeypatch.setattr(eval_methods, "SURE", float(scores.mean()))
+    row = judge("nem-u", model, IMAGES, 0, 1.0)
+    assert row["faith-unsure"] == pytest.approx(alone[order[0]], abs=1e-3)
+    assert row["faith-sure"] == pytest.approx(alone[order[1]], abs=1e-3)
+    monkeypatch.setattr(eval_methods, "SURE", 2.0)
+    row = judge("nem-u", model, IMAGES, 0, 1.0)
+    assert np.isnan(row["faith-sure"])
+    assert row["faith-unsure"] == pytest.approx(row["faith"])
+
+
 def test_a_map_without_knowledge_lies_on_objects_by_their_area(model):
     marked = [(p, t * np.uint8(255)) for p, t in zip(IMAGES, TRUTH, strict=True)]
     nothing = (IMAGES[0], np.zeros_like(TRUTH[0]))  # no object: left out
