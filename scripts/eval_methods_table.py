@@ -69,9 +69,9 @@ def print_result(result: Result) -> None:
     """Methods in rows, figures in columns; then the verdicts, and what is missing."""
     rows: dict[str, Row] = result["rows"]
     columns = list(dict.fromkeys(key for row in rows.values() for key in row))
-    print(f"{'':22}" + "".join(f"{c:>12}" for c in columns))
+    print(f"{'':22}" + "".join(f"{c:>14}" for c in columns))
     for name, row in rows.items():
-        cells = (f"{row[c]:12.3f}" if c in row else " " * 12 for c in columns)
+        cells = (f"{row[c]:14.3f}" if c in row else " " * 14 for c in columns)
         print(f"{name:22}" + "".join(cells))
     for name, reason in result["left_out"].items():
         print(f"{name:22}left out: {reason}")
