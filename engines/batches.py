@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from engines.base import Frames
 from engines.cuda_memory import DeviceArray, DeviceMemoryError, as_device_array
@@ -79,6 +79,19 @@ def run_pieces(
     if len(parts) == 1:
         return parts[0]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def fill_classes(
+    classes: NDArray[Any] | None, batch: int, dtype: DTypeLike = np.int32
+) -> NDArray[Any]:
+    """What a graph for `batch` frames takes: the classes (N,), then -1, the most probable ones.
+
+    None is -1 for all.
+    """
+    asked = np.full(batch, -1, dtype)
+    if classes is not None:
+        asked[: len(classes)] = classes
+    return asked
 
 
 def fitting_batch(

@@ -121,14 +121,12 @@ def _judge(
     """Run the golden frames. Raises EngineError where the answer is not the right one."""
     from engines.golden import check, golden_frames
     from engines.parity import find_bound
+    from engines.trt_open import golden_answer
 
     frames = golden_frames(frame_size, options.batch)
     expected = _reference(bundle, frames)
-    given: dict[str, Any] = {FRAMES: frames}
-    if CLASSES in runner.inputs:
-        # The reference's class: a near tie may be decided differently, see `engines.parity`.
-        given[CLASSES] = expected[SCORES].argmax(1).astype(runner.inputs[CLASSES].dtype)
-    problem = check(runner.run(given), expected, find_bound("tensorrt", options.precision))
+    found = golden_answer(runner, frames, expected)
+    problem = check(found, expected, find_bound("tensorrt", options.precision))
     if problem is not None:
         raise EngineError(
             f"the engine just built does not compute what the model does: {problem}; use another "

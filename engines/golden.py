@@ -86,6 +86,15 @@ def reference(model: NEM, frames: NDArray[np.uint8]) -> dict[str, NDArray[np.flo
     return dict(zip([*names, EMBEDDING], found, strict=True))
 
 
+def decided(answer: Mapping[str, NDArray[Any]]) -> NDArray[np.int64] | None:
+    """The classes (N,) that an answer decides on, None without classes.
+
+    An engine is asked for the reference's: it may decide near ties differently, see
+    `engines.parity`.
+    """
+    return answer[SCORES].argmax(1) if SCORES in answer else None
+
+
 def check(
     found: Mapping[str, NDArray[Any]], expected: Mapping[str, NDArray[Any]], bound: Bound
 ) -> str | None:

@@ -8,21 +8,21 @@ graph, and pinned copies down.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.asked import Target, class_numbers, pick_aim
-from engines.base import Arrays, Engine, Frames
-from engines.batches import DeviceArrays, check_on_device, device_arrays, run_pieces
-from engines.cuda_memory import as_device_array
+from engines.base import Arrays, Frames
+from engines.batches import run_pieces
+from engines.cuda_memory import DeviceArray, as_device_array
 from engines.errors import EngineError, EngineUnavailable, OptionError
 from engines.gpus import Gpu, find_gpu
 from engines.inductor_open import CURE, NAME, Wish, open_program
 from engines.inductor_run import CudaProgram, Program
+from engines.on_device import DeviceEngine
 from engines.onnx_passes import EMBEDDING, SCORES, map_name
 from engines.store import Store
 from engines.torch_devices import find_device, first_line, memory_told
@@ -38,7 +38,7 @@ NEEDS = {"f16": 7.0, "f32": 7.0, "bf16": 8.0}
 _log = logging.getLogger(__name__)
 
 
-class InductorEngine(Engine):
+class InductorEngine(DeviceEngine):
     """Runs a bundle compiled by AOTInductor.
 
     Args:
@@ -105,38 +105,13 @@ class InductorEngine(Engine):
             bundle.manifest.classes, self._program.shapes.get(SCORES, (0, 0))[1]
         )
 
-    def run_on_device(
-        self, frames: Any, explain: Aim | None = None, target: Target | None = None
-    ) -> DeviceArrays:
-        """Explain frames that are on the GPU already; neither they nor the result leave it.
-
-        Args:
-            frames: RGB uint8 (N, *frame_size, 3), N up to `batch`, C-contiguous, with
-                `__cuda_array_interface__`. Work on the stream it names, of torch's tensors on
-                their current stream, is waited for.
-            explain: as for `run`.
-            target: as for `run`.
-
-        Returns:
-            Complete arrays on the GPU. They are the engine's own memory: the next run overwrites
-            them, and `close` frees them.
-
-        Raises:
-            OptionError: the engine is not on a GPU; or as `run`.
-            FrameError, EngineClosed: as `run`.
-        """
-        self._refuse_closed()
-        if not isinstance(self._program, CudaProgram):
-            raise OptionError(f"engine {NAME}: runs on the {self.device} here; use run")
-        count, stream = check_on_device(frames, self.frame_size, self.batch)
-        aim = pick_aim(self.aims, explain, target)
-        classes = class_numbers(self.names, target, count) if aim == "target" else None
-        with self._busy:
-            self._refuse_closed()
-            with self._told():
-                found = self._program.run_on_device(frames, classes, stream)
-        arrays = {name: as_device_array(value, name)[0] for name, value in found.items()}
-        return device_arrays(arrays, aim)
+    def _run_on_device(
+        self, frames: Any, classes: NDArray[np.int64] | None, count: int, stream: int | None
+    ) -> Mapping[str, DeviceArray]:
+        assert isinstance(self._program, CudaProgram)
+        with self._told():
+            found = self._program.run_on_device(frames, classes, stream)
+        return {name: as_device_array(value, name)[0] for name, value in found.items()}
 
     def _run(self, frames: Frames, aim: Aim, classes: NDArray[np.int64] | None) -> Arrays:
         wanted = [

@@ -17,17 +17,17 @@ import torch
 
 from engines.base import Frames
 from engines.batches import fitting_batch
+from engines.changes import installed, what_changed
 from engines.cpu import cpu_flags, cpu_model
 from engines.cuda_memory import DeviceMemoryError
 from engines.errors import EngineError, StoreError
-from engines.golden import GoldenEngine, check, golden_frames, pack, reference, unpack
+from engines.golden import GoldenEngine, check, decided, golden_frames, pack, reference, unpack
 from engines.gpus import Gpu
 from engines.inductor_run import CpuProgram, CudaProgram, Program, load_package
 from engines.onnx_passes import SCORES, graph_outputs
 from engines.parity import find_bound
 from engines.store import Store
 from engines.torch_devices import first_line, free_memory, memory_told
-from engines.trt_facts import installed, what_changed
 from nem.bundle import Bundle
 from nem.manifest import GRAPH, WEIGHTS
 
@@ -211,9 +211,7 @@ class _Opening:
         )
 
     def _wrong(self, program: Program, kept: GoldenEngine) -> str | None:
-        # The reference's class: a near tie may be decided differently, see `engines.parity`.
-        best = kept.expected[SCORES].argmax(1) if SCORES in kept.expected else None
-        found = program.run(self._frames(), best, program.shapes)
+        found = program.run(self._frames(), decided(kept.expected), program.shapes)
         return check(found, kept.expected, find_bound(NAME, self.wish.precision))
 
     def _frames(self) -> Frames:

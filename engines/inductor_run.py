@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from engines.batches import fill_classes
 from engines.torch_devices import exact_sums
 
 WARM_UPS = 3
@@ -84,7 +85,7 @@ class CpuProgram:
         self.shapes = dict(shapes)
         self._loader = loader
         self._frames = torch.zeros(shape, dtype=torch.uint8)
-        self._classes = torch.empty(shape[0], dtype=torch.int32) if targeted else None
+        self._targeted = targeted
 
     def run(
         self, frames: NDArray[np.uint8], classes: NDArray[Any] | None, wanted: Collection[str]
@@ -95,8 +96,8 @@ class CpuProgram:
             self._frames[:count] = given
             given = self._frames
         inputs = [given]
-        if self._classes is not None:
-            inputs.append(_filled(self._classes, classes))
+        if self._targeted:
+            inputs.append(torch.from_numpy(fill_classes(classes, len(self._frames))))
         found = dict(zip(self.shapes, self._loader.boxed_run(inputs), strict=True))
         return {name: found[name][:count].numpy().copy() for name in wanted}
 
@@ -216,7 +217,8 @@ class CudaProgram:
 
     def _launch(self, classes: NDArray[Any] | None) -> None:
         if self._classes is not None:
-            self._classes.copy_(_filled(self._host_classes, classes), non_blocking=True)
+            self._host_classes.numpy()[...] = fill_classes(classes, len(self._host_classes))
+            self._classes.copy_(self._host_classes, non_blocking=True)
         self._graph.replay()
 
     @contextmanager
@@ -238,11 +240,3 @@ def _benchmarked() -> Iterator[None]:
         yield
     finally:
         torch.backends.cudnn.benchmark = before
-
-
-def _filled(place: Tensor, classes: NDArray[Any] | None) -> Tensor:
-    """Classes written to `place`; -1, the most probable one, where none is asked for."""
-    place.fill_(-1)
-    if classes is not None:
-        place[: len(classes)] = torch.from_numpy(np.ascontiguousarray(classes, np.int32))
-    return place

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from engines.base import Engine, Frames
 from engines.errors import OptionError
+from engines.trt_quant import QUANTISED
 from nem.explanation import Aim
 
 
@@ -55,10 +57,6 @@ BOUNDS = {
     "fp8": Bound(mask_max=1.0, mask_mean=0.03, rank_mean=0.03, score_max=0.15),
 }
 
-COARSE = ("int8", "fp8")
-"""Precisions that round so much that they turn near ties of classes over, see
-`engines.quant_check`: their masks are compared on the frames that both decide alike."""
-
 ENGINE_BOUNDS = {
     # TensorRT times its kernels and may take one that transforms before it multiplies (Winograd),
     # which rounds more often than a plain sum. TF32, which keeps 11 bits, is off in both.
@@ -92,8 +90,9 @@ class Parity:
         precision: of the engine, which sets the bound.
         frames: how many were compared.
         aims: what was compared; for class and target the class that the reference decides on.
-        mask_max: largest difference of a mask pixel, of all aims but `ranking`. In `COARSE` this
-            and the means are of the frames with the same best class, means NaN without any.
+        mask_max: largest difference of a mask pixel, of all aims but `ranking`. In 8 bits this
+            and the means are of the frames with the same best class, see `engines.quant_check`;
+            means NaN without any.
         mask_mean: mean difference over all pixels of such masks, of the worst aim.
         rank_mean: mean difference of a ranking's percentiles, 0 without that aim.
         score_max: largest difference of a class probability, 0 without classes.
@@ -168,7 +167,7 @@ def compare(engine: Engine, reference: Engine, frames: Frames) -> Parity:
                 scores.append(float(np.abs(found.scores - wanted.scores).max()))
                 alike = bool(found.scores.argmax() == wanted.scores.argmax())
                 same.append(alike)
-            if alike or engine.precision not in COARSE:
+            if alike or engine.precision not in QUANTISED:
                 difference = np.abs(found.mask - wanted.mask)
                 largest[aim].append(float(difference.max()))
                 means[aim].append(float(difference.mean()))
@@ -179,16 +178,18 @@ def compare(engine: Engine, reference: Engine, frames: Frames) -> Parity:
         aims=engine.aims,
         # np.max and not max: a NaN has to win.
         mask_max=float(np.max([np.max(largest[aim], initial=0) for aim in masks], initial=0)),
-        mask_mean=float(np.max([_mean(means[aim]) for aim in masks], initial=0)),
-        rank_mean=_mean(means.get("ranking", [0.0])),
+        mask_mean=float(np.max([mean(means[aim]) for aim in masks], initial=0)),
+        rank_mean=mean(means.get("ranking", [0.0])),
         score_max=float(np.max(scores)),
         top1=float(np.mean(same)) if same else 1.0,
         engine=engine.name,
     )
 
 
-def _mean(values: list[float]) -> float:
-    return float(np.mean(values)) if values else float("nan")
+def mean(values: ArrayLike) -> float:
+    """The mean of all values; NaN, which no bound allows, where there are none."""
+    array = np.asarray(values)
+    return float(array.mean()) if array.size else float("nan")
 
 
 def _model(engine: Engine) -> tuple[object, ...]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from engines.base import Frames, resize
 from engines.golden import check, reference
 from engines.onnx_passes import SCORES, map_name
-from engines.parity import Parity, find_bound
+from engines.parity import Parity, find_bound, mean
 from engines.ranks import percentiles
 from nem.explanation import Aim
 
@@ -63,11 +63,11 @@ def compare_answers(
     for aim in aims:
         got, right = found[map_name(aim)][kept], expected[map_name(aim)][kept]
         if aim == "ranking":
-            rank_mean = _mean(np.abs(percentiles(got) - percentiles(right)))
+            rank_mean = mean(np.abs(percentiles(got) - percentiles(right)))
             continue
         off = np.abs(got - right)
         largest.append(float(off.max(initial=0)))
-        means.append(_mean(off))
+        means.append(mean(off))
     score_max = 0.0 if same is None else float(np.abs(found[SCORES] - expected[SCORES]).max())
     return Parity(
         precision=precision,
@@ -141,7 +141,3 @@ def _same(found: Answer, expected: Answer) -> NDArray[np.bool_] | None:
         return None
     same: NDArray[np.bool_] = got.argmax(1) == right.argmax(1)
     return same
-
-
-def _mean(values: NDArray[Any]) -> float:
-    return float(values.mean()) if values.size else float("nan")

@@ -7,7 +7,7 @@ heads are outputs of one graph. Building takes torch and minutes, running takes 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_args
@@ -15,12 +15,12 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.asked import Target, class_numbers, pick_aim
-from engines.base import Arrays, Engine, Frames
-from engines.batches import DeviceArrays, check_on_device, device_arrays, run_pieces
-from engines.cuda_memory import DeviceLostError
+from engines.base import Arrays, Frames
+from engines.batches import fill_classes, run_pieces
+from engines.cuda_memory import DeviceArray, DeviceLostError
 from engines.errors import EngineClosed, EngineUnavailable, OptionError
 from engines.gpus import Gpu, find_gpu
+from engines.on_device import DeviceEngine
 from engines.onnx_passes import CLASSES, EMBEDDING, FRAMES, SCORES, map_name
 from engines.store import Store
 from engines.trt_api import Flavour, load_trt
@@ -38,7 +38,7 @@ BF16_SINCE = 8
 _log = logging.getLogger(__name__)
 
 
-class TensorRtEngine(Engine):
+class TensorRtEngine(DeviceEngine):
     """Runs a bundle with TensorRT.
 
     Args:
@@ -115,35 +115,12 @@ class TensorRtEngine(Engine):
         scores = self._runner.outputs.get(SCORES)
         self.names = class_names(bundle.manifest.classes, scores.shape[1] if scores else 0)
 
-    def run_on_device(
-        self, frames: Any, explain: Aim | None = None, target: Target | None = None
-    ) -> DeviceArrays:
-        """Explain frames that are on the GPU already; neither they nor the result leave it.
-
-        Args:
-            frames: RGB uint8 (N, *frame_size, 3), N up to `batch`, C-contiguous, with
-                `__cuda_array_interface__`; see `TrtRunner.run_on_device` for streams.
-            explain: as for `run`.
-            target: as for `run`.
-
-        Returns:
-            Complete arrays on the GPU. They are the engine's own memory: the next run overwrites
-            them, and `close` frees them.
-
-        Raises:
-            FrameError, OptionError, EngineClosed: as `run`.
-        """
-        self._refuse_closed()
-        count, _ = check_on_device(frames, self.frame_size, self.batch)
-        aim = pick_aim(self.aims, explain, target)
-        classes = class_numbers(self.names, target, count) if aim == "target" else None
-        with self._busy:
-            self._refuse_closed()
-            with self._watched():
-                inputs = self._inputs(frames, classes, count)
-                found = self._runner.run_on_device(inputs)
-        first = {name: value.first(count) for name, value in found.items()}
-        return device_arrays(first, aim)
+    def _run_on_device(
+        self, frames: Any, classes: NDArray[np.int64] | None, count: int, stream: int | None
+    ) -> Mapping[str, DeviceArray]:
+        with self._watched():  # the runner itself asks the frames for their stream
+            found = self._runner.run_on_device(self._inputs(frames, classes, count))
+        return {name: value.first(count) for name, value in found.items()}
 
     def _run(self, frames: Frames, aim: Aim, classes: NDArray[np.int64] | None) -> Arrays:
         names = [map_name(aim), EMBEDDING, *([SCORES] if SCORES in self._runner.outputs else [])]
@@ -166,10 +143,7 @@ class TensorRtEngine(Engine):
         port = self._runner.inputs.get(CLASSES)
         if port is None:
             return {FRAMES: frames}
-        asked = np.full(count, -1, port.dtype)
-        if classes is not None:
-            asked[: len(classes)] = classes
-        return {FRAMES: frames, CLASSES: asked}
+        return {FRAMES: frames, CLASSES: fill_classes(classes, count, port.dtype)}
 
     @contextmanager
     def _watched(self) -> Iterator[None]:

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engines.base import Arrays, Engine, Frames
-from engines.batches import run_pieces
+from engines.batches import fill_classes, run_pieces
 from engines.errors import EngineError
 from engines.fixed_graph import FixedGraph
-from engines.golden import check, golden_frames, reference
+from engines.golden import check, decided, golden_frames, reference
 from engines.gpus import find_gpu
 from engines.onnx_passes import EMBEDDING, SCORES, map_name
 from engines.parity import find_bound
@@ -137,25 +137,23 @@ class TensorRtModuleEngine(Engine):
 
     def _call(self, frames: Frames, classes: NDArray[Any] | None) -> dict[str, Tensor]:
         """All outputs for up to `batch` frames, on the device."""
-        count = len(frames)
         given = torch.from_numpy(filled(frames, self.batch)).to(self._device)
         inputs = [given.to(torch.float16)]
         if "target" in self.aims:
-            asked = torch.full((self.batch,), -1, dtype=torch.int32)
-            if classes is not None:
-                asked[:count] = torch.from_numpy(np.ascontiguousarray(classes, np.int32))
+            asked = torch.from_numpy(fill_classes(classes, self.batch))
             inputs.append(asked.to(self._device))
         found = self._module(*inputs)
-        return {name: value[:count] for name, value in zip(self._outputs, found, strict=True)}
+        return {
+            name: value[: len(frames)] for name, value in zip(self._outputs, found, strict=True)
+        }
 
     def _prove(self, model: NEM, flavour: Flavour) -> None:
         """Run the golden frames. Raises EngineError where the answer is not the right one."""
         frames = golden_frames(self.frame_size, self.batch)
         expected = reference(model, frames)
-        # The reference's class: a near tie may be decided differently, see `engines.parity`.
-        best = expected[SCORES].argmax(1) if SCORES in expected else None
         with self._told("the first run"):
-            found = {name: value.cpu().numpy() for name, value in self._call(frames, best).items()}
+            made = self._call(frames, decided(expected))
+            found = {name: value.cpu().numpy() for name, value in made.items()}
         reason = check(found, expected, find_bound(flavour, self.precision))
         if reason is not None:
             raise EngineError(

@@ -12,18 +12,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from engines.batches import fitting_batch
+from engines.batches import fill_classes, fitting_batch
 from engines.calibration import hash_files, read_pictures
+from engines.changes import what_changed
 from engines.cuda_memory import CudaError
 from engines.errors import EngineError, EngineUnavailable, FrameError, StoreError
-from engines.golden import GoldenEngine, check, golden_frames, pack, reference, unpack
+from engines.golden import GoldenEngine, check, decided, golden_frames, pack, reference, unpack
 from engines.gpus import Gpu
-from engines.onnx_passes import CLASSES, FRAMES, SCORES
+from engines.onnx_passes import CLASSES, FRAMES
 from engines.parity import find_bound
 from engines.quant_check import HeldOut, check_golden
 from engines.store import Store
 from engines.trt_api import INSTALL, Flavour, load_trt, trt_version
-from engines.trt_facts import engine_facts, what_changed
+from engines.trt_facts import engine_facts
 from engines.trt_quant import QUANTISED
 from engines.trt_runner import TrtRunner
 from nem.bundle import Bundle
@@ -188,7 +189,7 @@ class _Opening:
         for count in (self.batch, 1) if self.dynamic else (self.batch,):
             expected = {name: value[:count] for name, value in kept.expected.items()}
             try:
-                found = _answer(runner, self._frames()[:count], expected)
+                found = golden_answer(runner, self._frames()[:count], expected)
             except FrameError as error:  # it is for other frames
                 return str(error)
             flavour, precision = self.wish.flavour, self.wish.precision
@@ -202,7 +203,7 @@ class _Opening:
 
     def _wrong_held_out(self, runner: TrtRunner, held_out: HeldOut) -> str | None:
         return held_out.wrong(
-            lambda frames, expected: _answer(runner, frames, expected),
+            lambda frames, expected: golden_answer(runner, frames, expected),
             self.batch,
             self.wish.bundle.manifest.heads,
             engine=self.wish.flavour,
@@ -213,13 +214,12 @@ class _Opening:
         return golden_frames(self.wish.frame_size, self.batch)
 
 
-def _answer(runner: TrtRunner, frames: Any, expected: Mapping[str, Any]) -> dict[str, Any]:
+def golden_answer(runner: TrtRunner, frames: Any, expected: Mapping[str, Any]) -> dict[str, Any]:
     """The engine's outputs for some frames whose right answer is known."""
     inputs: dict[str, Any] = {FRAMES: frames}
     if CLASSES in runner.inputs:
-        # The reference's class: near ties may be decided differently: `engines.parity`.
-        best = expected[SCORES].argmax(1)
-        inputs[CLASSES] = best.astype(runner.inputs[CLASSES].dtype)
+        dtype = runner.inputs[CLASSES].dtype
+        inputs[CLASSES] = fill_classes(decided(expected), len(frames), dtype)
     return runner.run(inputs)
 
 

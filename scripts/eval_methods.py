@@ -56,6 +56,8 @@ METHODS = (
 )  # fmt: skip
 SETTINGS = ("limit", "masks", "seed", "every", "device", "precision")
 SURE = 0.7
+"""A decided class at least so probable is a sure one."""
+
 MASKS = {"relax": 3000, "u-relax": 3000, "umt-relax": 3000, "rise": 1000}
 
 

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from engines import EngineError, EngineUnavailable, Store, StoreError, list_stored
+from engines.changes import SAME
 from engines.cuda_memory import CudaError
 from engines.golden import pack, unpack
 from engines.store_files import key_of, read_entry, write_entry
 from engines.trt import TensorRtEngine
-from engines.trt_facts import SAME
 from nem.bundle import Bundle
 from tests.engines.conftest import SIZE, random_frames
 from tests.engines.fake_cuda import cudaError_t
