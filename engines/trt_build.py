@@ -2,7 +2,7 @@
 
 What comes out are an engine's bytes: running them takes neither torch nor Torch-TensorRT. An
 engine is all or nothing: an operator that TensorRT lacks is an error, never a slower engine.
-Building needs torch and Torch-TensorRT 2.14 or newer; `engines.trt_onnx` needs neither.
+Building needs torch and Torch-TensorRT 2.11 or newer; `engines.trt_onnx` needs neither.
 """
 
 from __future__ import annotations

@@ -11,7 +11,9 @@ import functools
 import importlib
 import io
 import logging
+import os
 import re
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,9 +22,10 @@ from typing import Any
 
 from engines.errors import EngineError, EngineUnavailable
 from engines.trt_api import Flavour
+from engines.trt_names import naming
 
-OLDEST = (2, 14)
-"""The first Torch-TensorRT that takes names for an engine's outputs."""
+OLDEST = (2, 11)
+"""The oldest Torch-TensorRT that this was tried with."""
 
 LOGGERS = ("torch_tensorrt", "torch_tensorrt [TensorRT Conversion Context]")
 """Loggers of Torch-TensorRT; the second is the one that TensorRT's own messages are sent to."""
@@ -76,7 +79,7 @@ def load_converter(flavour: Flavour) -> Any:
     cure = f"pip install 'nem-stream[{flavour}]'"
     showed = warnings.showwarning
     try:
-        with contextlib.redirect_stdout(io.StringIO()), _listening():
+        with contextlib.redirect_stdout(io.StringIO()), _listening(), _without_plugins(flavour):
             module = importlib.import_module("torch_tensorrt")
             importlib.import_module("torch_tensorrt.dynamo")
     except Exception as error:  # of any kind where TensorRT's libraries are missing
@@ -110,13 +113,13 @@ def convert(torch_tensorrt: Any, work: Conversion) -> bytes:
     Raises:
         EngineError: an operator that TensorRT lacks, or a graph that it refuses; says which.
     """
-    with _telling(work):
-        engine: bytes = torch_tensorrt.dynamo.convert_exported_program_to_serialized_trt_engine(
+    make = torch_tensorrt.dynamo.convert_exported_program_to_serialized_trt_engine
+    with _telling(work), naming(make, work.inputs, work.outputs) as names:
+        engine: bytes = make(
             work.program,
             arg_inputs=_specs(torch_tensorrt, work),
-            arg_input_binding_names=work.inputs,
-            output_binding_names=work.outputs,
             version_compatible=work.version_compatible,
+            **names,
             **_settings(work),
         )
     return engine
@@ -147,7 +150,8 @@ def _settings(work: Conversion) -> dict[str, Any]:
         "optimization_level": work.level,
         "workspace_size": work.workspace,
         "disable_tf32": work.exact,
-        "timing_cache_path": "" if work.timings is None else str(work.timings),
+        # 2.11 writes timings in any case, and into a folder.
+        "timing_cache_path": str(work.timings or os.devnull),
         "immutable_weights": True,
         # Its own cache unpickles files and takes other models for the same one.
         "cache_built_engines": False,
@@ -199,21 +203,38 @@ def register_uint8_output() -> None:
     )(to_uint8)
 
 
+@contextlib.contextmanager
+def _without_plugins(flavour: Flavour) -> Iterator[None]:
+    """Within it nobody looks for plugins of TensorRT-RTX: it has none, and 2.11 falls over that."""
+    plugins = "tensorrt.plugin"
+    if flavour != "tensorrt-rtx" or plugins in sys.modules:
+        yield
+        return
+    sys.modules[plugins] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        sys.modules.pop(plugins, None)
+
+
 class _Listener(logging.Handler):
-    """Keeps error messages of TensorRT itself."""
+    """Keeps error messages of TensorRT itself, and the last exception that was logged."""
 
     def __init__(self) -> None:
         super().__init__(level=logging.ERROR)
         self.lines: list[str] = []
+        self.logged: BaseException | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.name == LOGGERS[1]:
             self.lines.append(" ".join(record.getMessage().split()))
+        if record.exc_info:
+            self.logged = record.exc_info[1]
 
 
 @contextlib.contextmanager
-def _listening() -> Iterator[list[str]]:
-    """What TensorRT says of errors meanwhile; nothing of it reaches the program's own log."""
+def _listening() -> Iterator[_Listener]:
+    """What is said of errors meanwhile; nothing of it reaches the program's own log."""
     listener = _Listener()
     loggers = [logging.getLogger(name) for name in LOGGERS]
     before = [(one.level, one.propagate, one.handlers) for one in loggers]
@@ -221,7 +242,7 @@ def _listening() -> Iterator[list[str]]:
         one.propagate, one.handlers = False, [listener]
         one.setLevel(logging.ERROR)
     try:
-        yield listener.lines
+        yield listener
     finally:
         for one, (level, propagate, handlers) in zip(loggers, before, strict=True):
             one.propagate, one.handlers = propagate, handlers
@@ -236,7 +257,9 @@ def _telling(work: Conversion) -> Iterator[None]:
         try:
             yield
         except Exception as error:
-            raise EngineError(_explained(error, told, work.name)) from error
+            # 2.11 only logs what failed, and then misses the result.
+            logged = told.logged if isinstance(error, UnboundLocalError) else None
+            raise EngineError(_explained(logged or error, told.lines, work.name)) from error
 
 
 def _explained(error: BaseException, told: Sequence[str], name: str) -> str:

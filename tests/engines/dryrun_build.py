@@ -1,5 +1,5 @@
-"""Builds engines with the real converter and TensorRT-RTX; run by `test_dryrun` in its tool's
-environment, which has them. Prints what it found as JSON.
+"""Builds engines with the real converter and TensorRT-RTX; run by `test_dryrun` in an environment
+which has them. Prints what it found as JSON.
 
 RTX compiles without a GPU, but Torch-TensorRT asks for one and loads what it compiled: both are
 answered here. What is looked at is the network that TensorRT compiled.
@@ -12,11 +12,25 @@ import importlib
 import json
 import os
 import sys
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 
+HOME = "TRT_DRYRUN_HOME"
+
 CASES = [((48, 100), "f16", 1, True), ((48, 100), "bf16", 2, False), (None, "f32", 1, True)]
 DYNAMIC = [(None, "f16", 8, False), ((48, 100), "f16", 2, True)]
+
+
+def python_with_rtx() -> Path | None:
+    """What runs this module: that of the tool, else this one, where Torch-TensorRT-RTX is there."""
+    if home := os.environ.get(HOME):
+        return Path(home) / "venv" / "bin" / "python"
+    try:
+        distribution("torch-tensorrt-rtx")
+    except PackageNotFoundError:
+        return None
+    return Path(sys.executable)
 
 
 class Engine:
@@ -70,6 +84,7 @@ def through_torch(*, dynamic: bool) -> list[dict[str, Any]]:
     torch.cuda.get_device_capability = lambda *_, **__: (8, 7)
     torch.cuda.current_device = lambda: 0
     torch.cuda.mem_get_info = lambda *_, **__: (64 << 30, 64 << 30)
+    torch.cuda.empty_cache = lambda: None
     from engines.trt_build import BuildOptions, build_engine
     from engines.trt_convert import load_converter
     from nem.bundle import open_bundle
@@ -106,8 +121,8 @@ def module_case() -> tuple[Any, tuple[Any, ...]]:
 
 
 if __name__ == "__main__":
-    for part in ("common", "rtx"):
-        sys.path.insert(0, str(Path(os.environ["TRT_DRYRUN_HOME"]) / part))
+    if home := os.environ.get(HOME):
+        sys.path[:0] = [str(Path(home) / part) for part in ("rtx", "common")]
     dynamic = sys.argv[2:] == ["dynamic"]
     with contextlib.redirect_stdout(sys.stderr):
         result = {

@@ -51,6 +51,22 @@ class Asked:
     outputs: list[torch.Tensor]
 
 
+class Interpreter:
+    """Numbers a network's outputs, as the real one did before 2.14."""
+
+    def __init__(self) -> None:
+        self.marked: list[Any] = []
+        net = SimpleNamespace(num_outputs=0, get_output=lambda index: self.marked[index])
+        self.ctx = SimpleNamespace(net=net)
+
+    def output(self, target: str, args: Any, kwargs: Any) -> list[Any]:
+        for index, tensor in enumerate(args[0]):
+            tensor.name = f"output{index}"
+            self.marked.append(tensor)
+        self.ctx.net.num_outputs = len(self.marked)
+        return list(args[0])
+
+
 @dataclass
 class Fake:
     """What the tests set and look at."""
@@ -61,6 +77,8 @@ class Fake:
     trouble: BaseException | None = None
     wrong: float = 0.0
     runs: int = 0
+    interpreter: type[Interpreter] = Interpreter
+    swallows: bool = False
 
     def convert(
         self,
@@ -102,6 +120,28 @@ class Fake:
         if path is not None:
             path.write_bytes(b"timings %d" % len(self.asked))
         return b"engine %d" % len(self.asked)
+
+    def convert_numbered(self, exported_program: Any, **options: Any) -> bytes:
+        """As `convert` was before 2.14: it swallows all keywords and names nothing."""
+        assert not [name for name in options if "binding_names" in name]
+        try:
+            engine = self.convert(exported_program, **options)
+        except Exception:
+            if not self.swallows:
+                raise
+            LOGGER.error("While interpreting the module got an error", exc_info=True)
+        made = engine  # fails where there is none, as in 2.11
+        self.asked[-1].names = (
+            tuple(exported_program.graph_signature.user_inputs),
+            self.numbered(len(self.asked[-1].outputs)),
+        )
+        return made
+
+    def numbered(self, count: int) -> tuple[str, ...]:
+        """Names that a network of so many outputs gets."""
+        tensors = tuple(SimpleNamespace(name="") for _ in range(count))
+        self.interpreter().output("output", (tensors,), {})
+        return tuple(tensor.name for tensor in tensors)
 
     def compile(
         self,
@@ -170,7 +210,11 @@ class Fake:
 
 def install(patch: pytest.MonkeyPatch, *, rtx: bool = False, version: str = "2.14.0") -> Fake:
     """Put it, and the few things of tensorrt it brings, where imports find them."""
-    fake = Fake()
+    release = tuple(int(part) for part in version.split(".")[:2])
+    # Of its own class: what is taught to one fake is not known to the next.
+    fake = Fake(interpreter=type("TRTInterpreter", (Interpreter,), {}), swallows=release < (2, 12))
+    interpreting = ModuleType("torch_tensorrt.dynamo.conversion._TRTInterpreter")
+    interpreting.TRTInterpreter = fake.interpreter
     registry = ModuleType("torch_tensorrt.dynamo.conversion._ConverterRegistry")
     registry.ConverterPriority = SimpleNamespace(HIGH="high", STANDARD="standard")
 
@@ -183,13 +227,16 @@ def install(patch: pytest.MonkeyPatch, *, rtx: bool = False, version: str = "2.1
 
     registry.dynamo_tensorrt_converter = dynamo_tensorrt_converter
     dynamo = ModuleType("torch_tensorrt.dynamo")
-    dynamo.convert_exported_program_to_serialized_trt_engine = fake.convert
+    names = release >= (2, 14)
+    dynamo.convert_exported_program_to_serialized_trt_engine = (
+        fake.convert if names else fake.convert_numbered
+    )
     dynamo.compile = fake.compile
     module = ModuleType("torch_tensorrt")
     module.__version__, module.Input, module.dynamo = version, Input, dynamo
     module.ENABLED_FEATURES = SimpleNamespace(tensorrt_rtx=rtx)
     tensorrt = ModuleType("tensorrt")
     tensorrt.__version__, tensorrt.uint8 = "11.1.0.106", "trt uint8"
-    for one in (module, dynamo, registry, tensorrt):
+    for one in (module, dynamo, registry, interpreting, tensorrt):
         patch.setitem(sys.modules, one.__name__, one)
     return fake

@@ -1,6 +1,6 @@
 """The default model in the real converter and compiler of TensorRT-RTX, which need no GPU to build.
 
-Needs the environment of the tool `trt-dryrun`, see `scripts.check_models`.
+Needs Torch-TensorRT-RTX, or the environment of the tool `trt-dryrun`, see `scripts.check_models`.
 """
 
 from __future__ import annotations
@@ -15,20 +15,16 @@ import pytest
 from nem.bundle import open_bundle
 from nem.explanation import Aim
 from scripts.check_models_trt import HOME, check_tensorrt
-from tests.engines.dryrun_build import CASES
+from tests.engines.dryrun_build import CASES, python_with_rtx
 
-pytestmark = [
-    pytest.mark.skipif(
-        not os.environ.get(HOME), reason=f"{HOME} names no environment of trt-dryrun"
-    ),
-    pytest.mark.timeout(600),
-]
+pytestmark = pytest.mark.timeout(600)
 
 
 def maps() -> tuple[Aim, ...]:
     return open_bundle("nem-tiny").manifest.heads
 
 
+@pytest.mark.skipif(not os.environ.get(HOME), reason=f"{HOME} names no environment of trt-dryrun")
 @pytest.mark.parametrize(("case", "more"), [("mask_case", 0), ("overlay_case", 1)])
 def test_the_default_model_becomes_one_engine(case: str, more: int) -> None:
     found = check_tensorrt("nem-tiny", "f16", case, len(maps()) + 2 + more)
@@ -37,12 +33,12 @@ def test_the_default_model_becomes_one_engine(case: str, more: int) -> None:
     assert found["engine_mb"] > 1
 
 
+@pytest.mark.skipif(python_with_rtx() is None, reason="torch-tensorrt-rtx is not installed")
 def test_engines_have_the_ports_that_were_asked_for() -> None:
     bundle = open_bundle("nem-tiny")
     root, size = Path(__file__).parents[2], bundle.manifest.input_size
-    python = Path(os.environ[HOME]) / "venv" / "bin" / "python"
     done = subprocess.run(
-        [python, "-m", "tests.engines.dryrun_build", bundle.graph_path],
+        [str(python_with_rtx()), "-m", "tests.engines.dryrun_build", bundle.graph_path],
         cwd=root,
         capture_output=True,
         text=True,

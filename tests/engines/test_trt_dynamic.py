@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,13 +21,11 @@ from engines.trt_runner import TrtRunner
 from nem.bundle import Bundle, open_bundle
 from tests.engines import fake_tensorrt, fake_torch_tensorrt
 from tests.engines.conftest import NAMES, SIZE, random_frames, tiny_model
-from tests.engines.dryrun_build import DYNAMIC
+from tests.engines.dryrun_build import DYNAMIC, python_with_rtx
 from tests.engines.fake_cuda import cudaError_t
 from tests.engines.fake_tensorrt import Fakes, on_gpu, to_host
 from tests.engines.fake_trt_context import DynamicShapesKernelSpecializationStrategy
 from tests.engines.small_trt import assert_right, engine_of, some
-
-HOME = "TRT_DRYRUN_HOME"
 
 
 @pytest.fixture
@@ -265,13 +262,13 @@ def test_an_onnx_file_with_a_free_number_of_frames_gets_a_profile() -> None:
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.skipif(not os.environ.get(HOME), reason=f"{HOME} names no environment of trt-dryrun")
+@pytest.mark.skipif(python_with_rtx() is None, reason="torch-tensorrt-rtx is not installed")
 def test_the_real_compiler_makes_one_engine_for_all_numbers() -> None:
     bundle = open_bundle("nem-tiny")
     size, maps = bundle.manifest.input_size, bundle.manifest.heads
     done = subprocess.run(
         [
-            Path(os.environ[HOME]) / "venv" / "bin" / "python",
+            str(python_with_rtx()),
             "-m",
             "tests.engines.dryrun_build",
             bundle.graph_path,
