@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 TOKEN_STRIDES = (4, 8, 16, 32)
@@ -38,11 +42,19 @@ def enlarge(x: Tensor, size: int) -> Tensor:
     length = x.shape[-1]
     if length == size:
         return x
-    pixel = torch.arange(length, device=x.device)
-    out = torch.arange(size, device=x.device)
-    centre = ((out + 0.5) * (length / size) - 0.5).clamp(0, length - 1)
-    weights = (1 - (centre[:, None] - pixel).abs()).clamp(min=0).to(x.dtype)
+    weights = torch.tensor(interpolation(length, size), dtype=x.dtype, device=x.device)
     return weights @ x @ weights.T
+
+
+@lru_cache(maxsize=64)
+def interpolation(length: int, size: int) -> NDArray[np.float64]:
+    """The matrix (size, length) of linear interpolation between pixel centres, ends clamped.
+
+    numpy, because a tensor made while a program is traced must not be kept.
+    """
+    centre = np.clip((np.arange(size) + 0.5) * (length / size) - 0.5, 0, length - 1)
+    weights: NDArray[np.float64] = np.clip(1 - np.abs(centre[:, None] - np.arange(length)), 0, None)
+    return weights
 
 
 def resize(x: Tensor, size: int) -> Tensor:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nem.errors import ArgumentError
+from nem.layers import enlarge, interpolation
 
 PAPER_KERNEL, PAPER_SIZE = 21, 224
 
@@ -37,6 +38,7 @@ def swna(
     kernel: int = PAPER_KERNEL,
     generator: torch.Generator | None = None,
     training: bool = False,
+    size: int | None = None,
 ) -> Tensor:
     """Average each pixel of a mask with its neighbours (NEMt, section 3).
 
@@ -44,15 +46,17 @@ def swna(
     padding), so nothing leaks in from the opposite side.
 
     Args:
-        mask: (N, C, H, W) in [0, 1], C masks of each picture.
+        mask: (N, C, H, W) in [0, 1], C masks of each picture; square where `size` is given.
         kernel: side of the square neighbourhood in pixels, odd. `kernel_size` scales it.
         generator: of the random weights, on the device of `mask`.
         training: draw weights for each mask: U(0, 1), divided by their sum. Otherwise all are
             their expected value, 1 / kernel^2: deterministic, and two matrix products.
+        size: side to enlarge the masks to before (bilinear); without training that is part of the
+            same two products.
 
     Returns:
-        Masks of the shape of `mask`, in [0, 1]; float32 also under autocast, as 16 bits are too
-        coarse near 1.
+        Masks of the shape of `mask`, or (N, C, size, size), in [0, 1]; float32 also under
+        autocast, as 16 bits are too coarse near 1.
 
     Raises:
         ArgumentError: `kernel` is even or below 1, or `mask` has another shape.
@@ -62,14 +66,15 @@ def swna(
     if mask.ndim != 4:
         raise ArgumentError(f"mask {tuple(mask.shape)}: expected (N, C, H, W)")
     if training:
-        mean = _weighted(mask.float(), kernel, generator)
+        whole = mask.float() if size is None else enlarge(mask.float(), size)
+        mean = _weighted(whole, kernel, generator)
     else:
-        mean = separable(mask, [1 / kernel] * kernel)
+        mean = separable(mask, [1 / kernel] * kernel, size)
     # Weights sum to 1 only up to rounding.
     return mean.clamp(0, 1)
 
 
-def separable(x: Tensor, weights: Sequence[float]) -> Tensor:
+def separable(x: Tensor, weights: Sequence[float], size: int | None = None) -> Tensor:
     """Correlate rows and columns with the same odd number of weights, edges replicated.
 
     Two products with band matrices into which the padding is folded: for one channel or three a
@@ -79,13 +84,14 @@ def separable(x: Tensor, weights: Sequence[float]) -> Tensor:
     Args:
         x: (N, C, H, W).
         weights: of the neighbours along one axis, the pixel itself in the middle.
+        size: side that a square `x` is enlarged to before, bilinear.
 
     Returns:
-        float32 of the shape of `x`, also under autocast.
+        float32 of the shape of `x`, or (N, C, size, size), also under autocast.
     """
     key = tuple(weights)
-    rows = torch.tensor(_band(int(x.shape[2]), key), device=x.device)
-    columns = torch.tensor(_band(int(x.shape[3]), key), device=x.device)
+    rows = torch.tensor(_band(int(x.shape[2]), key, size), device=x.device)
+    columns = torch.tensor(_band(int(x.shape[3]), key, size), device=x.device)
     # Asked first, because the context would be recorded in exported programs.
     if torch.is_autocast_enabled(x.device.type):
         with torch.autocast(x.device.type, enabled=False):
@@ -104,13 +110,14 @@ def _weighted(mask: Tensor, kernel: int, generator: torch.Generator | None) -> T
 
 
 @lru_cache(maxsize=64)
-def _band(size: int, weights: tuple[float, ...]) -> NDArray[np.float32]:
-    """(size, size): row i holds the weights around i; those beyond an edge add up on it.
+def _band(length: int, weights: tuple[float, ...], size: int | None) -> NDArray[np.float32]:
+    """(size, length): row i holds the weights around i; those beyond an edge add up on it.
 
-    numpy, because a tensor made while a program is traced must not be kept.
+    Without `size` it is square. numpy, see `nem.layers.interpolation`.
     """
-    matrix = np.zeros((size, size))
-    place = np.arange(size)[:, None]
-    beside = np.clip(place + np.arange(len(weights)) - len(weights) // 2, 0, size - 1)
+    side = length if size is None else size
+    matrix = np.zeros((side, side))
+    place = np.arange(side)[:, None]
+    beside = np.clip(place + np.arange(len(weights)) - len(weights) // 2, 0, side - 1)
     np.add.at(matrix, (place, beside), np.asarray(weights))
-    return matrix.astype(np.float32)
+    return (matrix @ interpolation(length, side)).astype(np.float32)

@@ -42,6 +42,16 @@ def test_without_training_it_is_a_box_with_replicated_edges() -> None:
         torch.testing.assert_close(swna(masks(), kernel), expected)
 
 
+@pytest.mark.parametrize(("length", "size"), [(40, 160), (7, 25), (16, 16)])
+def test_enlarging_within_the_products_is_enlarging_before(length: int, size: int) -> None:
+    small = masks(2, length, length)
+    large = F.interpolate(small, size=(size, size), mode="bilinear", align_corners=False)
+    for training in (False, True):
+        expected = swna(large, 7, seeded(), training)
+        got = swna(small, 7, seeded(), training, size)
+        torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
+
+
 def test_a_kernel_wider_than_the_mask_still_averages_replicated_edges() -> None:
     small = masks(2, 4, 5)
     expected = F.avg_pool2d(F.pad(small, (4,) * 4, mode="replicate"), 9, 1)
