@@ -7,17 +7,22 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+NEVER = -1e4
+"""A logit of probability 0, also in 16 bits."""
+
 
 class Classes(NamedTuple):
     """What a decoder is told of the classes of N pictures.
 
     Attributes:
         rows: the classifier's row of each class (C, D), see `nem.backbone.Backbone.class_rows`.
+        logits: of each picture (N, C).
         decided: the most probable class, int64 (N,).
         asked: the class that the target head explains, int64 (N,); None: the decided one.
     """
 
     rows: Tensor
+    logits: Tensor
     decided: Tensor
     asked: Tensor | None = None
 
@@ -25,6 +30,18 @@ class Classes(NamedTuple):
     def explained(self) -> Tensor:
         """What the target head explains."""
         return self.decided if self.asked is None else self.asked
+
+    @property
+    def lead(self) -> Tensor:
+        """What tells the decided class from its rivals, (N, D): its row less their mean row.
+
+        Rivals count by probability, so up to the rows' lengths this is the gradient of the decided
+        class's log-odds by the embedding. They share out 1 among themselves, without the decided
+        class: less nothing is lost to rounding where that is almost certain.
+        """
+        own = torch.arange(len(self.rows), device=self.rows.device) == self.decided[:, None]
+        rivals = torch.where(own, NEVER, self.logits.float()).softmax(1).to(self.rows.dtype)
+        return self.rows[self.decided] - rivals @ self.rows
 
 
 class ClassLinear(nn.Linear):

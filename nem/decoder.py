@@ -1,14 +1,13 @@
 """Decoders: the frozen backbone's pyramid in, one map of logits per head out.
 
-`PaperDecoder` is the U-Net of NEM; `LiteDecoder` draws at a coarser stride for a small part of
-the cost. Both take the pyramid fine to coarse, compute one set of features for all heads, and
-give logits (N, 1, S, S) per head, S the input side.
+`PaperDecoder` is the U-Net of NEM and draws at the input's size, of token maps at stride 4;
+`LiteDecoder` draws at a coarser stride for a small part of the cost. Both take the pyramid fine to
+coarse, compute one set of features for all heads, and give logits (N, 1, h, w) per head.
 """
 
 from __future__ import annotations
 
 import inspect
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,76 +18,12 @@ from torch import Tensor, nn
 from nem.backbone import Backbone
 from nem.class_layers import Classes
 from nem.errors import ModelError
-from nem.explanation import AIMS, Aim
+from nem.explanation import Aim
 from nem.guide import ClassGuide
-from nem.layers import TOKEN_STRIDES, TokenPyramid, conv_block, enlarge
-from nem.target import TargetHead
+from nem.heads import Decoder
+from nem.layers import TOKEN_STRIDES, TokenPyramid, conv_block
 
 PAPER_CHANNELS = (256, 128, 64, 32, 16)
-
-
-class Decoder(nn.Module, ABC):
-    """A trunk and its heads.
-
-    All heads but `target` are rows of one 1x1 convolution on the trunk's features, so several
-    cost no more than one; `target` also reads the class that is asked for.
-
-    Args:
-        backbone: whose maps are read.
-        aims: what the heads explain, in the order of the maps.
-    """
-
-    def __init__(self, backbone: Backbone, aims: Sequence[Aim]) -> None:
-        super().__init__()
-        if not aims or len(set(aims)) != len(aims) or set(aims) - set(AIMS):
-            raise ModelError(f"aims {list(aims)}: expected some of {', '.join(AIMS)}, each once")
-        if set(aims) - {"embedding"} and backbone.num_classes == 0:
-            raise ModelError(f"aims {list(aims)}: {backbone.name} has no classes, only embedding")
-        self.size = backbone.input_size
-        self.aims = tuple(aims)
-        self.plain = tuple(aim for aim in aims if aim != "target")
-
-    def finish(self, backbone: Backbone, width: int) -> None:
-        """Make the heads on trunk features of `width` channels, and initialise all weights."""
-        self.head = nn.Conv2d(width, len(self.plain), 1) if self.plain else None
-        self.target: TargetHead | None = None
-        if "target" in self.aims:
-            rows = backbone.class_rows()
-            self.target = TargetHead(width, backbone.channels[-1], rows.shape[1])
-        _initialise(self)
-
-    @property
-    def reads_classes(self) -> bool:
-        """Whether `forward` needs the classes."""
-        return self.target is not None
-
-    def forward(
-        self, pyramid: list[Tensor], image: Tensor, classes: Classes | None = None
-    ) -> dict[Aim, Tensor]:
-        """Logits of each head.
-
-        Args:
-            pyramid: the backbone's maps, fine to coarse.
-            image: the normalised picture (N, 3, S, S).
-            classes: of each picture; needed where `reads_classes`.
-
-        Returns:
-            By aim, in the decoder's order: (N, 1, S, S), unbounded.
-        """
-        features = self.trunk(pyramid, image, classes)
-        drawn = [] if self.head is None else [self.head(features)]
-        if self.target is not None:
-            assert classes is not None
-            drawn.append(self.target(features, pyramid[-1], classes.rows, classes.explained))
-        # Enlarged together: one pair of products costs hardly more for four maps than for one.
-        large = enlarge(torch.cat(drawn, 1) if len(drawn) > 1 else drawn[0], self.size)
-        drawn_aims = (*self.plain, *(("target",) if self.target is not None else ()))
-        maps: dict[Aim, Tensor] = dict(zip(drawn_aims, torch.split(large, 1, dim=1), strict=True))
-        return {aim: maps[aim] for aim in self.aims}
-
-    @abstractmethod
-    def trunk(self, pyramid: list[Tensor], image: Tensor, classes: Classes | None) -> Tensor:
-        """Features of all heads (N, width, h, w), h and w at the stride that is drawn at."""
 
 
 class PaperDecoder(Decoder):
@@ -209,7 +144,7 @@ class LiteDecoder(Decoder):
         if guide:
             dims = backbone.class_rows().shape[1]
             self.guide = ClassGuide(dims, channels[-1], width, len(self.lateral))
-        self.finish(backbone, width)
+        self.finish(backbone, width, lead=guide)
 
     @property
     def reads_classes(self) -> bool:
@@ -267,12 +202,3 @@ def _levels(
         return None, backbone.channels, backbone.strides
     tokens = TokenPyramid(backbone.channels, token_width, backbone.input_size)
     return tokens, (token_width,) * len(TOKEN_STRIDES), TOKEN_STRIDES
-
-
-def _initialise(decoder: nn.Module) -> None:
-    """Kaiming-normal convolutions, zero biases, BatchNorm at 1 and 0."""
-    for module in decoder.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)

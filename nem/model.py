@@ -12,6 +12,7 @@ from nem.backbone import Backbone, Features
 from nem.class_layers import Classes, tabulate_
 from nem.decoder import build_decoder
 from nem.explanation import Aim
+from nem.layers import enlarge
 from nem.smoothing import kernel_size, swna
 
 SMOOTHED: tuple[Aim, ...] = ("class", "target")
@@ -88,21 +89,25 @@ class NEM(nn.Module):
         generator: torch.Generator | None = None,
     ) -> Output:
         """As `forward`, from what the backbone gave for `x`."""
-        logits = self._draw(features, x, target)
-        # In float32 also under autocast: 16 bits are too coarse near 1.
-        maps = {aim: value.float() for aim, value in logits.items()}
+        drawn = self._draw(features, x, target)
+        size = self.backbone.input_size
+        maps: dict[Aim, Tensor] = {}
+        # As channels of one tensor: a CPU spends more on starting such products than on them. In
+        # float32 also under autocast: 16 bits are too coarse near 1.
+        if sharp := [aim for aim in drawn if aim not in SMOOTHED]:
+            large = enlarge(torch.cat([drawn[aim] for aim in sharp], 1), size).float()
+            maps |= zip(sharp, torch.split(large, 1, 1), strict=True)
         if "embedding" in maps:
             maps["embedding"] = maps["embedding"].sigmoid()
-        if smoothed := [aim for aim in maps if aim in SMOOTHED]:
-            # As channels of one tensor: a CPU spends more on starting such products than on them.
-            together = torch.cat([maps[aim] for aim in smoothed], 1).sigmoid()
-            mean = swna(together, self.kernel, generator, training=self.training)
-            maps |= dict(zip(smoothed, torch.split(mean, 1, dim=1), strict=True))
-        return Output(maps, features.logits, features.embedding)
+        if smoothed := [aim for aim in drawn if aim in SMOOTHED]:
+            small = torch.cat([drawn[aim] for aim in smoothed], 1).float().sigmoid()
+            mean = swna(small, self.kernel, generator, training=self.training, size=size)
+            maps |= zip(smoothed, torch.split(mean, 1, 1), strict=True)
+        return Output({aim: maps[aim] for aim in self.aims}, features.logits, features.embedding)
 
     def mask_logits(self, x: Tensor) -> Tensor:
         """The first aim's map before the sigmoid, unbounded (N, 1, S, S)."""
-        return self._draw(self.backbone(x), x, None)[self.aims[0]]
+        return enlarge(self._draw(self.backbone(x), x, None)[self.aims[0]], x.shape[-1])
 
     def _draw(self, features: Features, x: Tensor, target: Tensor | None) -> dict[Aim, Tensor]:
         classes = None
@@ -111,7 +116,7 @@ class NEM(nn.Module):
             decided, asked = features.logits.argmax(1), None
             if target is not None and "target" in self.aims:
                 asked = torch.where(target < 0, decided, target)
-            classes = Classes(self.backbone.class_rows(), decided, asked)
+            classes = Classes(self.backbone.class_rows(), features.logits, decided, asked)
         logits: dict[Aim, Tensor] = self.decoder(features.pyramid, x, classes)
         return logits
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from nem.class_layers import ClassLinear
-from nem.layers import conv_block, enlarge
+from nem.class_layers import Classes, ClassLinear
+from nem.layers import conv_block
 
 HIDDEN = 16
 
@@ -31,21 +31,18 @@ class TargetHead(nn.Module):
 
     def __init__(self, width: int, channels: int, dims: int) -> None:
         super().__init__()
-        self.filter = ClassLinear(dims, channels)
+        self.filter = ClassLinear(dims, channels, 1 / channels)
         self.modulate = ClassLinear(dims, 2 * width)
         self.draw = nn.Sequential(*conv_block(width + 1, HIDDEN, nn.ReLU), nn.Conv2d(HIDDEN, 1, 1))
 
-    def forward(self, features: Tensor, coarse: Tensor, rows: Tensor, asked: Tensor) -> Tensor:
+    def forward(self, features: Tensor, evidence: Tensor, classes: Classes) -> Tensor:
         """Logits (N, 1, h, w).
 
         Args:
             features: of the trunk, (N, width, h, w).
-            coarse: the coarsest map, (N, channels, H, W).
-            rows: of all classes (C, D), see `nem.backbone.Backbone.class_rows`.
-            asked: the class of each picture, int64 (N,).
+            evidence: the coarsest map weighted by `filter`, enlarged to (N, 1, h, w).
+            classes: of each picture.
         """
-        scale, shift = self.modulate(rows, asked)[..., None, None].chunk(2, 1)
-        evidence = (coarse * self.filter(rows, asked)[..., None, None]).mean(1, keepdim=True)
-        evidence = enlarge(evidence, features.shape[-1])
+        scale, shift = self.modulate(classes.rows, classes.explained)[..., None, None].chunk(2, 1)
         logits: Tensor = self.draw(torch.cat([features * (1 + scale) + shift, evidence], 1))
         return logits

@@ -65,7 +65,8 @@ def _spread_masks(model: NEM) -> None:
     features = model.backbone(x)
     decoder, classes = model.decoder, None
     if features.logits is not None:
-        classes = Classes(model.backbone.class_rows(), features.logits.argmax(1))
+        logits = features.logits
+        classes = Classes(model.backbone.class_rows(), logits, logits.argmax(1))
     for aim, logits in decoder(features.pyramid, x, classes).items():
         layer, at = (decoder.target.draw[-1], 0) if aim == "target" else (decoder.head, None)
         at = decoder.plain.index(aim) if at is None else at

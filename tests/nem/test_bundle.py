@@ -38,7 +38,7 @@ def test_opens_a_folder(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"format": 3}, "has format 3, this version reads 2; update nem-stream"),
+        ({"format": 4}, "has format 4, this version reads 3; update nem-stream"),
         ({"format": None}, "has format None"),
         ({"format": "1"}, "has format '1'"),
         ({"extra": 1}, "extra: Extra inputs are not permitted"),

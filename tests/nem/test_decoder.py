@@ -4,9 +4,10 @@ import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from nem.backbone import Backbone, create_backbone
-from nem.decoder import build_decoder, enlarge
+from nem.decoder import build_decoder
 from nem.errors import ModelError
 from nem.explanation import AIMS
+from nem.layers import enlarge
 from nem.model import NEM
 from tests.nem.toys import FAMILIES, SIZE, batch, tiny_backbone
 

@@ -91,7 +91,7 @@ def test_a_resumed_training_holds_to_the_same_maps(
         (("rise",), start(), "hold rise: allowed are those of methods"),
         (METHODS, start(), "leaves no head to train"),
         (("nem-u",), None, "needs a whole decoder to begin with"),
-        (("nem-u",), start(("nem-u",)), r"4 of its weights are missing or .*guide"),
+        (("nem-u",), start(("nem-u",)), r"5 of its weights are missing or .*blend"),
     ],
     ids=["unknown", "all", "nothing", "part"],
 )
