@@ -45,6 +45,29 @@ class Pictures:
     held_out: NDArray[np.uint8]
 
 
+def check_given(precision: str, quantised: Sequence[str], calibration: object | None) -> None:
+    """Refuse pictures without use for them, and the other way round.
+
+    Args:
+        precision: any.
+        quantised: precisions of the engine that are calibrated.
+        calibration: where pictures are, or pictures; None where none are given.
+
+    Raises:
+        OptionError: they don't go together; says what to do.
+    """
+    if precision not in quantised and calibration is not None:
+        raise OptionError(
+            f"calibration pictures go with precision {' or '.join(quantised)}, asked for is "
+            f"{precision}; leave them out"
+        )
+    if precision in quantised and calibration is None:
+        raise OptionError(
+            f"precision {precision} needs pictures to calibrate with, none are given: some {COUNT} "
+            "of what will be looked at are best (--calibrate PATH: an image, a video or a folder)"
+        )
+
+
 def find_files(path: Path) -> list[Path]:
     """Images and videos below a path, in a fixed order; of very many an even choice.
 

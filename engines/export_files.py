@@ -199,7 +199,7 @@ def _write_onnx(wish: _Wish, path: Path) -> None:
 def _write_openvino(wish: _Wish, path: Path) -> None:
     try:
         from engines.onnx_passes import CLASSES, FRAMES
-        from engines.ov import cut_resize
+        from engines.ov_graph import cut_resize
         from engines.ov_runtime import openvino as ov
     except (ImportError, OSError) as error:
         raise EngineUnavailable(

@@ -5,7 +5,8 @@ class is the next frame's; only the map that is asked for is copied out.
 
 The base class hands over frames of model size, so the resize is cut out of the graph (as an
 identity it would still cost a third of the time of a small model). Compiled models for one frame
-are kept in the store: importing one takes half the time of reading and compiling the graph.
+are kept in the store: importing one takes half the time of reading and compiling the graph. In int8
+the rounded graph is kept in their place, see `engines.ov_int8`.
 """
 
 from __future__ import annotations
@@ -14,23 +15,27 @@ import hashlib
 import io
 import platform
 from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engines.base import Arrays, Engine, Frames
+from engines.calibration import check_given, hash_files, read_pictures
+from engines.changes import installed
 from engines.cpu import cpu_flags, cpu_model, has_bf16
 from engines.errors import EngineError, EngineUnavailable, OptionError, StoreError
 from engines.onnx_passes import (
     CLASSES,
     EMBEDDING,
     FRAMES,
-    PIXELS,
-    RESIZED,
     SCORES,
     map_name,
 )
+from engines.ov_graph import PRECISIONS, cut_resize, has_port, make_config
+from engines.ov_int8 import INT8, dump_graph, load_graph, make_int8
 from engines.ov_runtime import openvino as ov
 from engines.signal_stack import kept_signal_stack
 from engines.store import Store
@@ -44,7 +49,8 @@ RECIPE = "2"
 SHAPES_KEPT = 4
 """Compiled batch sizes kept in memory; each holds the weights once more."""
 
-PRECISIONS = {"f32": ov.Type.f32, "bf16": ov.Type.bf16}
+BUILD_SECONDS = 900.0
+"""How long to wait for another process that finds ranges for the same: minutes, on a busy CPU."""
 
 
 class OpenVinoEngine(Engine):
@@ -54,8 +60,11 @@ class OpenVinoEngine(Engine):
         bundle: an opened bundle.
         device: "cpu" or "auto".
         precision: "f32", "bf16", or "auto": bf16 where the CPU computes in it, else f32.
-            Sigmoid and softmax and all outputs are float32 in both.
+            Sigmoid and softmax and all outputs are float32 in both. "int8" rounds further, after
+            ranges found on pictures; what is not rounded is as with "auto".
+        calibration: those pictures, for int8 and nothing else: an image, a video or a folder.
         store: where compiled models are kept; default the user's cache folder.
+        say: told in a line what takes long; default nobody.
     """
 
     name = "openvino"
@@ -66,7 +75,9 @@ class OpenVinoEngine(Engine):
         *,
         device: str = "auto",
         precision: str = "auto",
+        calibration: Path | None = None,
         store: Store | None = None,
+        say: Callable[[str], None] | None = None,
     ) -> None:
         if device not in ("auto", "cpu"):
             raise OptionError(
@@ -75,7 +86,11 @@ class OpenVinoEngine(Engine):
         with kept_signal_stack():
             self._core = ov.Core()
             found = find_precision(self._core, precision)
-        self._bundle = bundle
+            self._plain = find_precision(self._core, "auto" if found == INT8 else found)
+        check_given(found, (INT8,), calibration)
+        self._bundle, self._calibration = bundle, calibration
+        self._say = say or (lambda _: None)
+        self._rounded: Any = None
         self._store = store or Store()
         self._requests: OrderedDict[int, Any] = OrderedDict()
         super().__init__(
@@ -85,15 +100,17 @@ class OpenVinoEngine(Engine):
             names=(),
             aims=bundle.manifest.heads,
         )
+        if found == INT8:
+            self._rounded = self._fetch_rounded()
         model = self._request(1).get_compiled_model()
-        absent = [aim for aim in self.aims if not _has(model.outputs, map_name(aim))]
-        self._targeted = _has(model.inputs, CLASSES)
+        absent = [aim for aim in self.aims if not has_port(model.outputs, map_name(aim))]
+        self._targeted = has_port(model.inputs, CLASSES)
         if absent or self._targeted != ("target" in self.aims):
             raise EngineError(
                 f"{bundle.graph_path}: has not the heads of its manifest "
                 f"({', '.join(self.aims)}); save the bundle again with engines.save_bundle"
             )
-        self._classes = _width(model, SCORES) if _has(model.outputs, SCORES) else 0
+        self._classes = _width(model, SCORES) if has_port(model.outputs, SCORES) else 0
         self.names = class_names(bundle.manifest.classes, self._classes)
 
     def _run(self, frames: Frames, aim: Aim, classes: NDArray[np.int64] | None) -> Arrays:
@@ -119,7 +136,8 @@ class OpenVinoEngine(Engine):
         request = self._requests.pop(batch, None)
         if request is None:
             # Only single frames are stored: other batches are rare and each fills 4 bytes a weight.
-            compiled = self._stored() if batch == 1 else self._compile(batch)
+            keep = batch == 1 and self._rounded is None
+            compiled = self._stored() if keep else self._compile(batch)
             request = compiled.create_infer_request()
         self._requests[batch] = request
         if len(self._requests) > SHAPES_KEPT:
@@ -128,9 +146,36 @@ class OpenVinoEngine(Engine):
         return request
 
     def _stored(self) -> Any:
+        return self._store.fetch(
+            self._facts(), build=lambda: self._compile(1), dump=_dump, load=self._import
+        )
+
+    def _fetch_rounded(self) -> Any:
+        assert self._calibration is not None
+        facts = self._facts() | {
+            "calibration": hash_files(self._calibration),
+            "nncf": installed("nncf"),
+        }
+        return self._store.fetch(
+            facts,
+            build=self._round,
+            dump=dump_graph,
+            load=lambda blob: load_graph(self._core, blob),
+            wait=BUILD_SECONDS,
+        )
+
+    def _round(self) -> Any:
+        assert self._calibration is not None
+        pictures = read_pictures(self._calibration, self.input_size[0], self._say)
+        with kept_signal_stack():
+            return make_int8(
+                self._core, self._graph(1), self._plain, pictures, self._bundle.manifest, self._say
+            )
+
+    def _facts(self) -> dict[str, str]:
         manifest = self._bundle.manifest
         flags = hashlib.sha256(" ".join(sorted(cpu_flags())).encode()).hexdigest()
-        facts = {
+        return {
             "engine": self.name,
             "bundle": manifest.name,
             "graph": manifest.files[GRAPH],
@@ -143,45 +188,44 @@ class OpenVinoEngine(Engine):
             "cpu": cpu_model(),
             "cpu_flags": flags[:16],
         }
-        return self._store.fetch(
-            facts, build=lambda: self._compile(1), dump=_dump, load=self._import
-        )
+
+    def _graph(self, batch: int) -> Any:
+        """What is compiled for so many frames of the model's own size."""
+        if self._rounded is None:
+            model = self._core.read_model(self._bundle.graph_path)
+            cut_resize(model)
+        else:
+            model = self._rounded.clone()
+        shapes = {FRAMES: [batch, *self.input_size, 3], CLASSES: [batch]}
+        model.reshape({name: s for name, s in shapes.items() if has_port(model.inputs, name)})
+        return model
 
     def _compile(self, batch: int) -> Any:
-        path = self._bundle.graph_path
         try:
-            model = self._core.read_model(path)
-            cut_resize(model)
-            shapes = {FRAMES: [batch, *self.input_size, 3], CLASSES: [batch]}
-            model.reshape({name: s for name, s in shapes.items() if _has(model.inputs, name)})
+            model = self._graph(batch)
             with kept_signal_stack():
-                return self._core.compile_model(model, "CPU", self._config())
+                return self._core.compile_model(model, "CPU", make_config(self._plain))
         except RuntimeError as error:
+            path = self._bundle.graph_path
             raise EngineError(f"{path}: OpenVINO can't compile it: {_line(error)}") from None
 
     def _import(self, blob: bytes) -> Any:
         try:
             with kept_signal_stack():
-                return self._core.import_model(blob, "CPU", self._config())
+                return self._core.import_model(blob, "CPU", make_config(self._plain))
         except RuntimeError as error:
             raise StoreError(f"OpenVINO can't import it: {_line(error)}") from None
 
-    def _config(self) -> dict[str, Any]:
-        return {
-            "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_PRECISION_HINT": PRECISIONS[self.precision],
-        }
-
 
 def find_precision(core: Any, asked: str) -> str:
-    """The precision to compute in, "f32" or "bf16"; see `OpenVinoEngine`.
+    """The precision to compute in, "f32", "bf16" or "int8"; see `OpenVinoEngine`.
 
     Raises:
         OptionError: `asked` is unknown.
         EngineUnavailable: bf16 asked for on a CPU without it.
     """
-    if asked not in ("auto", *PRECISIONS):
-        allowed = ", ".join(("auto", *PRECISIONS))
+    if asked not in ("auto", INT8, *PRECISIONS):
+        allowed = ", ".join(("auto", *PRECISIONS, INT8))
         raise OptionError(f"engine openvino: precision {asked!r}, allowed: {allowed}")
     native = has_bf16(cpu_flags())  # OpenVINO also lists what it would only emulate
     able = native is not False and "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
@@ -195,28 +239,6 @@ def find_precision(core: Any, asked: str) -> str:
     return asked
 
 
-def cut_resize(model: Any) -> None:
-    """Feed the float frames to the readers of the resized ones: only for frames of model size.
-
-    Raises:
-        EngineError: the graph lacks the names that `engines.export` gives.
-    """
-    found = {
-        name: output
-        for node in model.get_ordered_ops()
-        for output in node.outputs()
-        for name in output.get_names() & {PIXELS, RESIZED}
-    }
-    if len(found) != 2:
-        raise EngineError(
-            f"graph without the tensors {PIXELS!r} and {RESIZED!r}; save the bundle again "
-            "with engines.save_bundle"
-        )
-    for reader in list(found[RESIZED].get_target_inputs()):
-        reader.replace_source_output(found[PIXELS])
-    model.validate_nodes_and_infer_types()
-
-
 def _dump(compiled: Any) -> bytes:
     stream = io.BytesIO()
     try:
@@ -224,10 +246,6 @@ def _dump(compiled: Any) -> bytes:
     except RuntimeError as error:
         raise StoreError(f"OpenVINO can't export it: {_line(error)}") from None
     return stream.getvalue()
-
-
-def _has(ports: Any, name: str) -> bool:
-    return any(name in port.get_names() for port in ports)
 
 
 def _width(model: Any, name: str) -> int:

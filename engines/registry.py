@@ -44,8 +44,8 @@ class _Entry:
     """Where an engine's class is, and the packages it needs with how to get them.
 
     `options` go to the class; `gpu`: it runs on NVIDIA GPUs only; `shaped`: it is built for a
-    frame size and batch, takes `frame_size`, `batch` and `say`; `plain`: also `dynamic`
-    and `calibration`.
+    frame size and batch, takes `frame_size`, `batch` and `say`; `plain`: also `dynamic`;
+    `rounds`: it computes in 8 bits, takes `calibration` and `say`.
     """
 
     module: str
@@ -57,6 +57,7 @@ class _Entry:
     gpu: bool = False
     shaped: bool = False
     plain: bool = False
+    rounds: bool = False
 
 
 _ENGINES = {
@@ -70,6 +71,7 @@ _ENGINES = {
         gpu=True,
         shaped=True,
         plain=True,
+        rounds=True,
     ),
     "tensorrt-rtx": _Entry(
         "engines.trt",
@@ -81,6 +83,7 @@ _ENGINES = {
         gpu=True,
         shaped=True,
         plain=True,
+        rounds=True,
     ),
     "tensorrt-module": _Entry(
         "engines.trt_module",
@@ -100,7 +103,11 @@ _ENGINES = {
         shaped=True,
     ),
     "openvino": _Entry(
-        "engines.ov", "OpenVinoEngine", "OpenVINO, the default on a CPU", ("openvino",)
+        "engines.ov",
+        "OpenVinoEngine",
+        "OpenVINO, the default on a CPU",
+        ("openvino",),
+        rounds=True,
     ),
     "eager": _Entry(
         "engines.eager",
@@ -147,7 +154,7 @@ def open_engine(
             them itself. None: the model's input size.
         batch: frames that an engine of a GPU computes at once.
         dynamic: of TensorRT: `batch` frames or fewer; fewer cost less, but all a little more.
-        calibration: of TensorRT in int8 or fp8: pictures or videos to find ranges with.
+        calibration: of int8 or fp8: pictures or videos to find ranges with.
         say: is given lines about what takes long, such as a build.
 
     Raises:
@@ -177,11 +184,13 @@ def open_engine(
             f"engine {engine}: takes frames of any size and number; leave frame size and batch out"
         )
     if entry.plain:
-        options |= {"dynamic": dynamic, "calibration": calibration}
-    elif dynamic or calibration is not None:
-        asked = "dynamic batch" if dynamic else "calibration"
-        able = ", ".join(name for name, other in _ENGINES.items() if other.plain)
-        raise OptionError(f"engine {engine}: no {asked}; allowed with {able}")
+        options["dynamic"] = dynamic
+    elif dynamic:
+        raise OptionError(f"engine {engine}: no dynamic batch; allowed with {_able('plain')}")
+    if entry.rounds:
+        options |= {"calibration": calibration, "say": say}
+    elif calibration is not None:
+        raise OptionError(f"engine {engine}: no calibration; allowed with {_able('rounds')}")
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
     try:
         module = importlib.import_module(entry.module)
@@ -196,6 +205,10 @@ def open_engine(
         opened, device=device, precision=PRECISION_NAMES.get(precision, precision), **options
     )
     return made
+
+
+def _able(what: str) -> str:
+    return ", ".join(name for name, entry in _ENGINES.items() if getattr(entry, what))
 
 
 def _missing(entry: _Entry) -> str | None:

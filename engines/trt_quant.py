@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
+from engines.calibration import check_given
 from engines.errors import EngineUnavailable, OptionError
 from engines.gpus import Gpu
 from engines.trt_api import Flavour
@@ -57,23 +58,12 @@ def check_quantised(flavour: Flavour, precision: str, calibration: object | None
     Raises:
         OptionError: they don't; says what to do.
     """
-    if precision not in QUANTISED:
-        if calibration is not None:
-            raise OptionError(
-                f"calibration pictures go with precision {' or '.join(QUANTISED)}, asked for is "
-                f"{precision}; leave them out"
-            )
-        return
     if precision == "int8" and flavour == "tensorrt-rtx":
         raise OptionError(
             "precision int8 asked for tensorrt-rtx, which refuses int8 activations; use "
             "tensorrt, or fp8"
         )
-    if calibration is None:
-        raise OptionError(
-            f"precision {precision} needs pictures to calibrate with, none are given: some 500 of "
-            "what will be looked at are best (--calibrate PATH: an image, a video or a folder)"
-        )
+    check_given(precision, QUANTISED, calibration)
 
 
 def check_fp8(flavour: Flavour, precision: str, gpu: Gpu) -> None:

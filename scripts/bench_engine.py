@@ -8,10 +8,12 @@ For each backbone the same exported graph is compiled by OpenVINO with and witho
     lite        one head (`embedding`, NEM-U) on the lite decoder
     all heads   the lite decoder with all four heads, `target` included; asked <= 1.15 x lite
     paper       one head on the paper's decoder
+    lite int8   with `--calibrate PICTURES`: `lite` rounded by NNCF
 
 Calls alternate, so that what disturbs one disturbs all. A ratio compares the fastest deciles; the
 median and the distance of the quartiles tell how quiet the machine was. Random weights: they cost
-the same. Needs `pip install 'nem-stream[train]'`. With `--device cuda` it is `scripts.bench_gpu`.
+the same. Needs `pip install 'nem-stream[train]'`, for int8 `[int8]`. With `--device cuda` it is
+`scripts.bench_gpu`.
 """
 
 from __future__ import annotations
@@ -25,11 +27,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from engines import Latency, export_onnx, measure
+from engines.calibration import Pictures, read_pictures
 from engines.cpu import cpu_model
 from engines.onnx_passes import CLASSES, FRAMES, map_name
-from engines.ov import PRECISIONS, cut_resize, find_precision
+from engines.ov import find_precision
+from engines.ov_graph import PRECISIONS, cut_resize
+from engines.ov_int8 import round_graph
 from engines.ov_runtime import openvino as ov
 from engines.signal_stack import kept_signal_stack
 from nem.backbone import Backbone, create_backbone
@@ -51,7 +57,9 @@ CASES: dict[str, tuple[str, tuple[Aim, ...]]] = {
 
 
 @kept_signal_stack()
-def compiled(graph: Path, size: int, precision: str, *, maps: bool) -> Callable[[], object]:
+def compiled(
+    graph: Path, size: int, precision: str, *, maps: bool = True, pictures: Pictures | None = None
+) -> Callable[[], object]:
     """One inference of the graph on a random frame of model size, for the most probable class."""
     core = ov.Core()
     model = core.read_model(graph)
@@ -64,6 +72,8 @@ def compiled(graph: Path, size: int, precision: str, *, maps: bool) -> Callable[
     shapes = {FRAMES: [1, size, size, 3], CLASSES: [1]}
     inputs = {name for port in model.inputs for name in port.get_names()} & shapes.keys()
     model.reshape({name: shapes[name] for name in inputs})
+    if pictures is not None:
+        model = round_graph(model, pictures, 0)
     hints = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_PRECISION_HINT": PRECISIONS[find_precision(core, precision)],
@@ -74,6 +84,15 @@ def compiled(graph: Path, size: int, precision: str, *, maps: bool) -> Callable[
     if CLASSES in inputs:
         request.get_tensor(CLASSES).data[:] = -1
     return request.infer
+
+
+def random_backbone(name: str) -> Backbone:
+    """A timm model as after training: what is made to begin at nothing costs nothing in int8."""
+    backbone = create_backbone(name)
+    for module in backbone.modules():
+        if isinstance(module, nn.BatchNorm2d) and not module.weight.any():
+            nn.init.constant_(module.weight, 0.5)
+    return backbone
 
 
 def times(latency: Latency) -> dict[str, float]:
@@ -101,7 +120,10 @@ def bench(
             size = model.backbone.input_size
             if not calls:
                 calls["backbone"] = compiled(graph, size, args.precision, maps=False)
-            calls[case] = compiled(graph, size, args.precision, maps=True)
+            calls[case] = compiled(graph, size, args.precision)
+            if case == "lite" and args.calibrate:
+                pictures = read_pictures(args.calibrate, size, print)
+                calls["lite int8"] = compiled(graph, size, args.precision, pictures=pictures)
         found = measure(calls, warmup=20, repeats=args.repeats)
     rows = {case: times(latency) for case, latency in found.items()}
     print(f"{name}, {size} px")
@@ -119,6 +141,7 @@ def report(rows: dict[str, dict[str, float]], asked: float | None) -> list[str]:
         ("lite", "backbone", asked),
         ("all heads", "lite", HEADS_ASKED),
         ("paper", "backbone", None),
+        ("lite int8", "lite", None),
     ):
         if one in rows and other in rows:
             line = f"{one} {rows[one]['p10'] / rows[other]['p10']:.3f} x {other}"
@@ -139,6 +162,9 @@ def main() -> None:
         "--cases", nargs="+", choices=CASES, default=list(CASES), help="default: all of them"
     )
     parser.add_argument("--precision", default="auto", help="f32, bf16 or auto (default)")
+    parser.add_argument(
+        "--calibrate", type=Path, metavar="PATH", help="measure int8, too; pictures for its ranges"
+    )
     parser.add_argument("--repeats", type=int, default=300, help="timed calls (default 300)")
     parser.add_argument("--json", type=Path, help="write the milliseconds here")
     parser.add_argument(
@@ -159,7 +185,7 @@ def main() -> None:
             kwargs = model.decoder_kwargs if model.decoder_kind == "lite" else {}
             table[name] = bench(name, lambda model=model: model.backbone, kwargs, args)
         else:
-            table[name] = bench(name, lambda name=name: create_backbone(name), {}, args)
+            table[name] = bench(name, lambda name=name: random_backbone(name), {}, args)
     if args.json:
         args.json.write_text(json.dumps(table, indent=2) + "\n")
 

@@ -112,7 +112,7 @@ def run(
             "--precision",
             metavar="NAME",
             rich_help_panel=MODEL,
-            help="fp32, fp16 (GPU) or bf16; auto: the fastest here; TensorRT: int8, fp8.",
+            help="fp32, fp16 (GPU), bf16; auto: best here. Calibrated: int8, fp8 (GPU).",
         ),
     ] = "auto",
     calibrate: Annotated[

@@ -75,8 +75,8 @@ def test_a_dynamic_batch_is_for_those_that_have_one(bundle: Bundle) -> None:
     for name in ("openvino", "inductor"):
         with pytest.raises(OptionError, match=f"{name}: no dynamic batch; allowed with tensorrt"):
             open_engine(bundle, name, dynamic=True)
-        with pytest.raises(OptionError, match=f"{name}: no calibration; allowed with tensorrt"):
-            open_engine(bundle, name, calibration=Path())
+    with pytest.raises(OptionError, match=r"inductor: no calibration; allowed with .*openvino"):
+        open_engine(bundle, "inductor", calibration=Path())
 
 
 def test_precisions_have_two_names(bundle: Bundle) -> None:

@@ -1,0 +1,46 @@
+"""What of OpenVINO is asked for, and what is done to a graph before it is compiled."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from engines.errors import EngineError
+from engines.onnx_passes import PIXELS, RESIZED
+from engines.ov_runtime import openvino as ov
+
+PRECISIONS = {"f32": ov.Type.f32, "bf16": ov.Type.bf16}
+
+
+def make_config(precision: str) -> dict[str, Any]:
+    """How a graph is compiled: for one call at a time, in "f32" or "bf16"."""
+    return {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": PRECISIONS[precision],
+    }
+
+
+def has_port(ports: Any, name: str) -> bool:
+    """Whether there is an input or output of that name."""
+    return any(name in port.get_names() for port in ports)
+
+
+def cut_resize(model: Any) -> None:
+    """Feed the float frames to the readers of the resized ones: only for frames of model size.
+
+    Raises:
+        EngineError: the graph lacks the names that `engines.export` gives.
+    """
+    found = {
+        name: output
+        for node in model.get_ordered_ops()
+        for output in node.outputs()
+        for name in output.get_names() & {PIXELS, RESIZED}
+    }
+    if len(found) != 2:
+        raise EngineError(
+            f"graph without the tensors {PIXELS!r} and {RESIZED!r}; save the bundle again "
+            "with engines.save_bundle"
+        )
+    for reader in list(found[RESIZED].get_target_inputs()):
+        reader.replace_source_output(found[PIXELS])
+    model.validate_nodes_and_infer_types()

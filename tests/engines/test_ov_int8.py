@@ -1,0 +1,159 @@
+"""int8 on a CPU: rounded by the real NNCF, kept in the store, refused where it goes wrong."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+import engines.ov_int8
+from engines import EngineError, EngineUnavailable, OptionError, Store, list_stored, open_engine
+from engines.calibration import Pictures
+from engines.ov import OpenVinoEngine
+from engines.parity import compare
+from nem.bundle import Bundle, open_bundle
+
+
+def parts(count: int, seed: int) -> np.ndarray:
+    """Parts of real photos, RGB uint8 (N, 160, 160, 3): the default is robust on such alone."""
+    data = pytest.importorskip("skimage.data", reason="needs the extra demo")
+    photos = [data.astronaut(), data.cat(), data.coffee(), data.chelsea(), data.rocket()]
+    random, found = np.random.default_rng(seed), []
+    for index in range(count):
+        photo = photos[index % len(photos)]
+        side = int(random.integers(160, min(photo.shape[:2]) + 1))
+        top, left = (random.integers(0, size - side + 1) for size in photo.shape[:2])
+        found.append(cv2.resize(photo[top : top + side, left : left + side], (160, 160)))
+    return np.stack(found)
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Bundle:
+    return open_bundle("nem-tiny")
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pictures")
+    for index, photo in enumerate(parts(24, seed=5)):
+        cv2.imwrite(str(folder / f"{index:02}.png"), photo[..., ::-1])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return Store(tmp_path_factory.mktemp("kept"))
+
+
+@pytest.fixture
+def engine(bundle: Bundle, pictures: Path, store: Store) -> Any:
+    with OpenVinoEngine(bundle, precision="int8", calibration=pictures, store=store) as opened:
+        yield opened
+
+
+def rounded(engine: OpenVinoEngine) -> list[str]:
+    """Layers that compute in 8 bits."""
+    nodes = engine._request(1).get_compiled_model().get_runtime_model().get_ordered_ops()
+    infos = [node.get_rt_info() for node in nodes]
+    return [
+        info["layerType"].astype(str)
+        for info in infos
+        if info["runtimePrecision"].astype(str) in ("i8", "u8")
+    ]
+
+
+def test_convolutions_are_rounded_and_explain_as_before(
+    engine: OpenVinoEngine, bundle: Bundle
+) -> None:
+    assert engine.precision == "int8"
+    assert rounded(engine).count("Convolution") >= 10
+    with OpenVinoEngine(bundle, precision="f32") as exact:
+        assert "Convolution" not in rounded(exact)
+        parity = compare(engine, exact, parts(12, seed=9))
+    assert parity.ok, parity
+    assert parity.mask_max > 1e-4
+
+
+def test_several_frames_at_once_are_those_frames(engine: OpenVinoEngine) -> None:
+    frames = parts(3, seed=2)
+    together = engine.run(frames).mask
+    for frame, mask in zip(frames, together, strict=True):
+        np.testing.assert_allclose(engine.run(frame[None]).mask[0], mask, atol=0.05)
+
+
+def test_what_was_rounded_is_kept_and_needs_no_nncf_again(
+    bundle: Bundle, pictures: Path, store: Store, engine: OpenVinoEngine,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    frames = parts(1, seed=1)
+    expected = engine.run(frames)
+    monkeypatch.setattr(engines.ov_int8, "load_nncf", None)
+    with OpenVinoEngine(bundle, precision="int8", calibration=pictures, store=store) as again:
+        found = again.run(frames)
+    np.testing.assert_array_equal(found.mask, expected.mask)
+    (entry,) = [e for e in list_stored(store) if e.facts["precision"] == "int8"]
+    assert entry.facts["calibration"]
+    assert entry.facts["nncf"] != "none"
+
+
+def test_other_pictures_make_another_engine(
+    bundle: Bundle, pictures: Path, store: Store, engine: OpenVinoEngine, tmp_path: Path
+) -> None:
+    for file in pictures.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    extra = tmp_path / "extra.png"
+    cv2.imwrite(str(extra), parts(1, seed=77)[0])
+    with OpenVinoEngine(bundle, precision="int8", calibration=tmp_path, store=store):
+        pass
+    made = [e for e in list_stored(store) if e.facts["precision"] == "int8"]
+    assert len({e.facts["calibration"] for e in made}) == 2
+
+
+def test_one_that_explains_otherwise_is_refused_and_not_kept(
+    bundle: Bundle, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = engines.ov_int8.round_graph
+
+    def spoilt(model: Any, pictures: Pictures, classes: int) -> Any:
+        return kept(model, replace(pictures, frames=pictures.frames // 16), classes)
+
+    monkeypatch.setattr(engines.ov_int8, "round_graph", spoilt)
+    store = Store(tmp_path)
+    with pytest.raises(EngineError, match=r"int8 nem-tiny explains otherwise: .* use another"):
+        OpenVinoEngine(bundle, precision="int8", calibration=pictures, store=store)
+    assert not list_stored(store)
+
+
+def test_pictures_and_precision_go_together(bundle: Bundle, pictures: Path) -> None:
+    with pytest.raises(OptionError, match=r"int8 needs pictures to calibrate with.*--calibrate"):
+        open_engine(bundle, "openvino", precision="int8")
+    with pytest.raises(OptionError, match="go with precision int8, asked for is f32"):
+        open_engine(bundle, "openvino", precision="f32", calibration=pictures)
+    with pytest.raises(OptionError, match="no such file or folder"):
+        open_engine(bundle, "openvino", precision="int8", calibration=pictures / "none")
+
+
+def test_without_nncf_the_cure_is_told(
+    bundle: Bundle, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "nncf", None)
+    with pytest.raises(EngineUnavailable, match=r"nncf is not installed: .*nem-stream\[int8\]"):
+        OpenVinoEngine(bundle, precision="int8", calibration=pictures, store=Store(tmp_path))
+
+
+def test_nothing_is_printed_and_one_line_told(
+    bundle: Bundle, pictures: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    told: list[str] = []
+    with OpenVinoEngine(
+        bundle, precision="int8", calibration=pictures, store=Store(tmp_path), say=told.append
+    ):
+        pass
+    assert capfd.readouterr() == ("", "")
+    assert any("finding ranges for int8 on" in line for line in told)
+    assert "openvino_telemetry" not in sys.modules
