@@ -35,7 +35,7 @@ from engines.onnx_passes import (
     map_name,
 )
 from engines.ov_graph import PRECISIONS, cut_resize, has_port, make_config
-from engines.ov_int8 import INT8, dump_graph, load_graph, make_int8
+from engines.ov_int8 import INT8, dump_graph, load_graph, load_nncf, make_int8
 from engines.ov_runtime import openvino as ov
 from engines.signal_stack import kept_signal_stack
 from engines.store import Store
@@ -166,6 +166,7 @@ class OpenVinoEngine(Engine):
 
     def _round(self) -> Any:
         assert self._calibration is not None
+        load_nncf()  # said before pictures are read, which takes torch
         pictures = read_pictures(self._calibration, self.input_size[0], self._say)
         with kept_signal_stack():
             return make_int8(
