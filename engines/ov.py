@@ -34,8 +34,7 @@ from engines.onnx_passes import (
     SCORES,
     map_name,
 )
-from engines.ov_graph import PRECISIONS, cut_resize, has_port, make_config
-from engines.ov_int8 import INT8, dump_graph, load_graph, load_nncf, make_int8
+from engines.ov_graph import INT8, PRECISIONS, cut_resize, has_port, make_config
 from engines.ov_runtime import openvino as ov
 from engines.signal_stack import kept_signal_stack
 from engines.store import Store
@@ -151,6 +150,8 @@ class OpenVinoEngine(Engine):
         )
 
     def _fetch_rounded(self) -> Any:
+        from engines.ov_int8 import dump_graph, load_graph  # other precisions start without it
+
         assert self._calibration is not None
         facts = self._facts() | {
             "calibration": hash_files(self._calibration),
@@ -165,6 +166,8 @@ class OpenVinoEngine(Engine):
         )
 
     def _round(self) -> Any:
+        from engines.ov_int8 import load_nncf, make_int8
+
         assert self._calibration is not None
         load_nncf()  # said before pictures are read, which takes torch
         pictures = read_pictures(self._calibration, self.input_size[0], self._say)

@@ -10,6 +10,9 @@ from engines.ov_runtime import openvino as ov
 
 PRECISIONS = {"f32": ov.Type.f32, "bf16": ov.Type.bf16}
 
+INT8 = "int8"
+"""What is rounded further, see `engines.ov_int8`."""
+
 
 def make_config(precision: str) -> dict[str, Any]:
     """How a graph is compiled: for one call at a time, in "f32" or "bf16"."""

@@ -25,13 +25,11 @@ from engines.calibration import Pictures
 from engines.errors import EngineError, EngineUnavailable, StoreError
 from engines.golden import decided
 from engines.onnx_passes import CLASSES, FRAMES
-from engines.ov_graph import has_port, make_config
+from engines.ov_graph import INT8, has_port, make_config
 from engines.ov_runtime import openvino as ov
 from engines.quant_check import Answer, HeldOut
 from nem.explanation import Aim
 from nem.manifest import Manifest
-
-INT8 = "int8"
 
 INSTALL = "pip install 'nem-stream[int8]'"
 

@@ -34,7 +34,7 @@ from engines.calibration import Pictures, read_pictures
 from engines.cpu import cpu_model
 from engines.onnx_passes import CLASSES, FRAMES, map_name
 from engines.ov import find_precision
-from engines.ov_graph import PRECISIONS, cut_resize
+from engines.ov_graph import cut_resize, make_config
 from engines.ov_int8 import round_graph
 from engines.ov_runtime import openvino as ov
 from engines.signal_stack import kept_signal_stack
@@ -58,9 +58,18 @@ CASES: dict[str, tuple[str, tuple[Aim, ...]]] = {
 
 @kept_signal_stack()
 def compiled(
-    graph: Path, size: int, precision: str, *, maps: bool = True, pictures: Pictures | None = None
+    graph: Path,
+    backbone: Backbone,
+    precision: str,
+    *,
+    maps: bool = True,
+    pictures: Pictures | None = None,
 ) -> Callable[[], object]:
-    """One inference of the graph on a random frame of model size, for the most probable class."""
+    """One inference of the graph on a random frame of model size, for the most probable class.
+
+    In int8 where there are `pictures` to find ranges on.
+    """
+    size = backbone.input_size
     core = ov.Core()
     model = core.read_model(graph)
     cut_resize(model)
@@ -73,12 +82,9 @@ def compiled(
     inputs = {name for port in model.inputs for name in port.get_names()} & shapes.keys()
     model.reshape({name: shapes[name] for name in inputs})
     if pictures is not None:
-        model = round_graph(model, pictures, 0)
-    hints = {
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_PRECISION_HINT": PRECISIONS[find_precision(core, precision)],
-    }
-    request = core.compile_model(model, "CPU", hints).create_infer_request()
+        model = round_graph(model, pictures, backbone.num_classes)
+    config = make_config(find_precision(core, precision))
+    request = core.compile_model(model, "CPU", config).create_infer_request()
     frames = np.random.default_rng(0).integers(0, 256, (1, size, size, 3), dtype=np.uint8)
     request.set_tensor(FRAMES, ov.Tensor(frames))
     if CLASSES in inputs:
@@ -119,11 +125,13 @@ def bench(
             graph = export_onnx(model, Path(folder) / f"{len(calls)}.onnx")
             size = model.backbone.input_size
             if not calls:
-                calls["backbone"] = compiled(graph, size, args.precision, maps=False)
-            calls[case] = compiled(graph, size, args.precision)
+                calls["backbone"] = compiled(graph, model.backbone, args.precision, maps=False)
+            calls[case] = compiled(graph, model.backbone, args.precision)
             if case == "lite" and args.calibrate:
                 pictures = read_pictures(args.calibrate, size, print)
-                calls["lite int8"] = compiled(graph, size, args.precision, pictures=pictures)
+                calls["lite int8"] = compiled(
+                    graph, model.backbone, args.precision, pictures=pictures
+                )
         found = measure(calls, warmup=20, repeats=args.repeats)
     rows = {case: times(latency) for case, latency in found.items()}
     print(f"{name}, {size} px")

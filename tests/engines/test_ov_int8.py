@@ -11,7 +11,6 @@ import cv2
 import numpy as np
 import pytest
 
-import engines.ov
 import engines.ov_int8
 from engines import EngineError, EngineUnavailable, OptionError, Store, list_stored, open_engine
 from engines.calibration import Pictures
@@ -93,8 +92,7 @@ def test_what_was_rounded_is_kept_and_needs_no_nncf_again(
 ) -> None:  # fmt: skip
     frames = parts(1, seed=1)
     expected = engine.run(frames)
-    for module in (engines.ov, engines.ov_int8):
-        monkeypatch.setattr(module, "load_nncf", None)
+    monkeypatch.setattr(engines.ov_int8, "load_nncf", None)
     with OpenVinoEngine(bundle, precision="int8", calibration=pictures, store=store) as again:
         found = again.run(frames)
     np.testing.assert_array_equal(found.mask, expected.mask)
