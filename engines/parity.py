@@ -60,7 +60,7 @@ BOUNDS = {
 ENGINE_BOUNDS = {
     # NNCF also rounds what joins layers. Measured with the default bundle, calibrated on up to 500
     # pictures of a collection (objects, COCO, DAVIS, videos) and compared on 16 others of it: means
-    # of masks up to 0.018 and of ranks 0.029, scores 0.12; twice that for other models and pictures.
+    # of masks up to 0.018 and of ranks 0.029, scores 0.12; twice that for others.
     ("openvino", "int8"): Bound(mask_max=1.0, mask_mean=0.035, rank_mean=0.06, score_max=0.25),
     # TensorRT times its kernels and may take one that transforms before it multiplies (Winograd),
     # which rounds more often than a plain sum. TF32, which keeps 11 bits, is off in both.
