@@ -13,7 +13,9 @@ they cost the same. Needs `pip install 'nem-stream[tensorrt]'`, or `[train]` wit
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,6 +32,8 @@ ENGINES = ("tensorrt", "tensorrt-rtx", "inductor", "eager")
 PRECISIONS = ("f16", "bf16")
 BATCHES = (1, 8, 32)
 NATIVE = (1080, 1920)
+JOBS = max(1, min(8, (os.cpu_count() or 1) // 2))
+"""Builds at once: each takes a core or more, and some gigabytes."""
 FIRST = ("auto", "cuda", "cuda:0")
 
 
@@ -43,6 +47,7 @@ class Options:
         engines, precisions, batches: which.
         native: (height, width) of the large frames.
         repeats: timed calls of each case.
+        jobs: packages of `inductor` that are built at once.
         json: file for the figures.
     """
 
@@ -53,6 +58,7 @@ class Options:
     batches: tuple[int, ...] = BATCHES
     native: tuple[int, int] = NATIVE
     repeats: int = 300
+    jobs: int = JOBS
     json: Path | None = None
 
 
@@ -96,14 +102,20 @@ def run(options: Options) -> int:
 
 def main() -> None:
     """Parse, measure, print."""
+    faulthandler.enable()  # what an engine's machine code breaks ends without a traceback
     parser = argparse.ArgumentParser(description="Measure the engines of a GPU.")
     parser.add_argument("--model", default=MODEL, help=f"timm name (default {MODEL})")
     parser.add_argument("--engines", nargs="+", choices=ENGINES, default=ENGINES)
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS)
     parser.add_argument("--batches", nargs="+", type=int, default=BATCHES)
     parser.add_argument("--repeats", type=int, default=300, help="timed calls (default 300)")
+    parser.add_argument(
+        "--jobs", type=int, default=JOBS, help=f"builds of inductor at once (default here {JOBS})"
+    )
     parser.add_argument("--json", type=Path, help="write the figures here")
     args = parser.parse_args()
+    if args.jobs < 1:
+        parser.error(f"--jobs {args.jobs}: at least 1 is needed")
     raise SystemExit(run(options_of(args)))
 
 

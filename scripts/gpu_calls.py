@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from engines.fixed_graph import FixedGraph
-from engines.inductor_build import build_package
 from engines.inductor_run import CudaProgram, load_package
 from engines.onnx_passes import EMBEDDING, FRAMES, SCORES, map_name
 from engines.trt_api import Flavour, load_trt, trt_version
+from nem.backbone import create_backbone
+from nem.model import NEM
 
 CASES = ("backbone", "lite")
 """The model alone, and with the lite decoder of one head (`embedding`, NEM-U)."""
@@ -51,15 +52,20 @@ def output_names(case: str) -> tuple[str, ...]:
     return (*maps, SCORES, EMBEDDING)
 
 
+def make_model(name: str) -> NEM:
+    """The measured model: the backbone of timm's `name` and the case's decoder, always the same."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return NEM(create_backbone(name), "lite", ("embedding",)).eval()
+
+
 def make_graph(model: Any, case: str, size: tuple[int, int], precision: str) -> FixedGraph:
     """The graph of a case, on the CPU; `model` has classes and the head `embedding` alone."""
     kind = {"backbone": BackboneGraph, "lite": FixedGraph}[case]
     return kind(model, size, precision)
 
 
-def make_call(
-    engine: str, graph: FixedGraph, case: str, batch: int, say: Callable[[str], None]
-) -> Call:
+def make_call(engine: str, graph: FixedGraph, case: str, batch: int, package: bytes | None) -> Call:
     """Make a graph runnable on the first GPU.
 
     Args:
@@ -67,7 +73,7 @@ def make_call(
         graph: moved to the GPU.
         case: of the graph.
         batch: frames per call.
-        say: told in a line what takes long.
+        package: what `inductor` runs, see `scripts.gpu_packages`.
 
     Raises:
         EngineError: it can't be built; the reason in a line.
@@ -77,7 +83,8 @@ def make_call(
     if engine == "eager":
         return _eager(graph.to(device), names)
     if engine == "inductor":
-        return _inductor(graph, names, batch, device, say)
+        assert package is not None
+        return _inductor(graph, names, batch, device, package)
     assert engine in get_args(Flavour), engine
     return _tensorrt(engine, graph, names, batch, device)  # type: ignore[arg-type]
 
@@ -97,9 +104,9 @@ def _inductor(
     names: tuple[str, ...],
     batch: int,
     device: torch.device,
-    say: Callable[[str], None],
+    package: bytes,
 ) -> Call:
-    package = build_package(graph, batch, device, say)
+    graph = graph.to(device)
     with torch.inference_mode():
         found = graph(*(tensor.to(device) for tensor in graph.example(batch)))
     program = CudaProgram(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +16,9 @@ from engines.fixed_graph import DTYPES
 from engines.golden import check, golden_frames
 from engines.parity import find_bound
 from engines.torch_devices import exact_sums
-from nem.backbone import create_backbone
 from nem.model import NEM
-from scripts.gpu_calls import CASES, Call, make_call, make_graph, output_names
+from scripts.gpu_calls import CASES, Call, make_call, make_graph, make_model, output_names
+from scripts.gpu_packages import Packages, Wanted, build_ahead
 from scripts.gpu_report import Report, Row, percentiles
 from scripts.gpu_roofline import Roof, Work, copy_rate, count_work, product_rate
 
@@ -77,11 +78,14 @@ def measure_all(
     say: Callable[[str], None],
 ) -> None:
     """Fill the report; what can't be built or run is noted in it."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = NEM(create_backbone(options.model), "lite", ("embedding",)).eval()
+    model = make_model(options.model)
     model_size = (model.backbone.input_size,) * 2
-    for size in dict.fromkeys((model_size, options.native)):
+    sizes = tuple(dict.fromkeys((model_size, options.native)))
+    packages: Packages = {}
+    if "inductor" in engines:
+        wanted = itertools.product(CASES, sizes, options.precisions, options.batches)
+        packages = build_ahead(options.model, [Wanted(*one) for one in wanted], options.jobs, say)
+    for size in sizes:
         for batch in options.batches:
             frames = golden_frames(size, batch)
             expected = _expected(model, size, frames)
@@ -90,7 +94,7 @@ def measure_all(
                     what = f"{engine} {precision}, batch {batch}, {size[1]}x{size[0]}"
                     try:
                         report.rows += _pair(
-                            model, engine, precision, frames, expected, roofs, options, say
+                            model, engine, precision, frames, expected, roofs, options, packages
                         )
                     except (EngineError, torch.OutOfMemoryError) as error:
                         report.missing.append(f"{what}: {str(error).splitlines()[0]}")
@@ -106,7 +110,7 @@ def _pair(
     expected: Mapping[str, Array],
     roofs: Mapping[str, Roof],
     options: Options,
-    say: Callable[[str], None],
+    packages: Packages,
 ) -> list[Row]:
     """Both cases of one engine, timed in turns."""
     size, batch = frames.shape[1:3], len(frames)
@@ -118,7 +122,11 @@ def _pair(
         for case in CASES:
             graph = make_graph(model, case, size, precision)
             works[case] = count_work(graph, graph.example(batch))
-            calls[case] = make_call(engine, graph, case, batch, say)
+            wanted = Wanted(case, size, precision, batch)
+            package = packages[wanted] if engine == "inductor" else None
+            if isinstance(package, EngineError):
+                raise package
+            calls[case] = make_call(engine, graph, case, batch, package)
             found = {name: _host(value) for name, value in calls[case].run(given).items()}
             right = {name: expected[name] for name in output_names(case)}
             wrong[case] = check(found, right, find_bound(engine, precision))

@@ -15,10 +15,12 @@ from torch import nn
 
 from engines import EngineError
 from engines.gpus import Gpu
+from engines.inductor_run import load_package
 from nem.model import NEM
 from scripts import bench_gpu, gpu_measure
 from scripts.bench_gpu import Options, options_of
-from scripts.gpu_calls import BackboneGraph, Call, make_graph, output_names
+from scripts.gpu_calls import BackboneGraph, Call, make_graph, make_model, output_names
+from scripts.gpu_packages import Wanted, build_ahead
 from scripts.gpu_report import Report, Row, percentiles, table
 from scripts.gpu_roofline import Roof, Work, copy_rate, count_work, product_rate
 from tests.nem.toys import tiny_backbone
@@ -136,7 +138,8 @@ def test_the_model_alone_gives_what_it_gives_with_its_explanation(model):
 def on_the_cpu(model, monkeypatch):
     """All of the measuring, with the CPU in the place of the GPU; "inductor" is wrong."""
 
-    def call(engine, graph, case, batch, say):
+    def call(engine, graph, case, batch, package):
+        assert package == (b"package" if engine == "inductor" else None)
         if batch == 8:
             raise EngineError("too little memory")
 
@@ -162,7 +165,10 @@ def on_the_cpu(model, monkeypatch):
     monkeypatch.setattr(gpu_measure, "COPY", 1 << 16)
     monkeypatch.setattr(gpu_measure, "make_call", call)
     monkeypatch.setattr(gpu_measure, "_elapsed", elapsed)
-    monkeypatch.setattr(gpu_measure, "create_backbone", lambda _: model.backbone)
+    monkeypatch.setattr(gpu_measure, "make_model", lambda _: model)
+    monkeypatch.setattr(
+        gpu_measure, "build_ahead", lambda _, wanted, *__: dict.fromkeys(wanted, b"package")
+    )
     monkeypatch.setattr("torch.cuda.synchronize", lambda: None)
     monkeypatch.setattr("torch.cuda.empty_cache", lambda: None)
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
@@ -200,6 +206,22 @@ def test_a_run_measures_checks_and_writes(on_the_cpu, tmp_path, capsys, monkeypa
     assert "f16: a large product" in printed
     assert "WRONG: scores: largest difference 0.5" in printed
     assert "quickest is eager in f16" in printed
+
+
+@pytest.mark.slow
+def test_packages_are_built_ahead_and_failures_are_told(model):
+    said: list[str] = []
+    good = Wanted("lite", (90, 130), "f32", 2)
+    bad = Wanted("lite", (90, 130), "f32", -1)
+    made = build_ahead("test_resnet", [good, bad], 2, said.append, device="cpu")
+    assert isinstance(made[bad], EngineError)
+    assert said[0] == "inductor: lite, 130x90, batch 2, f32: compiled (1 of 2)"
+    assert said[1].endswith("failed (2 of 2)")
+    graph = make_graph(make_model("test_resnet"), *good[:3])
+    frames = torch.randint(0, 256, (2, 90, 130, 3), dtype=torch.uint8)
+    found = load_package(made[good], torch.device("cpu")).boxed_run([frames])
+    with torch.inference_mode():
+        torch.testing.assert_close(found[0], graph(frames)[0], rtol=0, atol=1e-4)
 
 
 def test_options_come_from_the_arguments_of_either_command():
