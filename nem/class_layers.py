@@ -32,6 +32,11 @@ class Classes(NamedTuple):
         return self.decided if self.asked is None else self.asked
 
     @property
+    def probability(self) -> Tensor:
+        """Of the decided class, float32 (N,)."""
+        return self.logits.float().softmax(1).amax(1)
+
+    @property
     def lead(self) -> Tensor:
         """What tells the decided class from its rivals, (N, D): its row less their mean row.
 

@@ -79,8 +79,10 @@ class Decoder(nn.Module, ABC):
         if self.head is not None:
             maps |= zip(self.plain, torch.split(self.head(features), 1, 1), strict=True)
         if self.blend is not None:
+            assert classes is not None
             others = [maps[aim] for aim in self.plain if aim != "ranking"]
-            maps["ranking"] = self.blend(maps["ranking"], seen.pop(0), others)
+            own, evidence = maps["ranking"], seen.pop(0)
+            maps["ranking"] = self.blend(own, evidence, others, classes.probability)
         if self.target is not None:
             assert classes is not None
             maps["target"] = self.target(features, seen.pop(0), classes)

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, m
 
 from nem.explanation import Aim
 
-FORMAT: Literal[3] = 3
+FORMAT: Literal[4] = 4
 """The manifest version this package reads and writes."""
 
 MANIFEST = "nem.json"
@@ -79,7 +79,7 @@ class Manifest(_Frozen):
         quality: measured figures, by name.
     """
 
-    format: Literal[3] = FORMAT
+    format: Literal[4] = FORMAT
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
     heads: Annotated[tuple[Aim, ...], Field(min_length=1)]
     fill: Literal["mean", "noise"]

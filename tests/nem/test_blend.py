@@ -65,7 +65,7 @@ def test_each_part_counts_by_its_share(part: int) -> None:
     shares[part] = 1
     blend.shares.copy_(shares[1:])
     own, evidence, *others = parts = [torch.randn(2, 1, 6, 6) for _ in range(4)]
-    drawn = blend(1e-6 * own if part else own, evidence, others)
+    drawn = blend(1e-6 * own if part else own, evidence, others, torch.tensor([0.9, 0.2]))
     assert agreement(drawn, parts[part]) > 0.999
 
 
@@ -87,9 +87,32 @@ def test_a_map_of_another_width_than_the_rows_is_translated() -> None:
 def test_evidence_of_any_scale_counts_alike_and_flat_evidence_not_at_all() -> None:
     blend = Blend(dims=5, channels=5, others=0)
     own, evidence = torch.randn(2, 2, 1, 8, 8).unbind()
-    one, large = blend(own, 3 * evidence, []), blend(own, 300 * evidence + 7, [])
+    sure = torch.ones(2)
+    one, large = blend(own, 3 * evidence, [], sure), blend(own, 300 * evidence + 7, [], sure)
     torch.testing.assert_close(one, large, rtol=1e-3, atol=1e-3)
-    assert agreement(blend(own, torch.full_like(own, 2.0), []), own) > 0.999
+    assert agreement(blend(own, torch.full_like(own, 2.0), [], sure), own) > 0.999
+
+
+def test_the_less_probable_the_class_the_more_the_evidence_decides() -> None:
+    blend = Blend(dims=5, channels=5, others=1)
+    own, evidence, other = (scale * torch.randn(1, 1, 32, 32) for scale in (6, 1, 3))
+    agreed = [
+        agreement(blend(own, evidence, [other], torch.tensor([probability])), evidence)
+        for probability in (0.7, 0.5, 0.3, 0.05)
+    ]
+    assert agreed == sorted(agreed)
+    assert agreed[0] < 0.9 < 0.999 < agreed[-1]
+    alone = [blend(own, 0 * evidence, [other], torch.tensor([p])) for p in (1.0, 0.1)]
+    assert agreement(*alone) > 0.999  # what was drawn keeps its order
+    whole, sure = (blend(own, evidence, [other], torch.tensor([p])) for p in (1.0, 0.75))
+    torch.testing.assert_close(whole, sure)
+
+
+def test_the_probability_is_that_of_the_decided_class() -> None:
+    logits = torch.randn(4, 7)
+    decided = logits.argmax(1)
+    expected = logits.softmax(1).gather(1, decided[:, None])[:, 0]
+    torch.testing.assert_close(Classes(unit_rows(), logits, decided).probability, expected)
 
 
 def test_no_blend_where_there_is_no_guide_or_no_ranking() -> None:
