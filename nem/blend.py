@@ -78,4 +78,5 @@ class Blend(nn.Module):
         for share, logits in zip(shares, others, strict=True):
             drawn = drawn + share * logits.detach().sigmoid()
         trust = GAIN * (probability / SURE).clamp(max=1) ** TRUST
-        return trust.to(drawn.dtype)[:, None, None, None] * drawn + GAIN * lead * placed
+        total: Tensor = trust.to(drawn.dtype)[:, None, None, None] * drawn + GAIN * lead * placed
+        return total
