@@ -83,8 +83,9 @@ def measure_all(
     sizes = tuple(dict.fromkeys((model_size, options.native)))
     packages: Packages = {}
     if "inductor" in engines:
-        wanted = itertools.product(CASES, sizes, options.precisions, options.batches)
-        packages = build_ahead(options.model, [Wanted(*one) for one in wanted], options.jobs, say)
+        every = itertools.product(CASES, sizes, options.precisions, options.batches)
+        wanted = [Wanted(*one) for one in every]
+        packages = build_ahead(options.model, wanted, f"{DEVICE}:0", options.jobs, say)
     for size in sizes:
         for batch in options.batches:
             frames = golden_frames(size, batch)

@@ -32,20 +32,16 @@ Packages = dict[Wanted, bytes | EngineError]
 
 
 def build_ahead(
-    model: str,
-    wanted: Sequence[Wanted],
-    jobs: int,
-    say: Callable[[str], None],
-    device: str = "cuda:0",
+    model: str, wanted: Sequence[Wanted], device: str, jobs: int, say: Callable[[str], None]
 ) -> Packages:
     """Build packages in processes of their own.
 
     Args:
         model: timm name of the backbone.
         wanted: which.
+        device: that they are for, with its number.
         jobs: how many at once.
         say: told of each that is done.
-        device: that they are for.
 
     Returns:
         By what they are for; an error in the place of what can't be built.

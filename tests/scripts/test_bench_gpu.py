@@ -209,11 +209,11 @@ def test_a_run_measures_checks_and_writes(on_the_cpu, tmp_path, capsys, monkeypa
 
 
 @pytest.mark.slow
-def test_packages_are_built_ahead_and_failures_are_told(model):
+def test_packages_are_built_ahead_and_failures_are_told():
     said: list[str] = []
     good = Wanted("lite", (90, 130), "f32", 2)
     bad = Wanted("lite", (90, 130), "f32", -1)
-    made = build_ahead("test_resnet", [good, bad], 2, said.append, device="cpu")
+    made = build_ahead("test_resnet", [good, bad], "cpu", 2, said.append)
     assert isinstance(made[bad], EngineError)
     assert said[0] == "inductor: lite, 130x90, batch 2, f32: compiled (1 of 2)"
     assert said[1].endswith("failed (2 of 2)")
