@@ -12,11 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines import Engine, Explanation, Target, open_engine
+from engines.base import check_frames
 from nem.explanation import Aim
 from stream.aim import AimDial
 from stream.frame import Frame
 from stream.overlay import Overlay, Style
 from stream.pipeline import Pipeline
+from stream.shrink import shrink_rgb
 from stream.sources import Source, open_source
 from stream.temporal import Smoother
 
@@ -86,7 +88,12 @@ class Explainer:
             OptionError: no such aim or class here.
         """
         single = isinstance(image, np.ndarray) and image.ndim == 3
-        return self.engine.run(image[None] if single else image, explain, target)
+        frames = image[None] if single else image
+        check_frames(frames)
+        size = self.engine.frame_size
+        if frames.shape[1:3] != size:  # as the engine would, sooner
+            frames = np.stack([shrink_rgb(frame, size) for frame in frames])
+        return self.engine.run(frames, explain, target)
 
     def explain(
         self,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 
 import av
+import cv2
 import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
@@ -56,3 +57,9 @@ def shrink(plane: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]
     found = small.planes[0]
     rows = np.frombuffer(memoryview(found), np.uint8).reshape(-1, found.line_size)
     return rows[: size[0], : size[1]]
+
+
+def shrink_rgb(picture: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """The same of an RGB picture, uint8 (H, W, 3): plane by plane, a third of the time."""
+    planes = [shrink(np.asarray(plane, np.uint8), size) for plane in cv2.split(picture)]
+    return np.asarray(cv2.merge(planes), np.uint8)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from engines.base import resize
-from stream.shrink import KEPT, MAX_RATIO, shrink
+from stream.shrink import KEPT, MAX_RATIO, shrink, shrink_rgb
 
 RNG = np.random.default_rng(0)
 SHAPES = [(720, 1280), (361, 643), (161, 160), (100, 900), (90, 40), (5, 3)]
@@ -73,3 +73,13 @@ def test_threads_do_not_disturb_one_another():
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+@pytest.mark.parametrize("order", [1, -1], ids=["rgb", "a view of bgr"])
+@pytest.mark.parametrize("shape", [(360, 640), (50, 40), (61, 300)])
+def test_a_picture_keeps_its_channels(shape, order):
+    picture = np.dstack([smooth(*shape) for _ in range(3)])[..., ::order]
+    found = shrink_rgb(picture, (60, 60))
+    wanted = resize(np.ascontiguousarray(picture), (60, 60))
+    assert found.shape == (60, 60, 3)
+    assert np.abs(found.astype(int) - wanted).max() <= 1
