@@ -28,6 +28,7 @@ CONFIG: dict[str, Any] = {
     "freezing": True,  # weights are constants: BatchNorm goes into the convolutions
     "cpp.dynamic_threads": True,  # else the number of threads of the building process stays
     "aot_inductor.precompile_headers": False,  # pays from the second package on; we build one
+    "quiesce_async_compile_pool": False,  # its timer outlives the workers by half a minute
 }
 
 LOGGERS = ("torch._inductor", "torch._dynamo", "torch.export", "torch.utils.cpp_extension")

@@ -14,7 +14,7 @@ from engines import EngineError, EngineUnavailable, OptionError, Store, open_eng
 from engines.fixed_graph import FixedGraph
 from engines.gpus import Gpu
 from engines.inductor import InductorEngine
-from engines.inductor_build import build_package
+from engines.inductor_build import CONFIG, build_package
 from engines.inductor_open import Wish, package_facts
 from engines.store_files import key_of
 from nem.bundle import Bundle
@@ -236,3 +236,16 @@ def test_a_failed_build_names_the_cure(
     assert type(caught.value) is not RuntimeError
     assert "\n" not in str(caught.value)
     assert len(said) == 1
+
+
+@pytest.mark.slow
+def test_compilers_of_kernels_leave_nothing_behind() -> None:
+    """As on a GPU, where Triton's workers are started; that no thread is left is always checked."""
+    from torch._inductor import config
+    from torch._inductor.async_compile import AsyncCompile, shutdown_compile_workers
+
+    with config.patch(CONFIG | {"compile_threads": 2}):
+        try:
+            assert AsyncCompile.process_pool().submit(abs, -3).result(60) == 3
+        finally:
+            shutdown_compile_workers()
