@@ -92,7 +92,7 @@ def test_four_heads_learn_together(classifier: Backbone, tmp_path: Path) -> None
     assert tuple(there) == config.aims
     area = float(truth.mean())
     for aim in ("embedding", "class", "target"):
-        assert relevance_mass(there[aim], truth).mean() > 1.5 * area, aim
+        assert relevance_mass(there[aim], truth).mean() > 1.2 * area, aim  # 1 is by chance
         assert 0.02 < float(there[aim].mean()) < 0.6, aim
     inside, outside = (
         there["ranking"][torch.from_numpy(truth == side)[:, None]] for side in (1, 0)
