@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Iterator
 
 import pytest
 
 from tests.native import signal_stack
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Before torch is imported: threads of several workers would wait for one another, spinning.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 JOIN_SECONDS = 5.0
 """A thread told to end gets this long to be gone."""
