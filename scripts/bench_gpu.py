@@ -18,6 +18,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,11 +93,15 @@ def run(options: Options) -> int:
     roofs = {precision: measure_roof(precision) for precision in options.precisions}
     for precision, roof in roofs.items():
         print(_roof_line(precision, roof))
-    measure_all(options, engines, roofs, report, print)
+
+    def keep() -> None:
+        if options.json:
+            options.json.write_text(json.dumps(_figures(gpu, roofs, report), indent=2) + "\n")
+
+    measure_all(options, engines, roofs, report, partial(print, flush=True), keep)
+    keep()
     lines = [*table(report), *report.asked(options.native)]
     print("\n".join([*lines, *(f"not measured: {line}" for line in report.missing)]))
-    if options.json:
-        options.json.write_text(json.dumps(_figures(gpu, roofs, report), indent=2) + "\n")
     return int(not report.rows or any(row.wrong for row in report.rows))
 
 

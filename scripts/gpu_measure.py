@@ -19,7 +19,7 @@ from engines.torch_devices import exact_sums
 from nem.model import NEM
 from scripts.gpu_calls import CASES, Call, make_call, make_graph, make_model, output_names
 from scripts.gpu_packages import Packages, Wanted, build_ahead
-from scripts.gpu_report import Report, Row, percentiles
+from scripts.gpu_report import Report, Row, lines, percentiles
 from scripts.gpu_roofline import Roof, Work, copy_rate, count_work, product_rate
 
 if TYPE_CHECKING:
@@ -76,8 +76,18 @@ def measure_all(
     roofs: Mapping[str, Roof],
     report: Report,
     say: Callable[[str], None],
+    keep: Callable[[], None],
 ) -> None:
-    """Fill the report; what can't be built or run is noted in it."""
+    """Fill the report; what can't be built or run is noted in it.
+
+    Args:
+        options: what to measure.
+        engines: those that can run here.
+        roofs: the GPU's rates, by precision.
+        report: to be filled.
+        say: told of each package that is built, and of each row.
+        keep: called after each row: not all may come to their end.
+    """
     model = make_model(options.model)
     model_size = (model.backbone.input_size,) * 2
     sizes = tuple(dict.fromkeys((model_size, options.native)))
@@ -94,11 +104,16 @@ def measure_all(
                 for engine in engines:
                     what = f"{engine} {precision}, batch {batch}, {size[1]}x{size[0]}"
                     try:
-                        report.rows += _pair(
+                        rows = _pair(
                             model, engine, precision, frames, expected, roofs, options, packages
                         )
+                        report.rows += rows
+                        for line in lines(Report(rows)):
+                            say(line)
                     except (EngineError, torch.OutOfMemoryError) as error:
                         report.missing.append(f"{what}: {str(error).splitlines()[0]}")
+                        say(f"not measured: {report.missing[-1]}")
+                    keep()
                     gc.collect()
                     torch.cuda.empty_cache()
 

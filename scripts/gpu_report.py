@@ -84,19 +84,26 @@ def _verdict(found: float, limit: float, unit: str) -> str:
 
 
 def table(report: Report) -> list[str]:
-    """The rows, a ratio behind each with the explanation."""
-    ratios = {id(row): ratio for row, ratio in report.overheads()}
+    """The rows below their head, a ratio behind each with the explanation."""
     head = f"{'engine':<13}{'':<5}{'batch':>5}{'frame':>11}  {'case':<9}"
-    lines = [head + "".join(f"{name:>9}" for name in ("p50 ms", "p95 ms", "fps", "roof", "ratio"))]
-    for row in report.rows:
-        ratio = f"{ratios[id(row)]:.3f}" if id(row) in ratios else ""
-        frame = f"{row.frame[1]}x{row.frame[0]}"
-        lines.append(
-            f"{row.engine:<13}{row.precision:<5}{row.batch:>5}{frame:>11}  {row.case:<9}"
-            f"{row.p50:>9.3f}{row.p95:>9.3f}{row.fps:>9.0f}{row.share:>9.1%}{ratio:>9}"
-            + (f"  WRONG: {row.wrong}" if row.wrong else "")
-        )
-    return lines
+    head += "".join(f"{name:>9}" for name in ("p50 ms", "p95 ms", "fps", "roof", "ratio"))
+    return [head, *lines(report)]
+
+
+def lines(report: Report) -> list[str]:
+    """A line for each row."""
+    ratios = {id(row): ratio for row, ratio in report.overheads()}
+    return [_line(row, ratios.get(id(row))) for row in report.rows]
+
+
+def _line(row: Row, ratio: float | None) -> str:
+    frame = f"{row.frame[1]}x{row.frame[0]}"
+    return (
+        f"{row.engine:<13}{row.precision:<5}{row.batch:>5}{frame:>11}  {row.case:<9}"
+        f"{row.p50:>9.3f}{row.p95:>9.3f}{row.fps:>9.0f}{row.share:>9.1%}"
+        f"{'' if ratio is None else f'{ratio:.3f}':>9}"
+        + (f"  WRONG: {row.wrong}" if row.wrong else "")
+    )
 
 
 def percentiles(samples: Sequence[float]) -> tuple[float, float]:

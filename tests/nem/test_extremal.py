@@ -98,7 +98,6 @@ def test_parts_and_batches_are_the_whole() -> None:
         torch.testing.assert_close(found, whole, rtol=0, atol=1e-6)
 
 
-
 def test_the_seed_decides_where_the_search_begins() -> None:
     backbone, x = tiny_backbone(), batch(1)
     one, same, other = (extremal(backbone, x, steps=2, seed=seed).map for seed in (1, 1, 2))

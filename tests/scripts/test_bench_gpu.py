@@ -208,6 +208,37 @@ def test_a_run_measures_checks_and_writes(on_the_cpu, tmp_path, capsys, monkeypa
     assert "quickest is eager in f16" in printed
 
 
+def test_what_was_measured_before_a_crash_is_told_and_kept(
+    on_the_cpu, tmp_path, capsys, monkeypatch
+):
+    infos = [Namespace(name=name, reason=None) for name in ("inductor", "eager")]
+    monkeypatch.setattr(bench_gpu, "available_engines", lambda: infos)
+    make = gpu_measure.make_call
+
+    def crash(engine, *given):
+        if engine == "eager":
+            raise KeyboardInterrupt
+        return make(engine, *given)
+
+    monkeypatch.setattr(gpu_measure, "make_call", crash)
+    options = Options(
+        engines=("inductor", "eager"),
+        precisions=("f16",),
+        batches=(1,),
+        native=(90, 160),
+        repeats=3,
+        json=tmp_path / "gpu.json",
+    )
+    with pytest.raises(KeyboardInterrupt):
+        bench_gpu.run(options)
+    rows = json.loads((tmp_path / "gpu.json").read_text())["rows"]
+    assert [(row["engine"], row["case"]) for row in rows] == [
+        ("inductor", "backbone"),
+        ("inductor", "lite"),
+    ]
+    assert capsys.readouterr().out.count("WRONG: scores") == 2
+
+
 @pytest.mark.slow
 def test_packages_are_built_ahead_and_failures_are_told():
     said: list[str] = []
