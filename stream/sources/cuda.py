@@ -92,6 +92,8 @@ def open_for_cuda(path: Path, name: str, extent: Extent, codec: str) -> Opened:
         if own:
             context = cast(VideoCodecContext, av.CodecContext.create(codec, "r", device))
             context.extradata = stream.codec_context.extradata
+            # PyAV writes the GPU's format there, which this decoder takes for a GPU set up already.
+            context.pix_fmt = "yuv420p"
         if not context.is_hwaccel:
             raise RuntimeError(f"the decoder of {codec} knows no GPU")
     except BaseException:

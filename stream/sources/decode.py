@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
 
 import av
@@ -25,6 +25,7 @@ def decode(
     name: str,
     truncated: bool,
     counts: Counter[str],
+    failures: deque[av.FFmpegError],
 ) -> Iterator[av.VideoFrame]:
     """Every frame of `stream` once, in presentation order.
 
@@ -35,6 +36,7 @@ def decode(
         name: of the source, for messages.
         truncated: True if the file is known to end early; then a read error is its end.
         counts: where skipped packets and damaged frames are counted.
+        failures: where what FFmpeg said of skipped packets is kept.
 
     Raises:
         SourceError: after `BAD_RUN` bad packets in a row.
@@ -48,6 +50,7 @@ def decode(
         except av.FFmpegError as error:
             bad += 1
             counts[SKIPPED] += 1
+            failures.append(error.with_traceback(None))  # which would hold the decoder
             if bad >= BAD_RUN:
                 raise _unreadable(name, bad, last, error, gpu=context.is_hwaccel) from error
             continue

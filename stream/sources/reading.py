@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Generator, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -71,6 +71,7 @@ class Reading:
         # Facts and not the stream, which would keep a decoder's GPU memory beyond `close`.
         stream = opened.stream
         self.counts: Counter[str] = Counter()
+        self._failures: deque[av.FFmpegError] = deque(maxlen=1)
         self.decoder = stream.codec_context.codec
         self.time_base = stream.time_base or Fraction(1, 90000)
         self.fps: Fraction | None = stream.average_rate or stream.guessed_rate or None
@@ -113,6 +114,7 @@ class Reading:
             name=self._name,
             truncated=extent.missing > 0,
             counts=self.counts,
+            failures=self._failures,
         )
         if opened.context.is_hwaccel:
             frames = as_the_cpu(frames, self._name)
@@ -141,5 +143,5 @@ class Reading:
             raise SourceError(
                 f"{self._name}: not one frame can be decoded ({bad} bad packets); the file is "
                 "damaged or encrypted, check that a player shows it"
-            )
+            ) from (self._failures[-1] if self._failures else None)
         raise SourceError(f"{self._name}: holds a video track without frames; nothing to explain")

@@ -199,6 +199,10 @@ def test_close_from_another_thread(clip, gpu):
         assert list(source) == []
 
 
+NOT_THERE = NotImplementedError
+"""FFmpeg's "platform doesn't support hardware accelerated AV1 decoding"."""
+
+
 class Recorded:
     """A stand-in for `av.CodecContext` that tells what was asked of it."""
 
@@ -226,6 +230,14 @@ def test_av1_gets_ffmpegs_own_decoder(tmp_path, monkeypatch):
         assert (device.allow_software_fallback, device.is_hw_owned) == (False, False)
         assert opened.context.extradata == opened.stream.codec_context.extradata
         assert opened.context.extradata
+        packet = next(opened.container.demux(opened.stream))
+    monkeypatch.undo()
+    # As PyAV leaves it, FFmpeg takes the GPU for set up and wants its memory; now it asks for one.
+    for written, error in (("cuda", av.ArgumentError), (opened.context.pix_fmt, NOT_THERE)):
+        decoder = av.CodecContext.create("av1", "r")
+        decoder.extradata, decoder.pix_fmt = opened.context.extradata, written
+        with pytest.raises(error):
+            decoder.decode(packet)
 
 
 needs_no_gpu = pytest.mark.skipif(decoder_trouble() is None, reason="an NVIDIA GPU is here")
