@@ -1,6 +1,6 @@
 """End-to-end speed: this pipeline beside the loops people write, in one run on one machine.
 
-    python -m scripts.bench_stream --rounds 3 --json stream.json
+    python -m scripts.bench_stream --rounds 3 --calibrate PICTURES --json stream.json
 
 Decodes a generated H.264 clip, explains and draws every frame, writes H.264 (x264 ultrafast). Each
 case runs in a process of its own; rounds interleave the cases, so a noisy machine hits all alike.
@@ -9,7 +9,8 @@ what those core-ms allow on all cores: 1.0 means that no core ever waited.
 
 Cases: the pipeline with the default bundle and with random-weight ResNet50 bundles; the same models
 in a plain loop (cv2.VideoCapture, eager torch, numpy overlay, cv2.VideoWriter); and that loop with
-pytorch-grad-cam on ResNet50. Needs `pip install 'nem-stream[eval]'`.
+pytorch-grad-cam on ResNet50. Needs `pip install 'nem-stream[eval]'`. `--calibrate` adds the
+pipeline with its models in int8, and needs `[int8]`.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from pathlib import Path
 from scripts.make_clip import frame_size, make_clip
 
 PIPELINE = ("nem-tiny", "resnet50-lite", "resnet50-paper")
+ROUNDED = tuple(f"{case}:int8" for case in PIPELINE)
 LOOPS = ("nem-tiny:eager", "resnet50-lite:eager", "resnet50-paper:eager", "resnet50:grad-cam")
 # (numerator, denominator, ratio of frame rates asked for)
 RATIOS = (
@@ -36,6 +38,9 @@ RATIOS = (
     ("nem-tiny", "nem-tiny:eager", 6.0),
     ("resnet50-lite", "resnet50-lite:eager", None),
     ("resnet50-paper", "resnet50-paper:eager", None),
+    ("resnet50-lite:int8", "resnet50:grad-cam", None),
+    ("resnet50-paper:int8", "resnet50:grad-cam", None),
+    ("nem-tiny:int8", "nem-tiny:eager", None),
 )
 EFFICIENCY = 0.93
 
@@ -61,8 +66,8 @@ def measured(work: Callable[[], int]) -> dict[str, float]:
     }
 
 
-def run_pipeline(model: str, clip: Path, out: Path) -> dict[str, float]:
-    """The product: four threads, OpenVINO, YUV overlay, sound copied."""
+def run_pipeline(model: str, clip: Path, out: Path, calibration: Path | None) -> dict[str, float]:
+    """The product: four threads, OpenVINO, YUV overlay, sound copied; int8 where calibrated."""
     from engines import open_engine
     from nem.bundle import open_bundle
     from stream.overlay import Overlay
@@ -70,27 +75,27 @@ def run_pipeline(model: str, clip: Path, out: Path) -> dict[str, float]:
     from stream.sinks.file import FileSink
     from stream.sources import open_source
 
-    with open_engine(open_bundle(model)) as engine:
+    precision = "int8" if calibration else "auto"
+    with open_engine(open_bundle(model), precision=precision, calibration=calibration) as engine:
         source = open_source(clip)
         sink = FileSink(out, preset="ultrafast", copy_from=clip, overwrite=True)
         pipeline = Pipeline(source, engine, [sink], overlay=Overlay("heat"))
         return measured(lambda: pipeline.run().frames_out)
 
 
-def run_loop(model: str, clip: Path, out: Path, limit: int) -> dict[str, float]:
+def run_loop(model: str, kind: str, clip: Path, out: Path, limit: int) -> dict[str, float]:
     """The loop people write, with the NEM in eager torch or with Grad-CAM."""
     import cv2
     import numpy as np
     import torch
 
-    name, _, kind = model.partition(":")
     if kind == "grad-cam":
         explain = _grad_cam()
     else:
         from nem.bundle import open_bundle
         from nem.bundle_io import load_model
 
-        bundle = open_bundle(name)
+        bundle = open_bundle(model)
         nem, size = load_model(bundle).eval(), bundle.manifest.input_size
         mean, std = np.array(bundle.manifest.mean), np.array(bundle.manifest.std)
 
@@ -145,20 +150,25 @@ def _grad_cam() -> Callable:
 def make_bundles(folder: Path) -> None:
     """ResNet50 with random weights, `lite` and `paper` decoder, exported as bundles."""
     from engines.export import save_bundle
-    from nem.backbone import create_backbone
     from nem.model import NEM
+    from scripts.bench_engine import random_backbone
 
     for kind in ("lite", "paper"):
         name = f"resnet50-{kind}"
-        model = NEM(create_backbone("resnet50"), kind).eval()
+        model = NEM(random_backbone("resnet50"), kind).eval()
         save_bundle(model, folder / name, name=name)
 
 
-def run_case(case: str, clip: Path, folder: Path, limit: int) -> dict[str, float]:
+def run_case(
+    case: str, clip: Path, folder: Path, limit: int, calibration: Path | None
+) -> dict[str, float]:
     """Measure one case in a process of its own, in `folder`, where the bundles are."""
     command = [sys.executable, "-m", "scripts.bench_stream", "--case", case, "--clip", str(clip)]
     command += ["--folder", str(folder), "--loop-frames", str(limit)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if calibration:
+        command += ["--calibrate", str(calibration)]
+    own_store = os.environ | {"NEM_CACHE": str(folder / "cache")}  # of models that no one has again
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=own_store)
     if done.returncode:
         sys.exit(f"{case} failed:\n{done.stderr}")
     return json.loads(done.stdout.splitlines()[-1])
@@ -172,7 +182,7 @@ def report(table: dict[str, dict[str, float]]) -> list[str]:
             f"{case:24}{row['fps']:8.1f}{row['core_ms']:9.1f}{row['efficiency']:12.2f}"
             f"{row['rss_mb']:7.0f}"
         )
-    for case in PIPELINE:
+    for case in PIPELINE + ROUNDED:
         if case in table:
             lines.append(f"efficiency {case}: {table[case]['efficiency']:.2f} (asked {EFFICIENCY})")
     for top, bottom, asked in RATIOS:
@@ -193,23 +203,30 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=300, help="of the clip (default 300)")
     parser.add_argument("--loop-frames", type=int, default=100, help="for plain loops (100)")
     parser.add_argument("--rounds", type=int, default=3, help="the median counts (default 3)")
-    parser.add_argument("--only", nargs="+", choices=PIPELINE + LOOPS, help="these cases only")
+    parser.add_argument(
+        "--calibrate", type=Path, metavar="PATH", help="measure int8, too; pictures for its ranges"
+    )
+    parser.add_argument(
+        "--only", nargs="+", choices=PIPELINE + ROUNDED + LOOPS, help="these cases only"
+    )
     parser.add_argument("--json", type=Path, help="write the medians here")
     parser.add_argument("--case", help=argparse.SUPPRESS)
     parser.add_argument("--clip", type=Path, help="use this clip instead of a generated one")
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.case:
-        own = args.folder / args.case.partition(":")[0]
-        prefix = str(own) if own.exists() else args.case.partition(":")[0]
-        out = args.folder / "out.mp4"
-        if ":" in args.case:
-            model = prefix + ":" + args.case.partition(":")[2]
-            print(json.dumps(run_loop(model, args.clip, out, args.loop_frames)))
+        name, _, kind = args.case.partition(":")
+        own, out = args.folder / name, args.folder / "out.mp4"
+        model = str(own) if own.exists() else name
+        if kind in ("", "int8"):
+            pictures = args.calibrate if kind else None
+            print(json.dumps(run_pipeline(model, args.clip, out, pictures)))
         else:
-            print(json.dumps(run_pipeline(prefix, args.clip, out)))
+            print(json.dumps(run_loop(model, kind, args.clip, out, args.loop_frames)))
         return
-    cases = tuple(args.only or PIPELINE + LOOPS)
+    cases = tuple(args.only or PIPELINE + ROUNDED * bool(args.calibrate) + LOOPS)
+    if not args.calibrate and any(case in ROUNDED for case in cases):
+        parser.error("int8 needs --calibrate PICTURES")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         clip = args.clip or folder / "clip.mp4"
@@ -221,7 +238,7 @@ def main() -> None:
         rows: dict[str, list[dict[str, float]]] = {case: [] for case in cases}
         for number in range(args.rounds):
             for case in cases:
-                rows[case].append(run_case(case, clip, folder, args.loop_frames))
+                rows[case].append(run_case(case, clip, folder, args.loop_frames, args.calibrate))
                 print(
                     f"round {number + 1} {case}: {rows[case][-1]['fps']:.1f} fps", file=sys.stderr
                 )

@@ -1,4 +1,6 @@
-from scripts.bench_stream import report
+import pytest
+
+from scripts.bench_stream import main, report
 
 
 def row(fps):
@@ -13,3 +15,10 @@ def test_report_sets_measured_beside_asked():
 
 def test_report_leaves_out_ratios_it_can_not_know():
     assert not [line for line in report({"nem-tiny": row(200.0)}) if " x" in line]
+
+
+def test_int8_wants_pictures(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["bench_stream", "--only", "nem-tiny:int8"])
+    with pytest.raises(SystemExit):
+        main()
+    assert "int8 needs --calibrate PICTURES" in capsys.readouterr().err
