@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import rich
 from numpy.typing import NDArray
 
 from engines.base import Frames
@@ -206,7 +207,12 @@ def load_nncf() -> Any:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """NNCF draws progress on stdout, which carries data only, and has much to say."""
+    """NNCF draws progress on stdout, which carries data only, and has much to say.
+
+    It draws on Rich's common console, which others may have turned to stderr.
+    """
+    console = rich.get_console()
+    was_quiet, console.quiet = console.quiet, True
     loggers = [logging.getLogger(name) for name in NOISY]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -216,5 +222,6 @@ def quiet() -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     finally:
+        console.quiet = was_quiet
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)

@@ -10,6 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import rich
 
 import engines.ov_int8
 from engines import EngineError, EngineUnavailable, OptionError, Store, list_stored, open_engine
@@ -147,8 +148,13 @@ def test_without_nncf_the_cure_is_told(
 
 
 def test_nothing_is_printed_and_one_line_told(
-    bundle: Bundle, pictures: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    bundle: Bundle,
+    pictures: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(rich.get_console(), "stderr", True)  # as a training leaves it
     told: list[str] = []
     with OpenVinoEngine(
         bundle, precision="int8", calibration=pictures, store=Store(tmp_path), say=told.append
