@@ -6,12 +6,14 @@ import logging
 import os
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.native import signal_stack
 
-if "PYTEST_XDIST_WORKER" in os.environ:
+IN_WORKER = "PYTEST_XDIST_WORKER" in os.environ
+if IN_WORKER:
     # Before torch is imported: threads of several workers would wait for one another, spinning.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -19,6 +21,14 @@ JOIN_SECONDS = 5.0
 """A thread told to end gets this long to be gone."""
 LIBRARY_THREADS = {"tqdm_monitor"}
 """Threads that libraries keep for the whole process."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Two halves for two workers, always the same: what runs after what is no matter of chance."""
+    for item in items if IN_WORKER else ():
+        folder = item.path.relative_to(Path(__file__).parent).parts[0]
+        half = "engines, scripts" if folder in ("engines", "scripts") else "all else"
+        item.add_marker(pytest.mark.xdist_group(half))
 
 
 class _ErrorRecords(logging.Handler):
