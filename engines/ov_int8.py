@@ -9,10 +9,8 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
-import logging
 import sys
 import tempfile
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +27,7 @@ from engines.onnx_passes import CLASSES, FRAMES
 from engines.ov_graph import INT8, has_port, make_config
 from engines.ov_runtime import openvino as ov
 from engines.quant_check import Answer, HeldOut
+from engines.quiet_logs import quiet_logs
 from nem.explanation import Aim
 from nem.manifest import Manifest
 
@@ -213,15 +212,8 @@ def quiet() -> Iterator[None]:
     """
     console = rich.get_console()
     was_quiet, console.quiet = console.quiet, True
-    loggers = [logging.getLogger(name) for name in NOISY]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
     try:
-        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with contextlib.redirect_stdout(io.StringIO()), quiet_logs(*NOISY):
             yield
     finally:
         console.quiet = was_quiet
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
