@@ -16,6 +16,7 @@ IN_WORKER = "PYTEST_XDIST_WORKER" in os.environ
 if IN_WORKER:
     # Before torch is imported: threads of several workers would wait for one another, spinning.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 JOIN_SECONDS = 5.0
 """A thread told to end gets this long to be gone."""

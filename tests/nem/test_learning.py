@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,8 +23,17 @@ from tests.nem.toys import SIZE, shapes, write_pictures
 HALF, QUARTER = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def two_threads() -> Iterator[None]:
+    """What is learnt in so few steps hangs on the last bits of sums, and they on the threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="module")
-def classifier() -> Backbone:
+def classifier(two_threads: None) -> Backbone:
     pictures, labels, _ = shapes(1024, 0)
     x, y = normalise(torch.from_numpy(pictures), HALF, QUARTER), torch.from_numpy(labels)
     with torch.random.fork_rng():
@@ -92,7 +102,7 @@ def test_four_heads_learn_together(classifier: Backbone, tmp_path: Path) -> None
     assert tuple(there) == config.aims
     area = float(truth.mean())
     for aim in ("embedding", "class", "target"):
-        assert relevance_mass(there[aim], truth).mean() > 1.2 * area, aim  # 1 is by chance
+        assert relevance_mass(there[aim], truth).mean() > 1.5 * area, aim
         assert 0.02 < float(there[aim].mean()) < 0.6, aim
     inside, outside = (
         there["ranking"][torch.from_numpy(truth == side)[:, None]] for side in (1, 0)
