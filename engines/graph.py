@@ -41,14 +41,8 @@ def resize_frames(frames: Tensor, size: tuple[int, int]) -> Tensor:
     height, width = frames.shape[1:3]
     rows = resize_weights(height, size[0], frames.device)
     columns = resize_weights(width, size[1], frames.device)
-    return resize_by(frames, rows, columns)
-
-
-def resize_by(frames: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Resize float frames (N, H, W, 3) by the matrices of their axes, see `resize_weights`."""
-    width = frames.shape[2]
     frames = torch.matmul(rows, frames.flatten(2))
-    return torch.matmul(columns, frames.reshape(-1, rows.shape[0], width, 3))
+    return torch.matmul(columns, frames.reshape(-1, size[0], width, 3))
 
 
 class FrameGraph(nn.Module):

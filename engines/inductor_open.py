@@ -31,7 +31,7 @@ from engines.torch_devices import first_line, free_memory, memory_told
 from nem.bundle import Bundle
 from nem.manifest import GRAPH, WEIGHTS
 
-RECIPE = "1"
+RECIPE = "2"
 """Version of what `nem.model`, `engines.fixed_graph`, `engines.inductor_build` and `engines.golden`
 do; part of the store's key."""
 

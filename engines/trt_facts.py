@@ -10,7 +10,7 @@ from engines.trt_api import Flavour
 from nem.bundle import Bundle
 from nem.manifest import GRAPH, WEIGHTS
 
-RECIPE = "1"
+RECIPE = "2"
 """Version of what `engines.fixed_graph`, `engines.trt_build` and `engines.golden` do; part of the
 store's key."""
 

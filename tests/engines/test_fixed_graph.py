@@ -9,7 +9,8 @@ from torch import nn
 
 from engines import OptionError
 from engines.fixed_graph import FixedGraph
-from engines.graph import FrameGraph
+from engines.golden import golden_frames
+from engines.graph import FrameGraph, resize_frames
 from nem.backbone import create_backbone
 from nem.explanation import AIMS
 from nem.model import NEM
@@ -60,6 +61,25 @@ def test_16_bits_stay_within_their_bounds_and_give_float32(precision: str) -> No
         assert difference.mean() <= mean, aim
         moved = max(moved, float(difference.max()))
     assert moved > 1e-5, "16 bits have to be used"
+
+
+@pytest.mark.parametrize(("precision", "levels"), [("f32", 1e-3), ("bf16", 1e-3), ("f16", 0.2)])
+@pytest.mark.parametrize("size", [(270, 480), (30, 40), (20, 300)])
+def test_frames_are_resized_as_in_the_free_graph(
+    size: tuple[int, int], precision: str, levels: float
+) -> None:
+    frames = torch.from_numpy(np.concatenate([random_frames(2, *size), golden_frames(size, 1)]))
+    frames[1] //= 128
+    frames[1] *= 255  # black and white
+    found = FixedGraph(tiny_model(), size, precision).prepare(frames)
+    exact = FixedGraph(tiny_model(), size, "f32")
+    expected = resize_frames(frames.float(), (SIZE, SIZE))
+    # Undo what follows: f16 and bf16 are cast once more behind it.
+    pixels = (exact.prepare(frames).permute(0, 2, 3, 1) - exact.shift) / exact.scale
+    assert (pixels - expected).abs().max() <= 1e-3
+    coarse = torch.finfo(found.dtype).eps * 3 / exact.scale.min()
+    pixels = (found.float().permute(0, 2, 3, 1) - exact.shift) / exact.scale
+    assert (pixels - expected).abs().max() <= levels + coarse
 
 
 def resnet_d(size: int) -> NEM:
