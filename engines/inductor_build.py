@@ -20,6 +20,7 @@ from engines.cuda_memory import DeviceMemoryError
 from engines.errors import EngineError, EngineUnavailable
 from engines.fixed_graph import FixedGraph
 from engines.quiet_logs import quiet_logs
+from engines.signal_stack import kept_signal_stack
 from engines.torch_devices import exact_sums, first_line
 
 CURE = "build with a smaller batch, or end what else uses it"
@@ -81,6 +82,7 @@ def build_package(graph: FixedGraph, batch: int, device: torch.device, say: Say)
     began = time.perf_counter()
     with ExitStack() as held:
         held.enter_context(quiet_logs(*LOGGERS))
+        held.enter_context(kept_signal_stack())  # LLVM, of Triton, puts its own in place
         held.enter_context(torch.no_grad())
         held.enter_context(exact_sums(graph.precision == "f32"))
         if device.type == "cuda":

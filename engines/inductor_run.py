@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
+import sys
 import tempfile
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -53,6 +56,7 @@ def load_package(package: bytes, device: torch.device) -> Any:
     Raises:
         RuntimeError: torch can't load it.
     """
+    share_cpp_runtime()
     with tempfile.TemporaryDirectory(prefix="nem-inductor-") as folder:
         path = Path(folder) / "package.pt2"
         path.write_bytes(package)
@@ -62,6 +66,19 @@ def load_package(package: bytes, device: torch.device) -> Any:
         return torch._C._aoti.AOTIModelPackageLoader(
             str(path), "model", True, 1, -1 if device.index is None else device.index
         )
+
+
+def share_cpp_runtime() -> None:
+    """Let packages use the C++ library that this process has, whatever they were linked with.
+
+    Some compilers link a copy of it into what they build. Two copies share a part of their state,
+    and the first regular expression, which each package parses its device with, then reads the
+    wrong tables: "bad cast", or a crash. A library opened for all comes before a package's own.
+    """
+    if sys.platform == "linux":
+        with suppress(OSError):  # nothing has loaded it, so there is nothing to clash with
+            mode = os.RTLD_NOLOAD | os.RTLD_GLOBAL | os.RTLD_LAZY
+            ctypes.CDLL("libstdc++.so.6", mode=mode)
 
 
 class CpuProgram:
