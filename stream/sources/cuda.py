@@ -6,6 +6,7 @@ order, stamps, rotation and tags are those of the CPU. Each frame is brought dow
 
 from __future__ import annotations
 
+import errno
 from collections import Counter
 from pathlib import Path
 from typing import cast
@@ -124,4 +125,8 @@ def _knows_cuda(decoder: av.Codec) -> bool:
 def _said(error: Exception) -> str:
     """What FFmpeg said, in brackets."""
     cause = error if isinstance(error, av.FFmpegError) else error.__cause__
-    return f" ({cause.strerror})" if isinstance(cause, av.FFmpegError) else ""
+    if not isinstance(cause, av.FFmpegError):
+        return ""
+    # So it puts that the driver was asked and does not list the codec, or the size, for this GPU.
+    missing = cause.errno == errno.ENOSYS
+    return " (this GPU's decoder lacks it)" if missing else f" ({cause.strerror})"

@@ -1,5 +1,7 @@
 """Decoding on the GPU: who is chosen and what is told, with a fake GPU and with none."""
 
+import errno
+import os
 import threading
 from base64 import b64decode
 from pathlib import Path
@@ -238,6 +240,21 @@ def test_av1_gets_ffmpegs_own_decoder(tmp_path, monkeypatch):
         decoder.extradata, decoder.pix_fmt = opened.context.extradata, written
         with pytest.raises(error):
             decoder.decode(packet)
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [(errno.ENOSYS, "this GPU's decoder lacks it"), (errno.EIO, "Input/output error")],
+)
+def test_what_the_gpu_does_not_take_is_said_with_the_reason(clip, monkeypatch, number, said):
+    def refuse(*_):
+        raise av.error.FFmpegError(number, os.strerror(number))
+
+    monkeypatch.setattr(cuda, "open_for_cuda", refuse)
+    monkeypatch.setattr(cuda, "decoder_trouble", lambda: None)
+    with pytest.raises(SourceError, match="NVDEC does not take h264 ") as refused:
+        FileSource(clip, decode="cuda")
+    assert f"({said})" in str(refused.value)
 
 
 needs_no_gpu = pytest.mark.skipif(decoder_trouble() is None, reason="an NVIDIA GPU is here")
