@@ -5,10 +5,13 @@
 
 decode (which also makes the small picture for the engine), infer and overlay have a thread of
 their own; encode (all sinks) runs on the caller's thread, where windows have to be served and from
-where `frames` yields. Memory: at most 4 frames per queue and one in each hand, 1.4 MB each at 720p.
+where `frames` yields.
 
-A camera drops frames at the first hand-over only, before the model was run on them, and at most
-`LIVE_FRAMES` are between there and the sinks: with a slow sink what it shows is not old.
+The end of the sinks gives turns back, so what is under way is bounded: of a file `FILE_FRAMES`
+frames (1.4 MB each at 720p), which is also what is held all the time, however the stages' speeds
+change, so that memory stays as it is after the first second. A camera drops frames at the first
+hand-over only, before the model was run on them, and at most `LIVE_FRAMES` are between there and
+the sinks: with a slow sink what it shows is not old.
 
 The first error of any thread stops all others and is raised once, in the caller. `stop` lets no
 more frames in and finishes those under way; `abort` throws them away.
@@ -39,6 +42,9 @@ log = logging.getLogger(__name__)
 
 QUEUE_FRAMES = 4
 """Frames between two stages of a file: evens out their jitter; more gained nothing measured."""
+FILE_FRAMES = 8
+"""Frames of a file between its decoder and the end of the sinks, all in all: the queue before the
+slowest stage, and one in each hand."""
 LIVE_FRAMES = 2
 """Frames of a camera between the engine and the end of the sinks: one is written while the engine
 works on the next. More would only be older when they are shown."""
@@ -99,8 +105,9 @@ class Pipeline:
         self._explained: Channel[Item] = Channel(capacity)
         # Without an overlay nothing stands between the engine and the caller.
         self._drawn: Channel[Item] = Channel(capacity) if overlay else self._explained
-        self._turns: Channel[None] = Channel(LIVE_FRAMES)
-        for _ in range(LIVE_FRAMES):
+        turns = LIVE_FRAMES if live else FILE_FRAMES
+        self._turns: Channel[None] = Channel(turns)
+        for _ in range(turns):
             self._turns.put(None)
         self._crew = Crew(self._close_channels)
         self._timers = {name: StageTimer(name) for name in ("decode", "infer", "overlay", "encode")}
@@ -179,8 +186,7 @@ class Pipeline:
         try:
             for item in self._drawn.items(self._pump if self._windows else None):
                 yield item
-                if self._source.info.live:
-                    self._turns.put(None)
+                self._turns.put(None)
         except ChannelClosed:
             pass  # the crew knows why
         except BaseException as error:
@@ -197,7 +203,9 @@ class Pipeline:
         size = self._engine.frame_size
         try:
             frames = iter(self._source)
-            while not self._stopping:
+            for _ in repeat(None) if self._source.info.live else self._turns:
+                if self._stopping:
+                    break
                 with self._timers["decode"]:
                     frame = next(frames, None)
                     if frame is None:
