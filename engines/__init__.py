@@ -30,7 +30,13 @@ from engines.gpus import Gpu, find_gpus
 from engines.latency import Latency, measure
 from engines.parity import Parity, compare
 from engines.ranks import percentiles
-from engines.registry import EngineInfo, available_engines, engine_names, open_engine
+from engines.registry import (
+    EngineInfo,
+    available_engines,
+    engine_names,
+    file_batch,
+    open_engine,
+)
 from engines.store import Store
 from engines.store_admin import StoredEngine, list_stored, prune_stored, verify_stored
 from nem.explanation import Explanation
@@ -65,6 +71,7 @@ __all__ = [
     "engine_names",
     "export_file",
     "export_onnx",
+    "file_batch",
     "find_class",
     "find_gpus",
     "list_stored",

@@ -89,9 +89,11 @@ class Engine(ABC):
             classes.
         aims: what the bundle explains, its default first. All are computed in one pass: asking
             for another one takes no other engine and no time.
+        batch: frames computed at once. More are computed in turns; fewer may cost as much.
     """
 
     name: str
+    batch: int = 1
 
     def __init__(
         self,

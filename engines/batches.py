@@ -81,6 +81,12 @@ def run_pieces(
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
+def filled(frames: Frames, batch: int) -> Frames:
+    """Frames made `batch` many by the last one."""
+    missing = batch - len(frames)
+    return np.concatenate([frames, frames[-1:].repeat(missing, axis=0)]) if missing else frames
+
+
 def fill_classes(
     classes: NDArray[Any] | None, batch: int, dtype: DTypeLike = np.int32
 ) -> NDArray[Any]:

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.base import Arrays, Engine, Frames
+from engines.batches import fill_classes, filled, run_pieces
 from engines.calibration import check_given, hash_files, read_pictures
 from engines.changes import installed
 from engines.cpu import cpu_flags, cpu_model, has_bf16
@@ -61,6 +62,8 @@ class OpenVinoEngine(Engine):
         precision: "f32", "bf16", or "auto": bf16 where the CPU computes in it, else f32.
             Sigmoid and softmax and all outputs are float32 in both. "int8" rounds further, after
             ranges found on pictures; what is not rounded is as with "auto".
+        batch: frames computed at once. With 1, any number that comes is; with more, others are
+            computed in turns, the last one filled up.
         calibration: those pictures, for int8 and nothing else: an image, a video or a folder.
         store: where compiled models are kept; default the user's cache folder.
         say: told in a line what takes long; default nobody.
@@ -74,6 +77,7 @@ class OpenVinoEngine(Engine):
         *,
         device: str = "auto",
         precision: str = "auto",
+        batch: int = 1,
         calibration: Path | None = None,
         store: Store | None = None,
         say: Callable[[str], None] | None = None,
@@ -82,6 +86,8 @@ class OpenVinoEngine(Engine):
             raise OptionError(
                 f"engine openvino: device {device!r}, allowed: auto, cpu (for a GPU: engine eager)"
             )
+        if batch < 1:
+            raise OptionError(f"engine openvino: batch {batch}: frames per call, from 1")
         with kept_signal_stack():
             self._core = ov.Core()
             found = find_precision(self._core, precision)
@@ -99,9 +105,10 @@ class OpenVinoEngine(Engine):
             names=(),
             aims=bundle.manifest.heads,
         )
+        self.batch = batch
         if found == INT8:
             self._rounded = self._fetch_rounded()
-        model = self._request(1).get_compiled_model()
+        model = self._request(batch).get_compiled_model()
         absent = [aim for aim in self.aims if not has_port(model.outputs, map_name(aim))]
         self._targeted = has_port(model.inputs, CLASSES)
         if absent or self._targeted != ("target" in self.aims):
@@ -113,13 +120,20 @@ class OpenVinoEngine(Engine):
         self.names = class_names(bundle.manifest.classes, self._classes)
 
     def _run(self, frames: Frames, aim: Aim, classes: NDArray[np.int64] | None) -> Arrays:
-        request = self._request(len(frames))
-        request.set_tensor(FRAMES, ov.Tensor(frames, shared_memory=True))
-        if self._targeted:
-            request.get_tensor(CLASSES).data[:] = -1 if classes is None else classes
-        request.infer()
-        scores = self._read(request, SCORES) if self._classes else None
-        return Arrays(self._read(request, map_name(aim)), scores, self._read(request, EMBEDDING))
+        names = (map_name(aim), *((SCORES,) if self._classes else ()), EMBEDDING)
+
+        def infer(some: Frames, asked: NDArray[np.int64] | None) -> dict[str, NDArray[np.float32]]:
+            given = some if self.batch == 1 else filled(some, self.batch)
+            request = self._request(len(given))
+            request.set_tensor(FRAMES, ov.Tensor(given, shared_memory=True))
+            if self._targeted:
+                request.get_tensor(CLASSES).data[:] = fill_classes(asked, len(given))
+            request.infer()
+            return {name: self._read(request, name, len(some)) for name in names}
+
+        at_once = len(frames) if self.batch == 1 else self.batch
+        whole = run_pieces(infer, frames, classes, at_once)
+        return Arrays(whole[map_name(aim)], whole.get(SCORES), whole[EMBEDDING])
 
     def _close(self) -> None:
         with kept_signal_stack():
@@ -127,15 +141,16 @@ class OpenVinoEngine(Engine):
             del self._core
 
     @staticmethod
-    def _read(request: Any, name: str) -> NDArray[np.float32]:
-        return np.array(request.get_tensor(name).data, dtype=np.float32)  # a copy: reused inside
+    def _read(request: Any, name: str, count: int) -> NDArray[np.float32]:
+        values = request.get_tensor(name).data[:count]
+        return np.array(values, dtype=np.float32)  # a copy: reused inside
 
     def _request(self, batch: int) -> Any:
         """The request for frames (batch, S, S, 3), compiled when first asked for."""
         request = self._requests.pop(batch, None)
         if request is None:
-            # Only single frames are stored: other batches are rare and each fills 4 bytes a weight.
-            keep = batch == 1 and self._rounded is None
+            # Others than the batch asked for are rare, and each fills 4 bytes a weight.
+            keep = batch == self.batch and self._rounded is None
             compiled = self._stored() if keep else self._compile(batch)
             request = compiled.create_infer_request()
         self._requests[batch] = request
@@ -146,14 +161,17 @@ class OpenVinoEngine(Engine):
 
     def _stored(self) -> Any:
         return self._store.fetch(
-            self._facts(), build=lambda: self._compile(1), dump=_dump, load=self._import
+            self._facts(self.batch),
+            build=lambda: self._compile(self.batch),
+            dump=_dump,
+            load=self._import,
         )
 
     def _fetch_rounded(self) -> Any:
         from engines.ov_int8 import dump_graph, load_graph  # other precisions start without it
 
         assert self._calibration is not None
-        facts = self._facts() | {
+        facts = self._facts(1) | {
             "calibration": hash_files(self._calibration),
             "nncf": installed("nncf"),
         }
@@ -176,7 +194,7 @@ class OpenVinoEngine(Engine):
                 self._core, self._graph(1), self._plain, pictures, self._bundle.manifest, self._say
             )
 
-    def _facts(self) -> dict[str, str]:
+    def _facts(self, batch: int) -> dict[str, str]:
         manifest = self._bundle.manifest
         flags = hashlib.sha256(" ".join(sorted(cpu_flags())).encode()).hexdigest()
         return {
@@ -188,7 +206,7 @@ class OpenVinoEngine(Engine):
             "system": f"{platform.system()} {platform.machine()}",
             "device": self.device,
             "precision": self.precision,
-            "shape": "x".join(map(str, (1, *self.input_size, 3))),
+            "shape": "x".join(map(str, (batch, *self.input_size, 3))),
             "cpu": cpu_model(),
             "cpu_flags": flags[:16],
         }

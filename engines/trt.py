@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.base import Arrays, Frames
-from engines.batches import fill_classes, run_pieces
+from engines.batches import fill_classes, filled, run_pieces
 from engines.cuda_memory import DeviceArray, DeviceLostError
 from engines.errors import EngineClosed, EngineUnavailable, OptionError
 from engines.gpus import Gpu, find_gpu
@@ -200,9 +200,3 @@ def check_bf16(engine: str, precision: str, gpu: Gpu) -> None:
             f"engine {engine}: precision bf16 asked for, {gpu.name} has compute capability "
             f"{gpu.capability} and bf16 needs {BF16_SINCE}.0; use f16"
         )
-
-
-def filled(frames: Frames, batch: int) -> Frames:
-    """Frames made `batch` many by the last one."""
-    missing = batch - len(frames)
-    return np.concatenate([frames, frames[-1:].repeat(missing, axis=0)]) if missing else frames

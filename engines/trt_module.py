@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engines.base import Arrays, Engine, Frames
-from engines.batches import fill_classes, run_pieces
+from engines.batches import fill_classes, filled, run_pieces
 from engines.errors import EngineError
 from engines.fixed_graph import FixedGraph
 from engines.golden import check, decided, golden_frames, reference
@@ -25,7 +25,7 @@ from engines.gpus import find_gpu
 from engines.onnx_passes import EMBEDDING, SCORES, map_name
 from engines.parity import find_bound
 from engines.torch_devices import find_device, first_line, memory_told
-from engines.trt import PRECISIONS, check_bf16, check_options, filled
+from engines.trt import PRECISIONS, check_bf16, check_options
 from engines.trt_api import Flavour, load_trt
 from engines.trt_build import BuildOptions, compile_graph, output_names
 from engines.trt_convert import compile_module

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, get_args
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,6 +67,27 @@ class Explanation:
             f"Explanation({self.method}, mask={self.mask.shape}, classes={classes}, "
             f"embedding={self.embedding.shape}, seconds={self.seconds:.4f})"
         )
+
+    def split(self) -> list[Explanation]:
+        """One explanation for each picture (N = 1), with views of these arrays."""
+        count = len(self.mask)
+
+        def at(values: NDArray[Any] | None, index: int) -> Any:
+            return None if values is None else values[index : index + 1]
+
+        return [
+            replace(
+                self,
+                mask=at(self.mask, i),
+                scores=at(self.scores, i),
+                embedding=at(self.embedding, i),
+                seconds=self.seconds / count,
+                target=at(self.target, i),
+                raw=at(self.raw, i),
+                uncertainty=at(self.uncertainty, i),
+            )
+            for i in range(count)
+        ]
 
     def top(self, k: int = 3, index: int = 0) -> list[tuple[str, float]]:
         """The `k` most probable classes of picture `index`, best first; empty without classes."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from engines import Engine, Explanation, Target, open_engine
+from engines import Engine, Explanation, Target, choose_engine, file_batch, open_engine
 from engines.base import check_frames
 from nem.explanation import Aim
 from stream.aim import AimDial
@@ -51,6 +51,7 @@ class Explainer:
         engine: str = "auto",
         device: str = "auto",
         precision: str = "auto",
+        batch: int = 1,
     ) -> Self:
         """Open a bundle with an engine.
 
@@ -59,12 +60,14 @@ class Explainer:
             engine: as "openvino"; see `engines.open_engine`, also for the next two.
             device: as "cpu".
             precision: as "f32".
+            batch: frames of a file that `explain` computes at once; `engines.file_batch` tells
+                how many are quickest.
 
         Raises:
             BundleError: the bundle can't be opened.
             EngineError: the engine can't be had, or can't run the bundle.
         """
-        return cls(open_engine(bundle, engine, device=device, precision=precision))
+        return cls(open_engine(bundle, engine, device=device, precision=precision, batch=batch))
 
     def __call__(
         self,
@@ -197,12 +200,19 @@ def explain(
     Raises:
         SourceError, UsageError, BundleError, EngineError: see `Explainer`.
     """
-    with (
-        Explainer.load(bundle, engine=engine, device=device, precision=precision) as explainer,
-        closing(
-            explainer.explain(
-                source, explain=explain, target=target, style=style, smooth=smooth, **wishes
-            )
-        ) as frames,
-    ):
-        yield from frames
+    with ExitStack() as stack:
+        opened = source if isinstance(source, Source) else open_source(source, **wishes)
+        stack.enter_context(opened)
+        name = choose_engine(device).engine if engine == "auto" else engine
+        explainer = Explainer.load(
+            bundle,
+            engine=name,
+            device=device,
+            precision=precision,
+            batch=1 if opened.info.live else file_batch(name),
+        )
+        stack.enter_context(explainer)
+        frames = explainer.explain(
+            opened, explain=explain, target=target, style=style, smooth=smooth
+        )
+        yield from stack.enter_context(closing(frames))

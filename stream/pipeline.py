@@ -5,13 +5,14 @@
 
 decode (which also makes the small picture for the engine), infer and overlay have a thread of
 their own; encode (all sinks) runs on the caller's thread, where windows have to be served and from
-where `frames` yields.
+where `frames` yields. infer takes as many frames of a file at once as the engine computes
+(`Engine.batch`), of a camera one.
 
 The end of the sinks gives turns back, so what is under way is bounded: of a file `FILE_FRAMES`
-frames (1.4 MB each at 720p), which is also what is held all the time, however the stages' speeds
-change, so that memory stays as it is after the first second. A camera drops frames at the first
-hand-over only, before the model was run on them, and at most `LIVE_FRAMES` are between there and
-the sinks: with a slow sink what it shows is not old.
+frames (1.4 MB each at 720p), and two for each that the engine takes beyond one. As many are held
+all the time, so that memory stays as it is after the first second. A camera drops frames at the
+first hand-over only, before the model was run on them, and at most `LIVE_FRAMES` are between there
+and the sinks: with a slow sink what it shows is not old.
 
 The first error of any thread stops all others and is raised once, in the caller. `stop` lets no
 more frames in and finishes those under way; `abort` throws them away.
@@ -27,13 +28,14 @@ from itertools import repeat
 from typing import Protocol, TypeAlias, runtime_checkable
 
 import cv2
+import numpy as np
 
 from engines.base import Engine, Frames
 from nem.explanation import Explanation
 from stream.aim import AimDial
 from stream.channel import Channel, ChannelClosed
 from stream.frame import Frame
-from stream.sinks.base import Sink
+from stream.sinks.base import Sink, close_all
 from stream.sources.base import Source
 from stream.stats import Ages, Ending, Report, StageTimer
 from stream.worker import Crew
@@ -43,8 +45,7 @@ log = logging.getLogger(__name__)
 QUEUE_FRAMES = 4
 """Frames between two stages of a file: evens out their jitter; more gained nothing measured."""
 FILE_FRAMES = 8
-"""Frames of a file between its decoder and the end of the sinks, all in all: the queue before the
-slowest stage, and one in each hand."""
+"""Frames of a file under way: the queue before the slowest stage, and one in each hand."""
 LIVE_FRAMES = 2
 """Frames of a camera between the engine and the end of the sinks: one is written while the engine
 works on the next. More would only be older when they are shown."""
@@ -98,14 +99,15 @@ class Pipeline:
         self._source, self._engine, self._sinks = source, engine, tuple(sinks)
         self._overlay, self._smoother, self._aim = overlay, smoother, aim
         live = source.info.live
-        capacity = 1 if live else QUEUE_FRAMES
+        self._batch = 1 if live else engine.batch
+        capacity = 1 if live else max(QUEUE_FRAMES, self._batch)
         self._decoded: Channel[tuple[Frame, Frames]] = Channel(
             capacity, "latest" if live else "wait"
         )
         self._explained: Channel[Item] = Channel(capacity)
         # Without an overlay nothing stands between the engine and the caller.
         self._drawn: Channel[Item] = Channel(capacity) if overlay else self._explained
-        turns = LIVE_FRAMES if live else FILE_FRAMES
+        turns = LIVE_FRAMES if live else FILE_FRAMES + 2 * (self._batch - 1)
         self._turns: Channel[None] = Channel(turns)
         for _ in range(turns):
             self._turns.put(None)
@@ -163,7 +165,7 @@ class Pipeline:
             ended = self._ended()
             whole = ended == "end" or (ended == "stopped" and self._source.info.live)
         finally:
-            _close_sinks(self._sinks, whole)
+            close_all(self._sinks, whole=whole)
         return self._report(ended, began)
 
     def frames(self) -> Generator[Item, None, None]:
@@ -219,16 +221,21 @@ class Pipeline:
             self._decoded.close()
 
     def _infer(self) -> None:
+        timer = self._timers["infer"]
         # Of a camera: first a turn, then the frame that is the newest by then.
         turns = self._turns if self._source.info.live else repeat(None)
         try:
-            for _, (frame, pixels) in zip(turns, self._decoded, strict=False):
-                with self._timers["infer"]:
+            for _, group in zip(turns, self._decoded.groups(self._batch), strict=False):
+                timer.frames = len(group)
+                with timer:
                     asked = (None, None) if self._aim is None else self._aim.asked
-                    explanation = self._engine.run(pixels, *asked)
+                    frames, pixels = zip(*group, strict=True)
+                    whole = self._engine.run(np.concatenate(pixels), *asked)
+                    found = whole.split()
                     if self._smoother is not None:
-                        explanation = self._smoother(frame, explanation)
-                self._explained.put((frame, explanation))
+                        found = list(map(self._smoother, frames, found))
+                for item in zip(frames, found, strict=True):
+                    self._explained.put(item)
         finally:
             self._explained.close()
 
@@ -275,9 +282,7 @@ class Pipeline:
         return "stopped" if self._stopping else "end"
 
     def _report(self, ended: Ending, began: float) -> Report:
-        drops = {}
-        if self.dropped:
-            drops[REPLACED] = self.dropped
+        drops = {REPLACED: self.dropped} if self.dropped else {}
         if cut := self.frames_in - self.frames_out - self.dropped:
             drops[CUT_SHORT] = cut
         return Report(
@@ -292,13 +297,3 @@ class Pipeline:
             stages=tuple(t.report() for t in self._timers.values()),
             ended=ended,
         )
-
-
-def _close_sinks(sinks: Sequence[Sink], whole: bool) -> None:
-    """Close all sinks, also after one of them failed; the first failure is raised."""
-    if not sinks:
-        return
-    try:
-        sinks[0].close(whole=whole)
-    finally:
-        _close_sinks(sinks[1:], whole)

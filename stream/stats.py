@@ -23,7 +23,7 @@ class StageReport:
 
     Attributes:
         name: as "decode".
-        frames: how often the stage ran.
+        frames: how many passed the stage.
         wall_ms: mean time per frame on the clock, waiting for its neighbours excluded.
         busy_ms: mean time per frame the stage's own thread was on a processor.
     """
@@ -69,10 +69,15 @@ class Report:
 
 
 class StageTimer:
-    """Times the body of a `with`: wall time and the thread's own processor time."""
+    """Times the body of a `with`: wall time and the thread's own processor time.
+
+    Attributes:
+        frames: how many each body is about.
+    """
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.frames = 1
         self._frames = 0
         self._wall = 0.0
         self._busy = 0.0
@@ -84,7 +89,7 @@ class StageTimer:
     def __exit__(self, *_: object) -> None:
         self._wall += time.perf_counter() - self._began[0]
         self._busy += time.thread_time() - self._began[1]
-        self._frames += 1
+        self._frames += self.frames
 
     def report(self) -> StageReport:
         """Means so far; zero before the first frame."""

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-from engines import Engine, choose_engine, open_engine
+from engines import Engine, choose_engine, file_batch, open_engine
 from nem.bundle import Bundle, open_bundle
 from nem.explanation import Explanation
 from stream.aim import AimDial
@@ -41,7 +41,9 @@ def run_session(options: Options, console: Console) -> int:
         # Before the engine: an output that can't be written is told of at once.
         sinks = _open_sinks(options, info, video, dial if show else None, stack, console)
         bundle = open_bundle(options.model)
-        engine = stack.enter_context(_open_engine(bundle, options, console))
+        # A window shows a frame when it comes, and its keys change what is explained from there.
+        at_once = not (info.live or show)
+        engine = stack.enter_context(_open_engine(bundle, options, console, at_once=at_once))
         aim = AimDial(engine, options.explain, options.target)
         for sink in sinks:
             if isinstance(sink, WindowSink):
@@ -108,8 +110,11 @@ def _open_source(options: Options) -> Source:
     return open_source(place, **options.wishes)
 
 
-def _open_engine(bundle: Bundle, options: Options, console: Console) -> Engine:
-    """The engine asked for; what `auto` is here and why is told, as are builds that take long."""
+def _open_engine(bundle: Bundle, options: Options, console: Console, *, at_once: bool) -> Engine:
+    """The engine asked for; what `auto` is here and why is told, as are builds that take long.
+
+    `at_once`: several frames may be computed together.
+    """
     name = options.engine
     if name == "auto":
         choice = choose_engine(options.device)
@@ -121,6 +126,7 @@ def _open_engine(bundle: Bundle, options: Options, console: Console) -> Engine:
         name,
         device=options.device,
         precision=options.precision,
+        batch=file_batch(name) if at_once else 1,
         calibration=options.calibrate,
         say=console.say,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
@@ -47,3 +48,13 @@ class Sink(ABC):
         trace: TracebackType | None,
     ) -> None:
         self.close(whole=kind is None)
+
+
+def close_all(sinks: Sequence[Sink], *, whole: bool) -> None:
+    """Close all sinks, also after one of them failed; the first failure is raised."""
+    if not sinks:
+        return
+    try:
+        sinks[0].close(whole=whole)
+    finally:
+        close_all(sinks[1:], whole=whole)

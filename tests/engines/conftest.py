@@ -108,6 +108,9 @@ OPENERS: dict[str, Callable[[Bundle], Engine]] = {
     "eager-f32": lambda bundle: open_engine(bundle, "eager", device="cpu"),
     "eager-bf16": lambda bundle: open_engine(bundle, "eager", device="cpu", precision="bf16"),
     "openvino-f32": lambda bundle: open_engine(bundle, "openvino", precision="f32"),
+    "openvino-f32-batch-2": lambda bundle: open_engine(
+        bundle, "openvino", precision="f32", batch=2
+    ),
     "openvino-bf16": lambda bundle: open_engine(bundle, "openvino", precision="bf16"),
     "tensorrt-fake": open_fake_tensorrt,
 }

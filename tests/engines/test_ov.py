@@ -86,6 +86,21 @@ def test_batch_sizes_in_memory_are_limited(bundle: Bundle, store: Store) -> None
     assert len(list_stored(store)) == 1
 
 
+def test_a_batch_is_stored_for_itself_and_takes_any_number(bundle: Bundle, store: Store) -> None:
+    frames = random_frames(7, SIZE, SIZE)
+    with OpenVinoEngine(bundle, precision="f32", store=store) as engine:
+        expected = engine.run(frames, "target", [0, 1, 2, 3, 4, 0, 1])
+    with OpenVinoEngine(bundle, precision="f32", batch=3, store=store) as engine:
+        found = engine.run(frames, "target", [0, 1, 2, 3, 4, 0, 1])
+        assert len(engine.run(frames[:1]).mask) == 1
+        assert list(engine._requests) == [3]
+    np.testing.assert_allclose(found.mask, expected.mask, atol=1e-4)
+    np.testing.assert_allclose(found.embedding, expected.embedding, atol=1e-4)
+    np.testing.assert_array_equal(found.target, expected.target)
+    shapes = {entry.facts["shape"] for entry in list_stored(store)}
+    assert shapes == {f"1x{SIZE}x{SIZE}x3", f"3x{SIZE}x{SIZE}x3"}
+
+
 @pytest.mark.parametrize("content", [b"", b"not a graph", None], ids=["empty", "text", "foreign"])
 def test_a_graph_that_is_none_is_one_line(
     bundle: Bundle, store: Store, tmp_path: Path, content: bytes | None

@@ -15,6 +15,7 @@ from engines import (
     OptionError,
     available_engines,
     engine_names,
+    file_batch,
     open_engine,
 )
 from nem.bundle import Bundle
@@ -66,9 +67,21 @@ def test_a_gpu_engine_tells_what_is_missing(
 
 
 def test_an_engine_of_any_shape_takes_none(bundle: Bundle) -> None:
-    for options in ({"frame_size": (480, 640)}, {"batch": 2}):
-        with pytest.raises(OptionError, match="openvino: takes frames of any size and number"):
-            open_engine(bundle, "openvino", **options)
+    with pytest.raises(OptionError, match="openvino: takes frames of any size; leave frame size"):
+        open_engine(bundle, "openvino", frame_size=(480, 640))
+    with pytest.raises(OptionError, match="eager: takes any number of frames; leave batch out"):
+        open_engine(bundle, "eager", batch=2)
+    with pytest.raises(OptionError, match="openvino: batch 0: frames per call, from 1"):
+        open_engine(bundle, "openvino", batch=0)
+
+
+def test_the_batch_of_a_file_is_one_the_engine_takes(bundle: Bundle) -> None:
+    assert file_batch("openvino") > 1
+    # These are built ahead, for the batch that was asked for then, or gain nothing.
+    assert {file_batch(name) for name in engine_names() if name != "openvino"} == {1}
+    assert file_batch("no such") == 1
+    with open_engine(bundle, "openvino", batch=file_batch("openvino")) as engine:
+        assert engine.batch == file_batch("openvino")
 
 
 def test_a_dynamic_batch_is_for_those_that_have_one(bundle: Bundle) -> None:

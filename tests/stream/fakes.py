@@ -86,13 +86,15 @@ class FakeEngine(Engine):
 
     name = "test"
 
-    def __init__(self, hook: Hook = nothing) -> None:
+    def __init__(self, hook: Hook = nothing, *, batch: int = 1) -> None:
         super().__init__(device="cpu", precision="f32", input_size=(16, 16), names=("a", "b"))
-        self.hook, self.runs = hook, 0
+        self.hook, self.runs, self.batch = hook, 0, batch
+        self.counts: list[int] = []
 
     def _run(self, frames: Frames, aim: Aim, classes: np.ndarray | None) -> Arrays:
         self.hook(self.runs)
         self.runs += 1
+        self.counts.append(len(frames))
         mask = (frames.mean(axis=3) / 255).astype(np.float32)
         scores = np.full((len(frames), 2), 0.5, np.float32)
         return Arrays(mask, scores, mask.mean(axis=2))

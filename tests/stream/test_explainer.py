@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import stream
-from engines import EngineClosed, FakeEngine, FrameError, OptionError
+from engines import EngineClosed, FakeEngine, FrameError, OptionError, file_batch, open_engine
 from nem.explanation import AIMS
 from tests.builders import make_clip
 from tests.stream.cli.support import make_paper_bundle
@@ -85,6 +85,21 @@ def test_smoothing_is_for_live_sources_unless_asked_for():
     assert np.array_equal(raw[0], smoothed[0])
     assert not np.array_equal(raw[1:], smoothed[1:])
     assert np.array_equal(masks(explainer, live=False, smooth=None), raw)
+
+
+def test_a_file_is_computed_in_batches_and_a_live_source_frame_by_frame(clip, monkeypatch):
+    asked = []
+
+    def open_recorded(*given, batch, **options):
+        asked.append(batch)
+        return open_engine(*given, batch=batch, **options)
+
+    monkeypatch.setattr("stream.explainer.open_engine", open_recorded)
+    found = [frame.index for frame, one in stream.explain(clip) if len(one.mask) == 1]
+    assert found == list(range(40))
+    assert list(stream.explain(FakeSource(3, live=True)))
+    assert asked == [file_batch("openvino"), 1]
+    assert asked[0] > 1
 
 
 def test_one_picture_or_a_batch(bundle):

@@ -158,6 +158,52 @@ def test_a_slow_sink_holds_a_file_back_instead_of_dropping():
     assert report.drops == {}
 
 
+def test_a_file_is_computed_in_batches_and_comes_out_frame_by_frame():
+    engine, sink = FakeEngine(batch=4), MemorySink()
+    seen = []
+
+    def smooth(frame, explanation):
+        seen.append((frame.index, len(explanation.mask)))
+        return explanation
+
+    pipeline = Pipeline(FakeSource(10), engine, [sink], overlay=FakeOverlay(), smoother=smooth)
+    report = pipeline.run()
+    assert engine.counts == [4, 4, 2]
+    assert sink.indices == list(range(10))
+    assert seen == [(index, 1) for index in range(10)]
+    assert {stage.name: stage.frames for stage in report.stages}["infer"] == 10
+
+
+def test_each_frame_of_a_batch_has_its_own_explanation():
+    with closing(Pipeline(FakeSource(9), FakeEngine(batch=4)).frames()) as batched:
+        found = list(batched)
+    with closing(Pipeline(FakeSource(9), FakeEngine()).frames()) as single:
+        for (frame, one), (right, other) in zip(found, single, strict=True):
+            assert frame.index == right.index
+            np.testing.assert_array_equal(one.mask, other.mask)
+            np.testing.assert_array_equal(one.embedding, other.embedding)
+    assert len({float(one.mask.mean()) for _, one in found}) > 1
+
+
+@pytest.mark.parametrize("batch", [8, 32])
+def test_a_large_batch_neither_hangs_nor_loses_frames(batch):
+    engine, sink = FakeEngine(batch=batch), MemorySink()
+    Pipeline(FakeSource(100), engine, [sink], overlay=FakeOverlay()).run()
+    assert sink.indices == list(range(100))
+    assert max(engine.counts) == batch
+
+
+def test_stop_finishes_a_batch_that_is_not_full():
+    source, engine, sink = FakeSource(None), FakeEngine(batch=4), MemorySink()
+    pipeline = Pipeline(source, engine, [sink], overlay=FakeOverlay())
+    source.hook = lambda index: pipeline.stop() if index == 6 else None
+    report = pipeline.run()
+    assert report.ended == "stopped"
+    assert report.drops == {}
+    assert sink.indices == list(range(report.frames_in))
+    assert sum(engine.counts) == report.frames_in >= 6
+
+
 def test_leaving_the_frames_early_ends_the_threads():
     source = FakeSource(None)
     with closing(Pipeline(source, FakeEngine()).frames()) as frames:

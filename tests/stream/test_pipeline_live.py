@@ -45,6 +45,13 @@ def test_a_live_source_drops_old_frames_and_counts_them():
     assert (report.frames_in, report.frames_out) == (20, 2)
 
 
+def test_a_live_source_is_computed_frame_by_frame():
+    engine, sink = FakeEngine(batch=4), MemorySink()
+    Pipeline(FakeSource(9, live=True), engine, [sink], overlay=FakeOverlay()).run()
+    assert set(engine.counts) == {1}
+    assert sink.indices[-1] == 8
+
+
 def test_a_slow_sink_gets_new_frames_of_a_live_source():
     # While the sink holds frame 0 the source gives all others; few of them may be under way.
     gate, source = Gate(0), FakeSource(50, live=True)

@@ -4,8 +4,11 @@ import os
 import av
 import pytest
 
-from stream.cli import with_command
+from engines import file_batch, open_engine
+from stream.cli import session, with_command
+from stream.sinks import window
 from tests.builders import make_clip, read_index
+from tests.stream.sinks.fake_screen import FakeScreen
 
 
 def indices(path):
@@ -193,6 +196,29 @@ def test_the_demo_can_be_recorded(cli, tmp_path, fake):
     frames_out = int(last_line(err).split(" out")[0].split()[-1])
     with av.open(str(output)) as container:
         assert sum(1 for _ in container.decode(video=0)) == frames_out
+
+
+def test_a_file_is_computed_in_batches_where_nobody_looks_on(cli, clip, monkeypatch):
+    """What is shown, or comes from a camera, is computed frame by frame."""
+    pytest.importorskip("skimage")
+    asked = []
+
+    def open_recorded(*given, batch, **options):
+        asked.append(batch)
+        return open_engine(*given, batch=batch, **options)
+
+    monkeypatch.setattr(session, "open_engine", open_recorded)
+    monkeypatch.setattr(window, "Screen", lambda title: FakeScreen(300 * "." + "q"))
+    flags = ["--engine", "openvino", "--label", 0, "--style", "contour", "--strength", 0.01]
+    scores = clip.with_name("scores.jsonl")
+    assert cli(clip, clip.with_name("a.mp4"), "--scores", scores, *flags)[0] == 0
+    assert cli(clip, "none", "--show", *flags)[0] in (0, 130)
+    assert cli("demo", clip.with_name("b.mp4"), "--frames", 3, *flags)[0] == 0
+    assert asked == [file_batch("openvino"), 1, 1]
+    assert asked[0] > 1
+    lines = [json.loads(line) for line in scores.read_text().splitlines()]
+    assert [line["frame"] for line in lines] == list(range(20))
+    assert indices(clip.with_name("a.mp4")) == indices(clip)
 
 
 def test_a_failing_engine_leaves_nothing_that_looks_whole(cli, clip, fake, monkeypatch):
