@@ -28,6 +28,7 @@ class EagerEngine(Engine):
         device: "cpu", "cuda", "cuda:1", ...; "auto" takes a GPU where there is one.
         precision: "f32", "bf16" or, on a GPU, "f16" (torch autocast; sigmoid and softmax stay
             float32), or "auto", which is f32: this engine is what the others are compared with.
+        batch: frames that a stream should hand over at once; any number can be run.
 
     Raises:
         OptionError: another device or precision, or f16 on the CPU.
@@ -37,7 +38,11 @@ class EagerEngine(Engine):
 
     name = "eager"
 
-    def __init__(self, bundle: Bundle, *, device: str = "auto", precision: str = "auto") -> None:
+    def __init__(
+        self, bundle: Bundle, *, device: str = "auto", precision: str = "auto", batch: int = 1
+    ) -> None:
+        if batch < 1:
+            raise OptionError(f"engine eager: batch {batch}: frames at once, from 1")
         if precision not in ("auto", "f32", *CASTS):
             allowed = ", ".join(("auto", "f32", *CASTS))
             raise OptionError(f"engine eager: precision {precision!r}, allowed: {allowed}")
@@ -57,6 +62,7 @@ class EagerEngine(Engine):
             names=class_names(bundle.manifest.classes, model.backbone.num_classes),
             aims=bundle.manifest.heads,
         )
+        self.batch = batch
 
     def _run(self, frames: Frames, aim: Aim, classes: NDArray[np.int64] | None) -> Arrays:
         graph = self._graph

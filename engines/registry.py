@@ -45,8 +45,8 @@ class _Entry:
 
     `options` go to the class; `gpu`: it runs on NVIDIA GPUs only; `shaped`: it is built for a
     frame size and batch, takes `frame_size`, `batch` and `say`; `plain`: also `dynamic`;
-    `batched`: it takes `batch`, and is made for it at its first use; `rounds`: it computes in 8
-    bits, takes `calibration` and `say`.
+    `batched`: it takes `batch` without being built for it ahead; `files`: frames at once with which
+    it gets through a file quickest; `rounds`: it computes in 8 bits, takes `calibration` and `say`.
     """
 
     module: str
@@ -59,11 +59,9 @@ class _Entry:
     shaped: bool = False
     plain: bool = False
     batched: bool = False
+    files: int = 1
     rounds: bool = False
 
-
-FILE_BATCH = 4
-"""Of `nem-tiny` 4 at once take 0.83 of the time of one after the other; 8 gain a file no more."""
 
 _ENGINES = {
     "tensorrt": _Entry(
@@ -113,6 +111,8 @@ _ENGINES = {
         "OpenVINO, the default on a CPU",
         ("openvino",),
         batched=True,
+        # Of `nem-tiny` 4 at once take 0.83 of the time of one after the other; 8 gain no more.
+        files=4,
         rounds=True,
     ),
     "eager": _Entry(
@@ -121,6 +121,7 @@ _ENGINES = {
         "torch, the reference; CPU or GPU",
         ("torch", "timm", "safetensors"),
         "nem-stream[train]",
+        batched=True,
     ),
     "fake": _Entry("engines.fake", "FakeEngine", "no model, for tests: masks by brightness"),
 }
@@ -134,14 +135,14 @@ def engine_names() -> list[str]:
 def file_batch(engine: str) -> int:
     """Frames at once with which an engine gets through a file quickest.
 
-    More than one is for engines that need not be built ahead for it: one picture does not keep all
-    of their operations busy.
+    One picture does not keep all operations of a CPU's engine busy. Those of a GPU are built ahead
+    for a batch, so theirs is the user's to choose.
 
     Args:
         engine: a name of `engine_names`.
     """
     entry = _ENGINES.get(engine)
-    return FILE_BATCH if entry is not None and entry.batched else 1
+    return 1 if entry is None else entry.files
 
 
 def available_engines() -> list[EngineInfo]:
@@ -171,7 +172,7 @@ def open_engine(
             "fp32" and "fp16" are other names.
         frame_size: (height, width) of the frames that an engine of a GPU is built for; it resizes
             them itself. None: the model's input size.
-        batch: frames computed at once; with 1, openvino, eager and fake take any number at once.
+        batch: frames computed at once; with 1, openvino takes any number at once, eager always.
         dynamic: of TensorRT: `batch` frames or fewer; fewer cost less, but all a little more.
         calibration: of int8 or fp8: pictures or videos to find ranges with.
         say: is given lines about what takes long, such as a build.

@@ -36,6 +36,7 @@ class Options:
         engine: engine name, or "auto"; see `engines.open_engine`.
         device: as "cpu", or "auto".
         precision: as "bf16", or "auto".
+        batch: frames of a file computed at once, or None for what is quickest.
         calibrate: pictures or videos for the ranges of int8 and fp8, or None.
         explain: aim, or None for the bundle's default.
         target: class name or number, or None.
@@ -56,6 +57,7 @@ class Options:
     engine: str
     device: str
     precision: str
+    batch: int | None
     calibrate: Path | None
     explain: str | None
     target: str | None
@@ -163,3 +165,24 @@ def plan_outputs(options: Options, *, live: bool, path: Path | None) -> tuple[Pa
     if silent and not show:
         raise UsageError("nothing would come out; give an OUTPUT, --scores or --show")
     return output, show
+
+
+def pick_batch(options: Options, *, watched: bool) -> int | None:
+    """Frames computed at once; None for as many as are quickest with the engine.
+
+    Args:
+        options: as asked for.
+        watched: frames are from a live source or shown in a window, which shows a frame when it
+            comes, and whose keys change what is explained from there.
+
+    Raises:
+        UsageError: several were asked for of a watched run.
+    """
+    if not watched:
+        return options.batch
+    if options.batch not in (None, 1):
+        raise UsageError(
+            f"--batch {options.batch}: frames of a camera, or in a window, are computed one by "
+            "one; leave it out, or give --headless for a file"
+        )
+    return 1

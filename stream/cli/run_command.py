@@ -115,6 +115,17 @@ def run(
             help="fp32, fp16 (GPU), bf16; auto: best here. Calibrated: int8, fp8 (GPU).",
         ),
     ] = "auto",
+    batch: Annotated[
+        int | None,
+        typer.Option(
+            "--batch",
+            metavar="N",
+            min=1,
+            rich_help_panel=MODEL,
+            show_default=False,
+            help="Frames of a file computed at once; default: 4 on openvino, else 1.",
+        ),
+    ] = None,
     calibrate: Annotated[
         Path | None,
         option(
@@ -274,6 +285,7 @@ def run(
         engine=engine,
         device=device,
         precision=precision,
+        batch=batch,
         calibrate=calibrate,
         explain=explain,
         target=target,

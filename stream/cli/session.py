@@ -12,7 +12,7 @@ from nem.bundle import Bundle, open_bundle
 from nem.explanation import Explanation
 from stream.aim import AimDial
 from stream.cli.console import Console
-from stream.cli.options import STDOUT, Options, plan_outputs
+from stream.cli.options import STDOUT, Options, pick_batch, plan_outputs
 from stream.cli.progress import open_progress
 from stream.cli.signals import Interrupts
 from stream.dial import OverlayDial
@@ -37,13 +37,12 @@ def run_session(options: Options, console: Console) -> int:
         source = stack.enter_context(_open_source(options))
         info = source.info
         video, show = plan_outputs(options, live=info.live, path=info.path)
+        batch = pick_batch(options, watched=info.live or show)
         dial = OverlayDial(options.overlay, fixed_size=video is not None, keep=show)
         # Before the engine: an output that can't be written is told of at once.
         sinks = _open_sinks(options, info, video, dial if show else None, stack, console)
         bundle = open_bundle(options.model)
-        # A window shows a frame when it comes, and its keys change what is explained from there.
-        at_once = not (info.live or show)
-        engine = stack.enter_context(_open_engine(bundle, options, console, at_once=at_once))
+        engine = stack.enter_context(_open_engine(bundle, options, batch, console))
         aim = AimDial(engine, options.explain, options.target)
         for sink in sinks:
             if isinstance(sink, WindowSink):
@@ -110,11 +109,8 @@ def _open_source(options: Options) -> Source:
     return open_source(place, **options.wishes)
 
 
-def _open_engine(bundle: Bundle, options: Options, console: Console, *, at_once: bool) -> Engine:
-    """The engine asked for; what `auto` is here and why is told, as are builds that take long.
-
-    `at_once`: several frames may be computed together.
-    """
+def _open_engine(bundle: Bundle, options: Options, batch: int | None, console: Console) -> Engine:
+    """The engine asked for; what `auto` is here and why is told, as are builds that take long."""
     name = options.engine
     if name == "auto":
         choice = choose_engine(options.device)
@@ -126,7 +122,7 @@ def _open_engine(bundle: Bundle, options: Options, console: Console, *, at_once:
         name,
         device=options.device,
         precision=options.precision,
-        batch=file_batch(name) if at_once else 1,
+        batch=file_batch(name) if batch is None else batch,
         calibration=options.calibrate,
         say=console.say,
     )

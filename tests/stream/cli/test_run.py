@@ -150,6 +150,13 @@ CASES = {
     "unknown suffix": (2, ".mp4", lambda t: [t / "c.mp4", t / "o.xyz"]),
     "unknown encoder": (2, "x999", lambda t: [t / "c.mp4", "--codec", "x999"]),
     "no directory": (5, "no directory", lambda t: [t / "c.mp4", t / "no" / "o.mp4"]),
+    "batch of none": (2, "--batch", lambda t: [t / "c.mp4", "--batch", 0]),
+    "batch and window": (
+        2,
+        "--batch 4: frames of a camera, or in a window, are computed one by one; leave it out",
+        lambda t: [t / "c.mp4", "none", "--show", "--batch", 4],
+    ),
+    "batch of the demo": (2, "--batch 4", lambda t: ["demo", t / "d.mp4", "--batch", 4]),
     "no display": (5, "no display", lambda t: [t / "c.mp4", "-o", "none", "--show"]),
     "unknown bundle": (6, "no bundle called", lambda t: [t / "c.mp4", "-m", "nonesuch"]),
     "unknown engine": (2, "no engine called", lambda t: [t / "c.mp4", "--engine", "warp"]),
@@ -214,7 +221,8 @@ def test_a_file_is_computed_in_batches_where_nobody_looks_on(cli, clip, monkeypa
     assert cli(clip, clip.with_name("a.mp4"), "--scores", scores, *flags)[0] == 0
     assert cli(clip, "none", "--show", *flags)[0] in (0, 130)
     assert cli("demo", clip.with_name("b.mp4"), "--frames", 3, *flags)[0] == 0
-    assert asked == [file_batch("openvino"), 1, 1]
+    assert cli(clip, clip.with_name("c.mp4"), "--batch", 3, *flags)[0] == 0
+    assert asked == [file_batch("openvino"), 1, 1, 3]
     assert asked[0] > 1
     lines = [json.loads(line) for line in scores.read_text().splitlines()]
     assert [line["frame"] for line in lines] == list(range(20))
