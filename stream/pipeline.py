@@ -1,6 +1,6 @@
 """Source to sinks in four threads, one engine request at a time, all cores inside the engine.
 
-    decode -> [4] -> infer -> [4] -> overlay -> [4] -> encode        files: full queues wait
+    decode -> [4] -> infer -> [4] -> overlay -> [1] -> encode        files: full queues wait
     decode -> [newest] -> infer -> overlay -> encode                 cameras: the newest frame
 
 decode (which also makes the small picture for the engine), infer and overlay have a thread of
@@ -105,8 +105,9 @@ class Pipeline:
             capacity, "latest" if live else "wait"
         )
         self._explained: Channel[Item] = Channel(capacity)
-        # Without an overlay nothing stands between the engine and the caller.
-        self._drawn: Channel[Item] = Channel(capacity) if overlay else self._explained
+        # Without an overlay nothing stands between the engine and the caller. A drawn frame is a
+        # copy, so how many there are is kept down: drawing and encoding are alike in speed.
+        self._drawn: Channel[Item] = Channel(1) if overlay else self._explained
         turns = LIVE_FRAMES if live else FILE_FRAMES + 2 * (self._batch - 1)
         self._turns: Channel[None] = Channel(turns)
         for _ in range(turns):
