@@ -33,7 +33,7 @@ ENGINES = ("tensorrt", "tensorrt-rtx", "inductor", "eager")
 PRECISIONS = ("f16", "bf16")
 BATCHES = (1, 8, 32)
 NATIVE = (1080, 1920)
-JOBS = max(1, min(8, (os.cpu_count() or 1) // 2))
+JOBS = max(1, min(12, (os.cpu_count() or 1) * 3 // 4))
 """Builds at once: each takes a core or more, and some gigabytes."""
 FIRST = ("auto", "cuda", "cuda:0")
 

@@ -121,6 +121,7 @@ def run(
             "--batch",
             metavar="N",
             min=1,
+            max=64,
             rich_help_panel=MODEL,
             show_default=False,
             help="Frames of a file computed at once; default: 4 on openvino, else 1.",

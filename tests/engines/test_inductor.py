@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -103,6 +105,30 @@ def test_second_start_loads_what_the_first_built(
     (entry,) = list_stored(filled)
     assert entry.facts["weights"] == bundle.manifest.files["weights.safetensors"]
     assert entry.facts["frame"] == f"{SIZE}x{SIZE}"
+
+
+def test_a_new_process_runs_what_this_one_built(
+    bundle: Bundle, filled: Store, tmp_path: Path
+) -> None:
+    code = (
+        "import sys, numpy as np\n"
+        "from pathlib import Path\n"
+        "from engines import Store\n"
+        "from engines.inductor import InductorEngine\n"
+        "from nem.bundle import open_bundle\n"
+        "bundle, store, frames, masks, batch = sys.argv[1:]\n"
+        "options = {'device': 'cpu', 'batch': int(batch), 'say': sys.exit}\n"
+        "with InductorEngine(open_bundle(bundle), store=Store(Path(store)), **options) as engine:\n"
+        "    np.save(masks, engine.run(np.load(frames)).mask)\n"
+    )
+    frames = random_frames(2, SIZE, SIZE)
+    given, got = tmp_path / "frames.npy", tmp_path / "masks.npy"
+    np.save(given, frames)
+    arguments = [str(value) for value in (bundle.path, filled.folder, given, got, BATCH)]
+    ran = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    with open_inductor(bundle, filled) as engine:
+        np.testing.assert_array_equal(np.load(got), engine.run(frames).mask)
 
 
 @pytest.mark.parametrize("damage", ["no package", "another answer"])

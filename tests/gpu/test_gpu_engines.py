@@ -5,6 +5,9 @@ NEM_REQUIRE=cuda,tensorrt pytest -m gpu tests/gpu
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -248,6 +251,32 @@ def test_second_start_loads_what_the_first_built(
     facts = entry.facts
     assert (facts["engine"], facts["precision"]) == (shaped.engine, shaped.precision)
     assert {"GPU", "compute capability", "driver", "weights", "graph"} <= facts.keys()
+
+
+def test_a_new_process_runs_what_this_one_built(
+    shaped: Kind, tiny: Bundle, cache: Path, tmp_path: Path
+) -> None:
+    code = (
+        "import sys, numpy as np\n"
+        "from engines import open_engine\n"
+        "bundle, engine, precision, frames, masks = sys.argv[1:]\n"
+        "with open_engine(bundle, engine, 'cuda', precision, say=sys.exit) as opened:\n"
+        "    np.save(masks, opened.run(np.load(frames)).mask)\n"
+    )
+    frames = random_frames(1, SIZE, SIZE)
+    given, got = tmp_path / "frames.npy", tmp_path / "masks.npy"
+    np.save(given, frames)
+    with shaped.open(tiny) as engine:
+        expected = engine.run(frames).mask
+    ran = subprocess.run(
+        [sys.executable, "-c", code, tiny.path, shaped.engine, shaped.precision, given, got],
+        env={**os.environ, "NEM_CACHE": str(cache)},
+        capture_output=True,
+        text=True,
+    )
+    assert ran.returncode == 0, ran.stderr
+    # It may have taken other kernels for the same package.
+    assert np.abs(np.load(got) - expected).max() <= MASK_MAX.get(shaped.precision, 0.4)
 
 
 def test_a_damaged_entry_is_built_anew(

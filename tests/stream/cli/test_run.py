@@ -151,6 +151,7 @@ CASES = {
     "unknown encoder": (2, "x999", lambda t: [t / "c.mp4", "--codec", "x999"]),
     "no directory": (5, "no directory", lambda t: [t / "c.mp4", t / "no" / "o.mp4"]),
     "batch of none": (2, "--batch", lambda t: [t / "c.mp4", "--batch", 0]),
+    "batch of many": (2, "--batch", lambda t: [t / "c.mp4", "--batch", 65]),
     "batch and window": (
         2,
         "--batch 4: frames of a camera, or in a window, are computed one by one; leave it out",
