@@ -12,6 +12,7 @@ from engines import (
     available_engines,
     choose_engine,
     export_file,
+    file_batch,
     list_stored,
     open_engine,
     prune_stored,
@@ -49,12 +50,14 @@ def build(
     device: str,
     precision: str,
     frame: str | None,
-    batch: int,
+    batch: int | None,
     dynamic: bool,
     calibrate: Path | None,
     console: Console,
 ) -> None:
     """Open an engine, which compiles what the store lacks, and tell what it took.
+
+    Without a batch it is opened for each that runs take: one frame, and several of a file.
 
     Raises:
         UsageError: `frame` isn't WIDTHxHEIGHT.
@@ -65,13 +68,15 @@ def build(
         choice = choose_engine(device)
         engine = choice.engine
         console.say(f"engine {engine}: {choice.why}")
-    began = time.perf_counter()
-    with open_engine(
-        model, engine, device, precision, frame_size=size, batch=batch, dynamic=dynamic,
-        calibration=calibrate, say=console.say,
-    ) as opened:  # fmt: skip
-        seconds = time.perf_counter() - began
-        print(f"{opened.name} {opened.device} {opened.precision}: ready after {seconds:.1f} s")
+    for count in sorted({1, file_batch(engine)}) if batch is None else [batch]:
+        began = time.perf_counter()
+        with open_engine(
+            model, engine, device, precision, frame_size=size, batch=count, dynamic=dynamic,
+            calibration=calibrate, say=console.say,
+        ) as opened:  # fmt: skip
+            seconds = time.perf_counter() - began
+            runs = f"{opened.name} {opened.device} {opened.precision}, batch {opened.batch}"
+            print(f"{runs}: ready after {seconds:.1f} s")
 
 
 def export_bundle(

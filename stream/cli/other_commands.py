@@ -83,7 +83,15 @@ def build_engine(
     device: Device = "auto",
     precision: Precision = "auto",
     frame: FrameSize = None,
-    batch: Batch = 1,
+    batch: Annotated[
+        int | None,
+        option(
+            "--batch",
+            panel="Options",
+            metavar="N",
+            text="Frames computed at once; default: those that runs take.",
+        ),
+    ] = None,
     dynamic: Annotated[
         bool, typer.Option("--dynamic", help="Of TensorRT: also take fewer frames than --batch.")
     ] = False,

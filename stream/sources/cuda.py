@@ -127,6 +127,6 @@ def _said(error: Exception) -> str:
     cause = error if isinstance(error, av.FFmpegError) else error.__cause__
     if not isinstance(cause, av.FFmpegError):
         return ""
-    # So it puts that the driver was asked and does not list the codec, or the size, for this GPU.
+    # FFmpeg says so where the driver was asked and has no decoder for this codec, or kind of it.
     missing = cause.errno == errno.ENOSYS
     return " (this GPU's decoder lacks it)" if missing else f" ({cause.strerror})"

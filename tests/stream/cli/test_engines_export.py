@@ -3,7 +3,7 @@
 import pytest
 
 import stream.cli.session
-from engines import Choice
+from engines import Choice, file_batch
 
 
 @pytest.fixture(autouse=True)
@@ -15,23 +15,29 @@ def own_cache(tmp_path, monkeypatch):
 def test_an_engine_is_built_once_and_kept(cli):
     code, out, err = cli("engines", "build", "--device", "cpu", "--precision", "fp32")
     assert code == 0
-    assert out.startswith("openvino cpu f32: ready after ")
+    one, many = out.splitlines()
+    assert one.startswith("openvino cpu f32, batch 1: ready after ")
+    assert many.startswith(f"openvino cpu f32, batch {file_batch('openvino')}: ready after ")
     assert err == "engine openvino: the CPU was asked for\n"
-    assert "stored: 1," in cli("engines", "list")[1]
+    assert "stored: 2," in cli("engines", "list")[1]
     code, _, err = cli("engines", "build", "--engine", "openvino", "--precision", "f32", "-q")
     assert (code, err) == (0, "")
-    assert "stored: 1," in cli("engines", "list")[1]
+    assert "stored: 2," in cli("engines", "list")[1]
+    code, out, _ = cli("engines", "build", "--device", "cpu", "--precision", "f32", "--batch", 3)
+    assert code == 0
+    assert out.startswith("openvino cpu f32, batch 3: ready after ")
+    assert "stored: 3," in cli("engines", "list")[1]
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "told"),
     [
-        (("--engine", "openvino", "--batch", "2"), 2, "takes frames of any size and number"),
+        (("--engine", "fake", "--batch", "2"), 2, "takes any number of frames"),
         (("--engine", "openvino", "--frame", "1280x720"), 2, "takes frames of any size"),
         (("--frame", "1280"), 2, "--frame 1280: give WIDTHxHEIGHT"),
         (("--frame", "0x720"), 2, "--frame 0x720: give WIDTHxHEIGHT"),
         (("--engine", "tensorflow"), 2, "no engine called 'tensorflow'"),
-        (("--batch", "0"), 2, "--batch"),
+        (("--batch", "0"), 2, "batch 0: frames per call, from 1"),
         (("--model", "nonesuch"), 6, "no bundle called"),
     ],
 )

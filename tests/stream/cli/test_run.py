@@ -4,11 +4,8 @@ import os
 import av
 import pytest
 
-from engines import file_batch, open_engine
-from stream.cli import session, with_command
-from stream.sinks import window
+from stream.cli import with_command
 from tests.builders import make_clip, read_index
-from tests.stream.sinks.fake_screen import FakeScreen
 
 
 def indices(path):
@@ -150,14 +147,6 @@ CASES = {
     "unknown suffix": (2, ".mp4", lambda t: [t / "c.mp4", t / "o.xyz"]),
     "unknown encoder": (2, "x999", lambda t: [t / "c.mp4", "--codec", "x999"]),
     "no directory": (5, "no directory", lambda t: [t / "c.mp4", t / "no" / "o.mp4"]),
-    "batch of none": (2, "--batch", lambda t: [t / "c.mp4", "--batch", 0]),
-    "batch of many": (2, "--batch", lambda t: [t / "c.mp4", "--batch", 65]),
-    "batch and window": (
-        2,
-        "--batch 4: frames of a camera, or in a window, are computed one by one; leave it out",
-        lambda t: [t / "c.mp4", "none", "--show", "--batch", 4],
-    ),
-    "batch of the demo": (2, "--batch 4", lambda t: ["demo", t / "d.mp4", "--batch", 4]),
     "no display": (5, "no display", lambda t: [t / "c.mp4", "-o", "none", "--show"]),
     "unknown bundle": (6, "no bundle called", lambda t: [t / "c.mp4", "-m", "nonesuch"]),
     "unknown engine": (2, "no engine called", lambda t: [t / "c.mp4", "--engine", "warp"]),
@@ -204,30 +193,6 @@ def test_the_demo_can_be_recorded(cli, tmp_path, fake):
     frames_out = int(last_line(err).split(" out")[0].split()[-1])
     with av.open(str(output)) as container:
         assert sum(1 for _ in container.decode(video=0)) == frames_out
-
-
-def test_a_file_is_computed_in_batches_where_nobody_looks_on(cli, clip, monkeypatch):
-    """What is shown, or comes from a camera, is computed frame by frame."""
-    pytest.importorskip("skimage")
-    asked = []
-
-    def open_recorded(*given, batch, **options):
-        asked.append(batch)
-        return open_engine(*given, batch=batch, **options)
-
-    monkeypatch.setattr(session, "open_engine", open_recorded)
-    monkeypatch.setattr(window, "Screen", lambda title: FakeScreen(300 * "." + "q"))
-    flags = ["--engine", "openvino", "--label", 0, "--style", "contour", "--strength", 0.01]
-    scores = clip.with_name("scores.jsonl")
-    assert cli(clip, clip.with_name("a.mp4"), "--scores", scores, *flags)[0] == 0
-    assert cli(clip, "none", "--show", *flags)[0] in (0, 130)
-    assert cli("demo", clip.with_name("b.mp4"), "--frames", 3, *flags)[0] == 0
-    assert cli(clip, clip.with_name("c.mp4"), "--batch", 3, *flags)[0] == 0
-    assert asked == [file_batch("openvino"), 1, 1, 3]
-    assert asked[0] > 1
-    lines = [json.loads(line) for line in scores.read_text().splitlines()]
-    assert [line["frame"] for line in lines] == list(range(20))
-    assert indices(clip.with_name("a.mp4")) == indices(clip)
 
 
 def test_a_failing_engine_leaves_nothing_that_looks_whole(cli, clip, fake, monkeypatch):
