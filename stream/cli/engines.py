@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -39,9 +39,17 @@ def print_stored(entries: Sequence[StoredEngine]) -> None:
     print(f"stored: {len(entries)}, {sum(entry.size for entry in entries) / 1e6:.1f} MB")
     for entry in entries:
         days = (time.time() - entry.used_at) / DAY
-        facts = " ".join(entry.facts.get(f, "?") for f in ("engine", "device", "precision"))
-        what = entry.problem or f"{facts}, {entry.size / 1e6:.1f} MB, used {days:.0f} days ago"
+        what = entry.problem or (
+            f"{_describe(entry.facts)}, {entry.size / 1e6:.1f} MB, used {days:.0f} days ago"
+        )
         print(f"  {entry.key[:12]}  {what}")
+
+
+def _describe(facts: Mapping[str, str]) -> str:
+    """What a compiled model is, as "nem-tiny on openvino cpu f32, batch 4"."""
+    bundle, *runs = (facts.get(name, "?") for name in ("bundle", "engine", "device", "precision"))
+    batch = facts.get("batch") or facts.get("shape", "?").partition("x")[0]
+    return f"{bundle} on {' '.join(runs)}, batch {batch}"
 
 
 def build(

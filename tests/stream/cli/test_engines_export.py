@@ -26,7 +26,10 @@ def test_an_engine_is_built_once_and_kept(cli):
     code, out, _ = cli("engines", "build", "--device", "cpu", "--precision", "f32", "--batch", 3)
     assert code == 0
     assert out.startswith("openvino cpu f32, batch 3: ready after ")
-    assert "stored: 3," in cli("engines", "list")[1]
+    listed = cli("engines", "list")[1]
+    assert "stored: 3," in listed
+    for batch in (1, 3, file_batch("openvino")):
+        assert f"nem-tiny on openvino cpu f32, batch {batch}, " in listed
 
 
 @pytest.mark.parametrize(
