@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from engines.store_files import key_of, read_entry
 from nem.bundle import Bundle
 from nem.bundle_io import round_weights_, write_bundle
 from tests.engines.conftest import SIZE, random_frames, tiny_model
+from tests.engines.new_process import masks_of_new_process
 from tests.engines.test_engine_contract import (  # noqa: F401  run here on the fixture `engine`
     test_any_class_can_be_asked_for,
     test_batch_equals_single_frames,
@@ -110,25 +109,11 @@ def test_second_start_loads_what_the_first_built(
 def test_a_new_process_runs_what_this_one_built(
     bundle: Bundle, filled: Store, tmp_path: Path
 ) -> None:
-    code = (
-        "import sys, numpy as np\n"
-        "from pathlib import Path\n"
-        "from engines import Store\n"
-        "from engines.inductor import InductorEngine\n"
-        "from nem.bundle import open_bundle\n"
-        "bundle, store, frames, masks, batch = sys.argv[1:]\n"
-        "options = {'device': 'cpu', 'batch': int(batch), 'say': sys.exit}\n"
-        "with InductorEngine(open_bundle(bundle), store=Store(Path(store)), **options) as engine:\n"
-        "    np.save(masks, engine.run(np.load(frames)).mask)\n"
-    )
     frames = random_frames(2, SIZE, SIZE)
-    given, got = tmp_path / "frames.npy", tmp_path / "masks.npy"
-    np.save(given, frames)
-    arguments = [str(value) for value in (bundle.path, filled.folder, given, got, BATCH)]
-    ran = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
-    assert ran.returncode == 0, ran.stderr
+    runs, cache = ("inductor", "cpu", "f32", BATCH), filled.folder.parent
+    found = masks_of_new_process(bundle.path, runs, frames, cache, tmp_path)
     with open_inductor(bundle, filled) as engine:
-        np.testing.assert_array_equal(np.load(got), engine.run(frames).mask)
+        np.testing.assert_array_equal(found, engine.run(frames).mask)
 
 
 @pytest.mark.parametrize("damage", ["no package", "another answer"])

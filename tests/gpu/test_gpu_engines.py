@@ -5,9 +5,6 @@ NEM_REQUIRE=cuda,tensorrt pytest -m gpu tests/gpu
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -32,6 +29,7 @@ from engines.golden import golden_frames
 from engines.quant_check import LEAST_SAME
 from nem.bundle import Bundle, open_bundle
 from tests.engines.conftest import SIZE, random_frames
+from tests.engines.new_process import masks_of_new_process
 from tests.engines.test_engine_contract import (  # noqa: F401  run here on the fixture `engine`
     test_any_class_can_be_asked_for,
     test_batch_equals_single_frames,
@@ -256,27 +254,13 @@ def test_second_start_loads_what_the_first_built(
 def test_a_new_process_runs_what_this_one_built(
     shaped: Kind, tiny: Bundle, cache: Path, tmp_path: Path
 ) -> None:
-    code = (
-        "import sys, numpy as np\n"
-        "from engines import open_engine\n"
-        "bundle, engine, precision, frames, masks = sys.argv[1:]\n"
-        "with open_engine(bundle, engine, 'cuda', precision, say=sys.exit) as opened:\n"
-        "    np.save(masks, opened.run(np.load(frames)).mask)\n"
-    )
     frames = random_frames(1, SIZE, SIZE)
-    given, got = tmp_path / "frames.npy", tmp_path / "masks.npy"
-    np.save(given, frames)
     with shaped.open(tiny) as engine:
         expected = engine.run(frames).mask
-    ran = subprocess.run(
-        [sys.executable, "-c", code, tiny.path, shaped.engine, shaped.precision, given, got],
-        env={**os.environ, "NEM_CACHE": str(cache)},
-        capture_output=True,
-        text=True,
-    )
-    assert ran.returncode == 0, ran.stderr
+    runs = (shaped.engine, "cuda", shaped.precision, 1)
+    found = masks_of_new_process(tiny.path, runs, frames, cache, tmp_path)
     # It may have taken other kernels for the same package.
-    assert np.abs(np.load(got) - expected).max() <= MASK_MAX.get(shaped.precision, 0.4)
+    assert np.abs(found - expected).max() <= MASK_MAX.get(shaped.precision, 0.4)
 
 
 def test_a_damaged_entry_is_built_anew(
