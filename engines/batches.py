@@ -10,7 +10,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from engines.base import Frames
 from engines.cuda_memory import DeviceArray, DeviceMemoryError, as_device_array
-from engines.errors import FrameError
+from engines.errors import FrameError, OptionError
 from engines.onnx_passes import EMBEDDING, SCORES, map_name
 from nem.explanation import Aim
 
@@ -56,6 +56,16 @@ def check_on_device(frames: Any, frame_size: tuple[int, int], batch: int) -> tup
             f"got {array.dtype} {array.shape}"
         )
     return count, stream
+
+
+def check_batch(engine: str, batch: int) -> None:
+    """Refuse a batch below 1.
+
+    Raises:
+        OptionError: names the engine.
+    """
+    if batch < 1:
+        raise OptionError(f"engine {engine}: batch {batch}: frames per call, from 1")
 
 
 def run_pieces(

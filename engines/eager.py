@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from engines.base import Arrays, Engine, Frames
+from engines.batches import check_batch
 from engines.errors import OptionError
 from engines.graph import FrameGraph
 from engines.torch_devices import find_device, memory_told
@@ -41,8 +42,7 @@ class EagerEngine(Engine):
     def __init__(
         self, bundle: Bundle, *, device: str = "auto", precision: str = "auto", batch: int = 1
     ) -> None:
-        if batch < 1:
-            raise OptionError(f"engine eager: batch {batch}: frames at once, from 1")
+        check_batch(self.name, batch)
         if precision not in ("auto", "f32", *CASTS):
             allowed = ", ".join(("auto", "f32", *CASTS))
             raise OptionError(f"engine eager: precision {precision!r}, allowed: {allowed}")

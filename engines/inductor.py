@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.base import Arrays, Frames
-from engines.batches import run_pieces
+from engines.batches import check_batch, run_pieces
 from engines.cuda_memory import DeviceArray, as_device_array
 from engines.errors import EngineError, EngineUnavailable, OptionError
 from engines.gpus import Gpu, find_gpu
@@ -76,8 +76,7 @@ class InductorEngine(DeviceEngine):
     ) -> None:
         if frame_size is not None and min(frame_size) < 1:
             raise OptionError(f"engine {NAME}: frame size {frame_size}: height and width from 1")
-        if batch < 1:
-            raise OptionError(f"engine {NAME}: batch {batch}: frames per call, from 1")
+        check_batch(NAME, batch)
         where = find_device(NAME, device)
         allowed = PRECISIONS[where.type]
         if precision not in ("auto", *allowed):

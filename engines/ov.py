@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.base import Arrays, Engine, Frames
-from engines.batches import fill_classes, filled, run_pieces
+from engines.batches import check_batch, fill_classes, filled, run_pieces
 from engines.calibration import check_given, hash_files, read_pictures
 from engines.changes import installed
 from engines.cpu import cpu_flags, cpu_model, has_bf16
@@ -86,8 +86,7 @@ class OpenVinoEngine(Engine):
             raise OptionError(
                 f"engine openvino: device {device!r}, allowed: auto, cpu (for a GPU: engine eager)"
             )
-        if batch < 1:
-            raise OptionError(f"engine openvino: batch {batch}: frames per call, from 1")
+        check_batch(self.name, batch)
         with kept_signal_stack():
             self._core = ov.Core()
             found = find_precision(self._core, precision)
@@ -121,9 +120,10 @@ class OpenVinoEngine(Engine):
 
     def _run(self, frames: Frames, aim: Aim, classes: NDArray[np.int64] | None) -> Arrays:
         names = (map_name(aim), *((SCORES,) if self._classes else ()), EMBEDDING)
+        at_once = len(frames) if self.batch == 1 else self.batch
 
         def infer(some: Frames, asked: NDArray[np.int64] | None) -> dict[str, NDArray[np.float32]]:
-            given = some if self.batch == 1 else filled(some, self.batch)
+            given = filled(some, at_once)
             request = self._request(len(given))
             request.set_tensor(FRAMES, ov.Tensor(given, shared_memory=True))
             if self._targeted:
@@ -131,7 +131,6 @@ class OpenVinoEngine(Engine):
             request.infer()
             return {name: self._read(request, name, len(some)) for name in names}
 
-        at_once = len(frames) if self.batch == 1 else self.batch
         whole = run_pieces(infer, frames, classes, at_once)
         return Arrays(whole[map_name(aim)], whole.get(SCORES), whole[EMBEDDING])
 
@@ -171,7 +170,7 @@ class OpenVinoEngine(Engine):
         from engines.ov_int8 import dump_graph, load_graph  # other precisions start without it
 
         assert self._calibration is not None
-        facts = self._facts(1) | {
+        facts = self._facts(1) | {  # ranges found once serve any batch
             "calibration": hash_files(self._calibration),
             "nncf": installed("nncf"),
         }
@@ -206,6 +205,7 @@ class OpenVinoEngine(Engine):
             "system": f"{platform.system()} {platform.machine()}",
             "device": self.device,
             "precision": self.precision,
+            "batch": str(batch),
             "shape": "x".join(map(str, (batch, *self.input_size, 3))),
             "cpu": cpu_model(),
             "cpu_flags": flags[:16],

@@ -157,7 +157,7 @@ def open_engine(
     precision: str = "auto",
     *,
     frame_size: tuple[int, int] | None = None,
-    batch: int = 1,
+    batch: int | None = 1,
     dynamic: bool = False,
     calibration: Path | None = None,
     say: Callable[[str], None] | None = None,
@@ -173,6 +173,7 @@ def open_engine(
         frame_size: (height, width) of the frames that an engine of a GPU is built for; it resizes
             them itself. None: the model's input size.
         batch: frames computed at once; with 1, openvino takes any number at once, eager always.
+            None: as many as get through a file quickest, see `file_batch`.
         dynamic: of TensorRT: `batch` frames or fewer; fewer cost less, but all a little more.
         calibration: of int8 or fp8: pictures or videos to find ranges with.
         say: is given lines about what takes long, such as a build.
@@ -197,6 +198,7 @@ def open_engine(
     if reason is not None:
         raise EngineUnavailable(f"engine {engine}: {reason}")
     options: dict[str, Any] = dict(entry.options)
+    batch = entry.files if batch is None else batch
     if entry.shaped:
         options |= {"frame_size": frame_size, "batch": batch, "say": say}
     elif frame_size is not None:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import av
 
-from engines import choose_engine, file_batch, open_engine
+from engines import open_engine
 from scripts.make_clip import frame_size, make_clip
 from stream.frame import Frame
 from stream.overlay import Overlay
@@ -76,8 +76,7 @@ def main() -> None:
         make_clip(part, width=width, height=height, frames=250, fps=30)
         repeat(part, clip, -(-args.frames // 250))
         began = time.perf_counter()
-        kind = choose_engine("cpu").engine
-        with open_engine(args.model, kind, batch=file_batch(kind)) as engine:
+        with open_engine(args.model, batch=None) as engine:
             sink = FileSink(Path(name) / "out.mp4", copy_from=clip)
             report = Pipeline(open_source(clip), engine, [sink], overlay=Overlay("heat")).run(
                 sample

@@ -68,20 +68,16 @@ def measured(work: Callable[[], int]) -> dict[str, float]:
 
 def run_pipeline(model: str, clip: Path, out: Path, calibration: Path | None) -> dict[str, float]:
     """The product: four threads, OpenVINO, YUV overlay, sound copied; int8 where calibrated."""
-    from engines import choose_engine, file_batch, open_engine
+    from engines import open_engine
     from nem.bundle import open_bundle
     from stream.overlay import Overlay
     from stream.pipeline import Pipeline
     from stream.sinks.file import FileSink
     from stream.sources import open_source
 
-    precision, kind = "int8" if calibration else "auto", choose_engine("cpu").engine
+    precision = "int8" if calibration else "auto"
     with open_engine(
-        open_bundle(model),
-        kind,
-        precision=precision,
-        batch=file_batch(kind),
-        calibration=calibration,
+        open_bundle(model), precision=precision, batch=None, calibration=calibration
     ) as engine:
         source = open_source(clip)
         sink = FileSink(out, preset="ultrafast", copy_from=clip, overwrite=True)

@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from engines import Engine, Explanation, Target, choose_engine, file_batch, open_engine
+from engines import Engine, Explanation, Target, open_engine
 from engines.base import check_frames
 from nem.explanation import Aim
 from stream.aim import AimDial
@@ -51,7 +51,7 @@ class Explainer:
         engine: str = "auto",
         device: str = "auto",
         precision: str = "auto",
-        batch: int = 1,
+        batch: int | None = 1,
     ) -> Self:
         """Open a bundle with an engine.
 
@@ -60,8 +60,7 @@ class Explainer:
             engine: as "openvino"; see `engines.open_engine`, also for the next two.
             device: as "cpu".
             precision: as "f32".
-            batch: frames of a file that `explain` computes at once; `engines.file_batch` tells
-                how many are quickest.
+            batch: frames of a file that `explain` computes at once; None: as many as are quickest.
 
         Raises:
             BundleError: the bundle can't be opened.
@@ -203,13 +202,12 @@ def explain(
     with ExitStack() as stack:
         opened = source if isinstance(source, Source) else open_source(source, **wishes)
         stack.enter_context(opened)
-        name = choose_engine(device).engine if engine == "auto" else engine
         explainer = Explainer.load(
             bundle,
-            engine=name,
+            engine=engine,
             device=device,
             precision=precision,
-            batch=1 if opened.info.live else file_batch(name),
+            batch=1 if opened.info.live else None,
         )
         stack.enter_context(explainer)
         frames = explainer.explain(

@@ -47,8 +47,8 @@ def print_stored(entries: Sequence[StoredEngine]) -> None:
 
 def _describe(facts: Mapping[str, str]) -> str:
     """What a compiled model is, as "nem-tiny on openvino cpu f32, batch 4"."""
-    bundle, *runs = (facts.get(name, "?") for name in ("bundle", "engine", "device", "precision"))
-    batch = facts.get("batch") or facts.get("shape", "?").partition("x")[0]
+    names = ("bundle", "engine", "device", "precision", "batch")
+    bundle, *runs, batch = (facts.get(name, "?") for name in names)
     return f"{bundle} on {' '.join(runs)}, batch {batch}"
 
 

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-from engines import Engine, choose_engine, file_batch, open_engine
+from engines import Engine, choose_engine, open_engine
 from nem.bundle import Bundle, open_bundle
 from nem.explanation import Explanation
 from stream.aim import AimDial
@@ -122,7 +122,7 @@ def _open_engine(bundle: Bundle, options: Options, batch: int | None, console: C
         name,
         device=options.device,
         precision=options.precision,
-        batch=file_batch(name) if batch is None else batch,
+        batch=batch,
         calibration=options.calibrate,
         say=console.say,
     )

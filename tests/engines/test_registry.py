@@ -81,8 +81,9 @@ def test_the_batch_of_a_file_is_one_the_engine_takes(bundle: Bundle) -> None:
     # The others are built ahead, for the batch that was asked for then, or are the reference.
     assert {file_batch(name) for name in engine_names() if name != "openvino"} == {1}
     assert file_batch("no such") == 1
-    with open_engine(bundle, "openvino", batch=file_batch("openvino")) as engine:
-        assert engine.batch == file_batch("openvino")
+    for batch in (None, file_batch("openvino")):
+        with open_engine(bundle, "openvino", batch=batch) as engine:
+            assert engine.batch == file_batch("openvino")
 
 
 def test_a_dynamic_batch_is_for_those_that_have_one(bundle: Bundle) -> None:

@@ -90,9 +90,10 @@ def test_smoothing_is_for_live_sources_unless_asked_for():
 def test_a_file_is_computed_in_batches_and_a_live_source_frame_by_frame(clip, monkeypatch):
     asked = []
 
-    def open_recorded(*given, batch, **options):
-        asked.append(batch)
-        return open_engine(*given, batch=batch, **options)
+    def open_recorded(*given, **options):
+        engine = open_engine(*given, **options)
+        asked.append(engine.batch)
+        return engine
 
     monkeypatch.setattr("stream.explainer.open_engine", open_recorded)
     found = [frame.index for frame, one in stream.explain(clip) if len(one.mask) == 1]

@@ -16,9 +16,10 @@ def test_a_file_is_computed_in_batches_where_nobody_looks_on(cli, clip, monkeypa
     pytest.importorskip("skimage")
     asked = []
 
-    def open_recorded(*given, batch, **options):
-        asked.append(batch)
-        return open_engine(*given, batch=batch, **options)
+    def open_recorded(*given, **options):
+        engine = open_engine(*given, **options)
+        asked.append(engine.batch)
+        return engine
 
     monkeypatch.setattr(session, "open_engine", open_recorded)
     monkeypatch.setattr(window, "Screen", lambda title: FakeScreen(300 * "." + "q"))
