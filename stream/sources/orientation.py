@@ -9,6 +9,7 @@ import av
 import cv2
 import numpy as np
 from av.buffer import Buffer
+from av.sidedata.sidedata import Type
 
 from stream.frame import Plane
 
@@ -44,6 +45,18 @@ class Orientation:
     def size(self, width: int, height: int) -> tuple[int, int]:
         """(width, height) of the upright picture."""
         return (height, width) if self.transpose else (width, height)
+
+
+def _unnamed(cls: type[Type], value: int) -> Type:
+    member = object.__new__(cls)
+    vars(member).update(_name_=f"UNNAMED_{value}", _value_=value)
+    return member
+
+
+# FFmpeg knows side data that PyAV has no name for, as the EXIF of a JPEG, and PyAV would refuse
+# to look at any of a frame's. They get a name that no one asks for.
+if "_missing_" not in vars(Type):
+    Type._missing_ = classmethod(_unnamed)  # type: ignore[assignment,method-assign]
 
 
 def read_orientation(frame: av.VideoFrame) -> Orientation | None:

@@ -4,6 +4,7 @@ from collections import Counter
 from fractions import Fraction
 
 import av
+import cv2
 import numpy as np
 import pytest
 
@@ -35,6 +36,28 @@ def test_all_eight_orientations(tmp_path, quarter_turns, hflip):
     assert (source.info.height, source.info.width) == turned[0].y.shape
     upright = quarter_turns == 0 and not hflip
     assert ("turned upright as the file asks" in source.info.notes) != upright
+
+
+@pytest.mark.parametrize("suffix", ["avi", "mov", "mkv"])
+def test_motion_jpeg_with_exif_is_read_and_turned(tmp_path, suffix):
+    # One entry, orientation 6: turn by a quarter clockwise to see it upright.
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
+    clip = tmp_path / f"c.{suffix}"
+    with av.open(str(clip), "w") as out:
+        video = out.add_stream("mjpeg", rate=25)
+        video.width, video.height, video.pix_fmt = 96, 64, "yuvj420p"
+        out.start_encoding()
+        for index in range(3):
+            _, jpeg = cv2.imencode(".jpg", counted_picture(index, 96, 64))
+            data = bytes(jpeg)
+            marked = data[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + data[2:]
+            packet = av.Packet(marked)
+            packet.stream, packet.time_base, packet.is_keyframe = video, Fraction(1, 25), True
+            packet.pts = packet.dts = index
+            out.mux(packet)
+    frames, source = read(clip)
+    assert [read_index(np.ascontiguousarray(np.rot90(f.y))) for f in frames] == [0, 1, 2]
+    assert (source.info.width, source.info.height) == (64, 96)
 
 
 def test_a_crooked_rotation_is_said_and_left(tmp_path):
