@@ -13,18 +13,24 @@ from pathlib import Path
 
 import av
 from av.bitstream import BitStreamFilterContext
-from av.container import OutputContainer
+from av.container import InputContainer, OutputContainer
 from av.packet import Packet
 from av.stream import Discard, Stream
 
-from stream.errors import SinkError, SourceError
+from stream.errors import SinkError
 from stream.sinks.containers import FORMATS, holds
+from stream.sources.decode import BAD_RUN
+from stream.sources.opening import PATIENT, check_file, open_container
 from stream.sources.stamps import Stamps
+from stream.sources.timeline import Timeline
 
 log = logging.getLogger(__name__)
 
 # Facts about the old file or its writer; the new muxer writes its own.
 NOT_COPIED = {"major_brand", "minor_version", "compatible_brands", "encoder", "rotate", "DURATION"}
+RUN_IN = Fraction(1, 10)
+"""Seconds of sound before the first that is heard; no codec needs more."""
+DAMAGED = "damaged packets left out"
 
 
 class CopiedStreams:
@@ -36,7 +42,7 @@ class CopiedStreams:
 
     Attributes:
         notes: what could not be kept, one sentence each.
-        counts: repairs of time stamps, by cause.
+        counts: damage and repairs of time stamps, by cause.
 
     Raises:
         SourceError: if the file can't be read.
@@ -46,29 +52,28 @@ class CopiedStreams:
     def __init__(self, source: Path, container: str) -> None:
         self.notes: list[str] = []
         self.counts: Counter[str] = Counter()
-        self._path = source
-        try:
-            self._input = av.open(str(source))
-        except (av.FFmpegError, OSError) as error:
-            raise SourceError(f"{source}: can't be read for its sound: {error.strerror}") from error
+        self._path, self._container = source, container
+        self._input = _open(source)
         try:
             self._streams = self._choose(container)
         except BaseException:
             self._input.close()
             raise
-        for stream in self._input.streams:
-            if stream not in self._streams:
-                stream.discard = Discard.all
+        # Its notes are those of the pictures' source, which reads the same packets.
+        self._timeline = Timeline(self._input, Counter())
+        if not self._timeline.may_jump:
+            for stream in self._input.streams:
+                if stream not in self._streams:
+                    stream.discard = Discard.all
         self._packets = self._read()
         self._next: Packet[Stream] | None = None
         self._targets: dict[int, Stream] = {}
         self._filters: dict[int, BitStreamFilterContext] = {}
         self._clocks: dict[int, Stamps] = {}
-        # Matroska has no time before 0 but for a run-in of sound that it knows the length of, and
-        # only its own reader tells that. It would move all tracks, so the run-in is moved instead.
-        known = "matroska" in self._input.format.name
-        self._clamp = container == "matroska" and not known
-        self._out: OutputContainer | None = None
+        # Matroska has no time before the first frame but for a run-in of sound that it knows the
+        # length of, and only its own reader tells that. It would move all tracks, so the run-in
+        # is moved instead, to this time in seconds.
+        self._earliest: Fraction | None = None
 
     def _choose(self, container: str) -> list[Stream]:
         # The demuxer discards what it has read itself: MP4's track of chapter names.
@@ -78,37 +83,45 @@ class CopiedStreams:
             if stream in kept:
                 continue
             suffix = next(s for s, name in FORMATS.items() if name == container)
-            what = f"{stream.type} track {stream.index} ({stream.name or 'unknown'})"
-            wanted = [s for s in others if s.type in ("audio", "subtitle")]
+            what = f"{stream.type} track {stream.index} ({_codec(stream)})"
+            heard = [s for s in others if s.type in ("audio", "subtitle")]
+            wanted = [s for s in heard if s.codec_context is not None]
             cures = [s for s, name in FORMATS.items() if all(holds(name, w) for w in wanted)]
             if stream in wanted and cures:
                 raise SinkError(
                     f"{self._path}: its {what} can't be stored in {suffix}; "
                     f"write to {' or '.join(cures)}"
                 )
-            self.notes.append(f"{what} left out: {suffix} can't hold it")
+            known = stream in wanted or stream not in heard
+            why = f"{suffix} can't hold it" if known else "this FFmpeg has no decoder for it"
+            self.notes.append(f"{what} left out: {why}")
         return kept
 
-    def add_to(self, out: OutputContainer) -> None:
-        """Give `out` the streams, chapters and metadata; before its first packet."""
-        self._out = out
+    def add_to(self, out: OutputContainer, start: Fraction) -> None:
+        """Give `out` the streams, chapters and metadata; before its first packet.
+
+        Args:
+            out: open output.
+            start: time of its first frame in seconds.
+        """
         for stream in self._streams:
             target = out.add_stream_from_template(stream)
             target.metadata.update(_kept(stream.metadata))
             target.disposition = stream.disposition
-            if stream.name == "aac" and not stream.codec_context.extradata:
+            if _codec(stream) == "aac" and not stream.codec_context.extradata:
                 # Headers in each packet, as broadcast needs them, become one in the file.
                 self._filters[stream.index] = BitStreamFilterContext("aac_adtstoasc", stream)
             self._targets[stream.index] = target
-            base = stream.time_base or Fraction(1, 1000)
-            self._clocks[stream.index] = Stamps(base, None, self.counts)
+            self._clocks[stream.index] = self._clock(stream)
         out.metadata.update(_kept(self._input.metadata))
         out.set_chapters(self._input.chapters())
+        if self._container == "matroska" and "matroska" not in self._input.format.name:
+            self._earliest = min(start, Fraction(0))
         self._next = next(self._packets, None)
+        self._out = out
 
     def copy_until(self, seconds: float | None) -> None:
         """Mux the packets up to this time; None for all that are left."""
-        assert self._out is not None
         while self._next is not None:
             packet = self._next
             assert packet.dts is not None
@@ -121,36 +134,92 @@ class CopiedStreams:
         """Close the file read."""
         self._input.close()
 
+    def _clock(self, stream: Stream) -> Stamps:
+        base = stream.time_base or Fraction(1, 1000)
+        # As FFmpeg's muxers: of these, several packets may have one time.
+        several = self._container == "matroska" or stream.type not in ("audio", "video")
+        if not several and stream.codec_context is not None:
+            # Short packets with the coarse stamps of Matroska need a finer clock to be put apart.
+            rate = getattr(stream.codec_context, "sample_rate", 0)
+            base = min(base, Fraction(1, rate)) if rate else base
+        return Stamps(base, None, self.counts, strict=not several)
+
     def _read(self) -> Iterator[Packet[Stream]]:
-        if not self._streams:
-            return
+        bad = 0
+        while self._streams:
+            try:
+                for packet in self._timeline.demux(self._streams):
+                    if packet.dts is None:
+                        packet.dts = packet.pts
+                    if packet.dts is None:
+                        continue  # the end mark of a stream
+                    yield from self._ready(packet)
+                    bad = 0
+                return
+            except av.FFmpegError as error:
+                bad += 1
+                self.counts[DAMAGED] += 1
+                if bad >= BAD_RUN:
+                    note = f"sound and subtitles end early: {self._path} is damaged"
+                    self.notes.append(f"{note} ({error.strerror})")
+                    log.warning("%s", self.notes[-1])
+                    return
+
+    def _ready(self, packet: Packet[Stream]) -> Iterator[Packet[Stream]]:
+        """The packet as it goes into the output, or nothing."""
+        index, time_base = packet.stream.index, packet.time_base
+        reshape = self._filters.get(index)
         try:
-            for packet in self._input.demux(self._streams):
-                if packet.dts is None:
-                    packet.dts = packet.pts
-                if packet.dts is None:
-                    continue  # the end mark of a stream
-                index, time_base = packet.stream.index, packet.time_base
-                reshape = self._filters.get(index)
-                for ready in reshape.filter(packet) if reshape else (packet,):
-                    ready.stream = self._targets[index]
-                    ready.time_base = time_base
-                    yield self._in_order(ready, self._clocks[index])
-        except av.FFmpegError as error:
-            note = f"sound and subtitles end early: {self._path} is damaged ({error.strerror})"
-            self.notes.append(note)
-            log.warning("%s", note)
+            shaped = reshape.filter(packet) if reshape else [packet]
+        except av.FFmpegError:
+            self.counts[DAMAGED] += 1
+            return
+        for ready in shaped:
+            ready.stream = self._targets[index]
+            ready.time_base = time_base
+            if not self._is_cut(ready):
+                yield self._in_order(ready, self._clocks[index])
+
+    def _is_cut(self, packet: Packet[Stream]) -> bool:
+        """What an edit list cuts away, more than a decoder needs to get going, is not moved."""
+        if self._earliest is None or not packet.is_discard:
+            return False
+        assert packet.dts is not None
+        return packet.dts * packet.time_base < self._earliest - RUN_IN
 
     def _in_order(self, packet: Packet[Stream], clock: Stamps) -> Packet[Stream]:
         """Muxers refuse stamps that go back, as in damaged files and files put end to end."""
         assert packet.dts is not None
-        if self._clamp:
-            packet.dts = max(packet.dts, 0)
-        dts = clock.next(packet.dts, packet.duration)
+        scale = packet.time_base / clock.time_base
+        said = round(packet.dts * scale)
+        if self._earliest is not None:
+            said = max(said, round(self._earliest / clock.time_base))
+        dts = clock.next(said, round((packet.duration or 0) * scale))
         if packet.pts is not None:
-            packet.pts = max(packet.pts + dts - packet.dts, dts)
+            packet.pts = max(round(packet.pts * scale) + dts - said, dts)
         packet.dts = dts
+        if scale != 1:
+            packet.duration = round((packet.duration or 0) * scale)
+            packet.time_base = clock.time_base
         return packet
+
+
+def _open(source: Path) -> InputContainer:
+    """The file, read far enough to know every track that sounds."""
+    extent = check_file(source, str(source))
+    found = open_container(source, str(source), extent)
+    if all(_known(stream) for stream in found.streams.audio):
+        return found
+    found.close()
+    return open_container(source, str(source), extent, options=PATIENT)
+
+
+def _known(stream: Stream) -> bool:
+    return stream.codec_context is None or bool(getattr(stream.codec_context, "sample_rate", 1))
+
+
+def _codec(stream: Stream) -> str:
+    return "unknown" if stream.codec_context is None else stream.codec_context.name
 
 
 def _kept(metadata: dict[str, str]) -> dict[str, str]:

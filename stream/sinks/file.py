@@ -141,7 +141,7 @@ class FileSink(Sink):
         self._container = out
         encoder = VideoEncoder(out, self._choice, first, self._fps)
         if self._copied is not None:
-            self._copied.add_to(out)
+            self._copied.add_to(out, first.pts * first.time_base)
         if first.width % 2 or first.height % 2:
             self._notes.append(
                 f"{first.width}x{first.height} evened to "

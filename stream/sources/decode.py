@@ -11,6 +11,7 @@ from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
 
 from stream.errors import SourceError
+from stream.sources.timeline import Timeline
 
 BAD_RUN = 300
 SKIPPED = "bad packets skipped"
@@ -69,10 +70,10 @@ def _packets(
     counts: Counter[str],
 ) -> Iterator[Packet[av.VideoStream] | None]:
     """Packets of `stream`, and a last one (or None) that makes the decoder give all it has."""
-    bad = 0
+    bad, timeline = 0, Timeline(container, counts)
     while True:
         try:
-            for packet in container.demux(stream):
+            for packet in timeline.demux([stream]):
                 bad = 0
                 yield packet
             return

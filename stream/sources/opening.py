@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import stat
+from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
+from types import MappingProxyType
 
 import av
 from av.codec.hwaccel import HWAccel
@@ -21,6 +23,9 @@ NO_VIDEO = frozenset(
     {"applehttp", "concat", "dash", "ffmetadata", "hls", "imf", "lavfi"}
     | {"rtp", "rtsp", "sdp", "tty", "webm_dash_manifest"}
 )
+
+PATIENT = {"probesize": "100000000", "analyzeduration": "60000000"}
+"""Options of FFmpeg to look 60 s into the file for what its tracks are, or 100 MB."""
 
 
 def check_file(path: Path, name: str) -> Extent:
@@ -51,7 +56,11 @@ def check_file(path: Path, name: str) -> Extent:
 
 
 def open_container(
-    path: Path, name: str, extent: Extent, device: HWAccel | None = None
+    path: Path,
+    name: str,
+    extent: Extent,
+    device: HWAccel | None = None,
+    options: Mapping[str, str] = MappingProxyType({}),
 ) -> InputContainer:
     """Open the file for reading.
 
@@ -60,6 +69,7 @@ def open_container(
         name: of the source, for messages.
         extent: what the file's outer structure tells.
         device: decodes the video tracks; None is the CPU.
+        options: further ones of FFmpeg.
 
     Raises:
         SourceError: if FFmpeg knows no such format, or too much of the file is missing.
@@ -69,14 +79,19 @@ def open_container(
     if extent.missing and extent.whole:
         # Cut inside a part of the index: FFmpeg refuses the file, but reads it up to there.
         locations.append(f"subfile,,start,0,end,{extent.whole},,:{path}")
-    options = {
+    safe = {
         "protocol_whitelist": "file,subfile",
         "format_whitelist": ",".join(sorted(av.formats_available - NO_VIDEO)),
     }
     failure: av.FFmpegError | None = None
     for location in locations:
         try:
-            return av.open(location, options=options, hwaccel=device)
+            return av.open(
+                location,
+                options=safe | dict(options),
+                hwaccel=device,
+                metadata_errors="replace",  # titles in older encodings are no reason to refuse
+            )
         except av.FFmpegError as error:
             failure = error
     if extent.missing:
@@ -113,7 +128,10 @@ def video_stream(container: InputContainer, name: str) -> av.VideoStream:
 
 def _similar(path: Path) -> str:
     folder = path.parent
-    if not folder.is_dir():
-        return f" (nor a directory {folder})"
-    names = get_close_matches(path.name, [entry.name for entry in folder.iterdir()], 3, 0.75)
+    try:
+        if not folder.is_dir():
+            return f" (nor a directory {folder})"
+        names = get_close_matches(path.name, [entry.name for entry in folder.iterdir()], 3, 0.75)
+    except OSError:
+        return ""  # a folder that may be entered, but not listed
     return f"; did you mean {' or '.join(names)}?" if names else f" in {folder.resolve()}"

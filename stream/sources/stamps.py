@@ -1,4 +1,4 @@
-"""Time stamps made strictly increasing with the least change, each change counted."""
+"""Time stamps put in order with the least change, each change counted."""
 
 from __future__ import annotations
 
@@ -13,18 +13,32 @@ CONTINUED = "jumps back in time continued"
 class Stamps:
     """Repairs the stamps of one stream, in its own time base.
 
-    A missing stamp becomes the last one plus a frame. One that is not after the last becomes the
-    last plus one tick. A jump back by more than a second is a new start of the clock (a broadcast
-    that wraps, files put end to end): from there on all stamps are shifted so that time goes on.
+    A missing stamp becomes the last one plus a frame. One before the last becomes the last, plus
+    one tick if equal ones are not allowed. A jump back by more than a second is a new start of the
+    clock (a broadcast that wraps, files put end to end): from there on all stamps are shifted so
+    that time goes on.
 
     Args:
         time_base: seconds per tick.
         fps: frames per second, or None where unknown (25 is used where a frame's length is
             needed and the frame doesn't tell).
         counts: where changes are counted.
+        strict: no two stamps may be equal.
+
+    Attributes:
+        time_base: as given.
     """
 
-    def __init__(self, time_base: Fraction, fps: Fraction | None, counts: Counter[str]) -> None:
+    def __init__(
+        self,
+        time_base: Fraction,
+        fps: Fraction | None,
+        counts: Counter[str],
+        *,
+        strict: bool = True,
+    ) -> None:
+        self.time_base = time_base
+        self._gap = int(strict)
         self._step = max(round(1 / ((fps or Fraction(25)) * time_base)), 1)
         self._second = 1 / time_base
         self._counts = counts
@@ -44,7 +58,7 @@ class Stamps:
             stamp = 0 if self._last is None else self._last + step
         else:
             stamp = pts + self._shift
-            if self._last is not None and stamp <= self._last:
+            if self._last is not None and stamp < self._last + self._gap:
                 stamp = self._repair(stamp, self._last, step)
         self._last = stamp
         return stamp
@@ -55,4 +69,4 @@ class Stamps:
             self._shift += last + step - stamp
             return last + step
         self._counts[NUDGED] += 1
-        return last + 1
+        return last + self._gap

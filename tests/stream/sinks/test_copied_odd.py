@@ -1,0 +1,162 @@
+"""Tracks that can't be read, damaged, short, late or cut: kept as far as they can be."""
+
+from fractions import Fraction
+from itertools import pairwise
+
+import av
+import numpy as np
+import pytest
+
+from stream.sinks import FileSink
+from stream.sinks.copied import DAMAGED
+from tests.builders import make_clip, make_explanation, make_frame
+from tests.stream.sinks.reading import read_packets
+
+
+def annotate(source, output, frames=50, start=0):
+    with FileSink(output, copy_from=source) as sink:
+        for index in range(frames):
+            sink.write(make_frame(64, 96, index=index, pts=start + index), make_explanation())
+        sink.close()
+        return sink.notes
+
+
+def remuxed(source, target, moved=0, sound_from=0):
+    """`source` with all stamps moved by so many seconds, and the sound by some more."""
+    with av.open(str(source)) as old, av.open(str(target), "w") as new:
+        streams = [new.add_stream_from_template(stream) for stream in old.streams]
+        for packet in old.demux():
+            if packet.dts is not None:
+                late = sound_from if packet.stream.type == "audio" else 0
+                ticks = round((moved + late) / packet.time_base)
+                packet.pts, packet.dts = packet.pts + ticks, packet.dts + ticks
+                packet.stream = streams[packet.stream.index]
+                new.mux(packet)
+    return target
+
+
+@pytest.mark.parametrize(
+    ("known", "unknown", "track"), [(b"mp4a", b"mha1", "audio"), (b"tx3g", b"stpp", "subtitle")]
+)
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_a_track_without_a_decoder_is_left_out(tmp_path, known, unknown, track, suffix):
+    wanted = {"audio": True} if track == "audio" else {"subtitle": "hello"}
+    clip = make_clip(tmp_path / "in.mp4", **wanted)
+    data = clip.read_bytes()
+    assert known in data
+    clip.write_bytes(data.replace(known, unknown).replace(b"esds", b"free"))
+    [note] = annotate(clip, tmp_path / f"out.{suffix}", frames=10)
+    assert note.startswith(f"{track} track 1 (unknown) left out: this FFmpeg has no decoder")
+
+
+def test_a_damaged_packet_costs_itself_only(tmp_path):
+    clip = remuxed(make_clip(tmp_path / "raw.mp4", frames=50, audio=True), tmp_path / "in.ts")
+    data = bytearray(clip.read_bytes())
+    packets = [i for i in range(0, len(data), 188) if b"\0\0\1\xc0" in data[i : i + 30]]
+    header = data.index(b"\xff\xf1", packets[40])
+    data[header + 3 : header + 6] = bytes(3)
+    before = read_packets(clip, "audio")
+    clip.write_bytes(data)
+    assert annotate(clip, tmp_path / "out.mkv") == (f"copied tracks: 1 {DAMAGED}",)
+    after = read_packets(tmp_path / "out.mkv", "audio")
+    assert len(after) == len(before) - 1
+    assert abs(after[-1][0] - before[-1][0]) < 0.01
+
+
+def short_packets(path, seconds=4):
+    """1,200 pieces of sound a second, as TrueHD has, with the millisecond stamps of Matroska."""
+    make_clip(path.with_suffix(".mp4"), frames=25 * seconds)
+    with av.open(str(path.with_suffix(".mp4"))) as old, av.open(str(path), "w") as new:
+        video = new.add_stream_from_template(old.streams.video[0])
+        sound = new.add_stream("pcm_s16le", rate=48000, layout="mono")
+        for packet in old.demux():
+            if packet.dts is not None:
+                packet.stream = video
+                new.mux(packet)
+        for start in range(0, seconds * 48000, 40):
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, 40), np.int16), "s16", "mono")
+            frame.sample_rate, frame.pts, frame.time_base = 48000, start, Fraction(1, 48000)
+            new.mux(sound.encode(frame))
+    return path
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "mov"])
+def test_short_packets_keep_their_time(tmp_path, suffix):
+    clip = short_packets(tmp_path / "in.mkv")
+    notes = annotate(clip, tmp_path / f"out.{suffix}", frames=100)
+    before, after = (read_packets(p, "audio") for p in (clip, tmp_path / f"out.{suffix}"))
+    assert b"".join(data for _, data in after) == b"".join(data for _, data in before)
+    assert abs(after[-1][0] - before[-1][0]) < 0.02
+    assert not notes or suffix == "mov"
+
+
+def test_subtitles_of_one_moment_stay_there(tmp_path):
+    clip = tmp_path / "in.mkv"
+    make_clip(tmp_path / "raw.mkv", frames=50)
+    with av.open(str(tmp_path / "raw.mkv")) as old, av.open(str(clip), "w") as new:
+        video = new.add_stream_from_template(old.streams.video[0])
+        text = new.add_mux_stream("subrip")
+        for packet in old.demux():
+            if packet.dts is not None:
+                packet.stream = video
+                new.mux(packet)
+        for number in range(40):
+            line = av.Packet(f"sign {number}".encode())
+            line.stream, line.time_base = text, Fraction(1, 1000)
+            line.pts = line.dts = 500
+            line.duration = 1000
+            new.mux(line)
+    assert annotate(clip, tmp_path / "out.mkv") == ()
+    assert read_packets(tmp_path / "out.mkv", "subtitle") == read_packets(clip, "subtitle")
+
+
+def test_sound_that_an_edit_list_cuts_away_is_not_moved_into_matroska(tmp_path):
+    raw = make_clip(tmp_path / "raw.mp4", frames=100, audio=True, options={"g": "25"})
+    clip = remuxed(raw, tmp_path / "in.mp4", moved=-2)
+    annotate(clip, tmp_path / "out.mkv")
+    with av.open(str(clip)) as old, av.open(str(tmp_path / "out.mkv")) as new:
+        heard = [sum(f.samples for f in file.decode(audio=0)) for file in (old, new)]
+    assert abs(heard[1] - heard[0]) <= 5 * 1024
+    times = [float(time) for time, _ in read_packets(tmp_path / "out.mkv", "audio")]
+    assert sum(time < 0.1 for time in times) < 12
+    assert times == sorted(times)
+
+
+def test_time_before_zero_is_kept_where_the_picture_begins_there(tmp_path):
+    raw = make_clip(tmp_path / "raw.mp4", frames=50, audio=True)
+    clip = remuxed(raw, tmp_path / "in.ts", moved=-1)
+    with av.open(str(clip)) as container:
+        start = float(container.streams.video[0].start_time / 90000)
+    annotate(clip, tmp_path / "out.mkv", start=round(start * 25))
+    times = [float(time) for time, _ in read_packets(tmp_path / "out.mkv", "audio")]
+    assert max(b - a for a, b in pairwise(times)) < 0.03
+
+
+def test_sound_that_begins_late_is_found(tmp_path):
+    raw = make_clip(tmp_path / "raw.mp4", frames=300, audio=True)
+    clip = remuxed(raw, tmp_path / "in.ts", sound_from=9)
+    assert annotate(clip, tmp_path / "out.mkv", frames=300) == ()
+    assert len(read_packets(tmp_path / "out.mkv", "audio")) > 500
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "avi"])
+def test_a_title_in_an_old_encoding(tmp_path, suffix):
+    clip, raw = tmp_path / f"in.{suffix}", make_clip(tmp_path / "raw.mp4", codec="mpeg4")
+    with av.open(str(raw)) as old, av.open(str(clip), "w") as new:
+        new.metadata["title"] = "Caf@ de Paris"
+        video = new.add_stream_from_template(old.streams.video[0])
+        for packet in old.demux():
+            if packet.dts is not None:
+                packet.stream = video
+                new.mux(packet)
+    clip.write_bytes(clip.read_bytes().replace(b"Caf@", b"Caf\xe9"))
+    annotate(clip, tmp_path / "out.mkv", frames=5)
+    with av.open(str(tmp_path / "out.mkv")) as out:
+        assert out.metadata["title"] == "Caf\N{REPLACEMENT CHARACTER} de Paris"
+
+
+def test_a_colon_in_the_name_is_no_protocol(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    clip = make_clip(tmp_path / "raw.mp4", audio=True).rename(tmp_path / "http:x 12:30.mp4")
+    annotate(clip.relative_to(tmp_path), tmp_path / "out.mp4", frames=5)
+    assert read_packets(tmp_path / "out.mp4", "audio") == read_packets(clip, "audio")

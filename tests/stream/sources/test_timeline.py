@@ -1,0 +1,146 @@
+"""One clock for all tracks: of packets as such, and of broadcast recordings read twice."""
+
+from collections import Counter
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import pairwise
+from types import SimpleNamespace
+
+import av
+
+from stream.sinks import FileSink
+from stream.sources.file import FileSource
+from stream.sources.stamps import CONTINUED, NUDGED
+from stream.sources.timeline import Timeline
+from tests.builders import make_clip, make_explanation, read_index
+
+FRAME, CHUNK = 3600, 1920  # ticks of a picture and of a piece of sound
+
+
+@dataclass
+class FakePacket:
+    """The part of a packet that is looked at."""
+
+    stream: SimpleNamespace
+    pts: int | None
+    dts: int | None
+    duration: int = FRAME
+    time_base: Fraction = Fraction(1, 90000)
+
+
+def packet(track, seconds):
+    stamp = None if seconds is None else round(seconds * 90000)
+    return FakePacket(SimpleNamespace(index=track), stamp, stamp, CHUNK if track else FRAME)
+
+
+def joined(*told):
+    """(track, seconds) of each packet, repaired and rounded, and what was counted."""
+    counts: Counter[str] = Counter()
+    timeline = Timeline(SimpleNamespace(), counts)
+    out = timeline.join([packet(track, seconds) for track, seconds in told])
+    return [(p.stream.index, p.dts and round(p.dts / 90000, 2)) for p in out], counts
+
+
+def test_good_time_is_untouched_gaps_included():
+    told = [(0, 5.0), (1, 5.0), (0, 5.04), (1, 5.02), (0, 95.0), (1, 95.0), (0, 95.04), (0, None)]
+    assert joined(*told) == (told, {})
+
+
+def test_a_new_start_moves_all_tracks_by_the_same():
+    # The sound of the first part ends a second before its picture.
+    told = [(1, 8.0), (0, 8.96), (0, 0.0), (1, 0.0), (0, 0.04), (1, 0.02)]
+    assert joined(*told) == (
+        [(1, 8.0), (0, 8.96), (0, 9.0), (1, 9.0), (0, 9.04), (1, 9.02)],
+        {CONTINUED: 1},
+    )
+
+
+def test_the_last_packets_of_a_part_may_come_after_the_first_of_the_next():
+    told = [(1, 59.98), (0, 59.92), (1, 0.0), (0, 59.96), (0, 0.04), (1, 0.02)]
+    assert joined(*told) == (
+        [(1, 59.98), (0, 59.92), (1, 60.0), (0, 59.96), (0, 60.04), (1, 60.02)],
+        {CONTINUED: 1},
+    )
+
+
+def test_a_stamp_that_the_next_one_takes_back_is_damage():
+    told = [(0, 1.0), (1, 1.0), (0, 9001.0), (1, 1.02), (0, 1.08), (1, 1.04)]
+    assert joined(*told) == (
+        [(0, 1.0), (1, 1.0), (0, 1.04), (1, 1.02), (0, 1.08), (1, 1.04)],
+        {NUDGED: 1},
+    )
+
+
+def test_at_the_end_a_stamp_far_ahead_is_damage():
+    assert joined((0, 1.0), (0, 9001.0)) == ([(0, 1.0), (0, 1.04)], {NUDGED: 1})
+    assert joined((0, 1.0), (0, 9001.0), (0, None)) == (
+        [(0, 1.0), (0, 1.04), (0, None)],
+        {NUDGED: 1},
+    )
+
+
+def test_a_picture_is_not_shown_long_after_it_is_decoded():
+    late = packet(0, 1.0)
+    late.pts += 2**31
+    counts: Counter[str] = Counter()
+    [mended] = Timeline(SimpleNamespace(), counts).join([late])
+    assert (mended.pts, counts) == (mended.dts, {NUDGED: 1})
+
+
+def recording(path, frames, sound):
+    """A broadcast recording of so many frames, its sound cut off at `sound` seconds."""
+    whole = make_clip(path.with_suffix(".mp4"), frames=frames, audio=True)
+    with av.open(str(whole)) as old, av.open(str(path), "w") as new:
+        streams = [new.add_stream_from_template(stream) for stream in old.streams]
+        for found in old.demux():
+            kind = found.stream.type
+            if found.dts is not None and (kind == "video" or found.pts * found.time_base < sound):
+                found.stream = streams[found.stream.index]
+                new.mux(found)
+    return path
+
+
+def explained(clip):
+    """Times of the pictures and of the sound in what is made of `clip`, and its source's counts."""
+    out = clip.with_suffix(".mkv")
+    with FileSource(clip) as source, FileSink(out, copy_from=clip) as sink:
+        for frame in source:
+            sink.write(frame, make_explanation())
+        sink.close()
+        counts = source.counts
+    with av.open(str(out)) as container:
+        video = [
+            (f.time, read_index(f.to_ndarray(format="gray"))) for f in container.decode(video=0)
+        ]
+    with av.open(str(out)) as container:
+        sound = [float(p.pts * p.time_base) for p in container.demux(audio=0) if p.size]
+    return video, sound, counts
+
+
+def test_recordings_put_end_to_end_stay_in_step(tmp_path):
+    first = recording(tmp_path / "a.ts", 100, sound=3.0)
+    second = recording(tmp_path / "b.ts", 50, sound=2.0)
+    clip = tmp_path / "both.ts"
+    clip.write_bytes(first.read_bytes() + second.read_bytes())
+    video, sound, counts = explained(clip)
+    assert [index for _, index in video] == [*range(100), *range(50)]
+    assert counts == {CONTINUED: 1}
+    began = next(time for time in sound if time > 3.5)
+    assert abs(began - video[100][0]) < 0.05
+    assert max(time for time in sound if time < 3.5) < 3.05
+
+
+def test_one_wild_stamp_moves_one_picture_only(tmp_path):
+    clip = recording(tmp_path / "c.ts", 50, sound=2.0)
+    data = bytearray(clip.read_bytes())
+    starts = [i for i in range(len(data) - 4) if data[i : i + 4] == b"\0\0\1\xe0"]
+    pes = starts[20]
+    assert data[pes + 7] >> 6 == 2  # a pts, and no dts
+    data[pes + 9] ^= 0x04  # its bit 31: 6.6 hours
+    clip.write_bytes(data)
+    video, sound, counts = explained(clip)
+    assert [index for _, index in video] == list(range(50))
+    steps = [b - a for (a, _), (b, _) in pairwise(video)]
+    assert max(abs(step - 0.04) for step in steps) < 0.002
+    assert abs(video[-1][0] - sound[-1]) < 0.1
+    assert counts == {NUDGED: 1}
