@@ -73,7 +73,8 @@ def _run(given: list[str], console: Console) -> int:
 def _leave(code: int) -> int:
     """The code, after stdout was flushed; ends the process if a thread is hung in a driver."""
     try:
-        sys.stdout.flush()
+        if sys.stdout is not None:  # None: it was closed before the start
+            sys.stdout.flush()
     except BrokenPipeError:
         # The reader left; nothing may be flushed into the closed pipe at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

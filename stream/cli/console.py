@@ -6,6 +6,8 @@ import logging
 import os
 import sys
 
+from stream.redact import redact
+
 PROGRAM = "nem-stream"
 
 
@@ -35,11 +37,11 @@ class Console:
             print(text, file=sys.stderr, flush=True)
 
     def error(self, text: str) -> None:
-        """Print always, marked as an error."""
+        """Print always, marked as an error; passwords of URLs are left out."""
         mark = "error:"
         if self.interactive and not os.environ.get("NO_COLOR"):
             mark = f"\033[1;31m{mark}\033[0m"
-        print(f"{PROGRAM}: {mark} {text}", file=sys.stderr, flush=True)
+        print(f"{PROGRAM}: {mark} {redact(text)}", file=sys.stderr, flush=True)
 
     def start_logging(self) -> None:
         """Send what the packages log to stderr, from the level that was asked for."""

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 NO_VIDEO = "none"
 """The OUTPUT that means: write no video."""
 STDOUT = "-"
+WANTED = {
+    "--camera": "give a number or a device, as 0 or /dev/video0",
+    "OUTPUT": "give a file to write, as out.mp4",
+}
 KEPT_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv"})
 """Suffixes a default output takes over from its source; any other becomes .mkv, which holds the
 sound and subtitles of all of them."""
@@ -86,7 +90,8 @@ def pick_places(
         source, whether it is a camera, output or None.
 
     Raises:
-        UsageError: if a place was given twice, no source at all, or stdout for the video.
+        UsageError: if a place was given twice, no source at all, stdout for the video, or an
+            address for it or the camera.
     """
     given = [place for place in positionals if place is not None]
     named = [place for place in (source, camera) if place is not None]
@@ -102,6 +107,9 @@ def pick_places(
     place = given[0] if given else output
     if place == STDOUT:
         raise UsageError("OUTPUT -: a video can't go to stdout; give a file, or --scores -")
+    for option, value in (("--camera", camera), ("OUTPUT", place)):
+        if value is not None and "://" in value:
+            raise UsageError(f"{option} {value}: is an address; {WANTED[option]}")
     return chosen, camera is not None, place
 
 
@@ -150,7 +158,7 @@ def plan_outputs(options: Options, *, live: bool, path: Path | None) -> tuple[Pa
         Video file to write or None, and whether to open a window.
 
     Raises:
-        UsageError: if nothing would come out, or the video has no name.
+        UsageError: if nothing would come out, or the video has no name or that of the scores.
     """
     output = None if options.output in (None, NO_VIDEO) else Path(str(options.output))
     if options.output is None and not live:
@@ -160,6 +168,9 @@ def plan_outputs(options: Options, *, live: bool, path: Path | None) -> tuple[Pa
             raise UsageError(
                 f"{options.source}: no name for the output; give one, as out.mp4, or --show"
             )
+    scores = None if options.scores in (None, STDOUT) else Path(str(options.scores))
+    if output is not None and scores is not None and output.resolve() == scores.resolve():
+        raise UsageError(f"{output}: is the video and --scores, too; give two names")
     silent = output is None and options.scores is None
     show = options.show if options.show is not None else live and silent
     if silent and not show:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -29,7 +30,7 @@ class PartialFile:
 
     Raises:
         UsageError: if the output is one of the inputs.
-        SinkError: if it exists, or can't be created here.
+        SinkError: if it exists, is a device, or can't be created here.
     """
 
     def __init__(
@@ -53,17 +54,25 @@ class PartialFile:
                 "move it away, or pass --overwrite"
             ) from None
         except OSError as error:
-            raise SinkError(
-                f"{self.path}: can't write here: {error.strerror}; choose another output"
-            ) from error
+            raise self._refused(error) from error
 
     def _check_place(self) -> None:
         folder = self.path.parent
-        if not folder.is_dir():
+        try:
+            found = folder.is_dir()
+            mode = self.path.stat().st_mode if self.path.exists() else stat.S_IFREG
+        except OSError as error:
+            raise self._refused(error) from error
+        if not found:
             raise SinkError(f"{self.path}: there is no directory {folder}; create it first")
-        if self.path.is_dir():
+        if stat.S_ISDIR(mode):
             raise SinkError(f"{self.path}: is a directory; give the output a file name in it")
+        if not stat.S_ISREG(mode):  # it would be replaced, not written to
+            raise SinkError(f"{self.path}: is a device or pipe and no file; give a file's name")
         self._check_free()
+
+    def _refused(self, error: OSError) -> SinkError:
+        return SinkError(f"{self.path}: can't write here: {error.strerror}; choose another output")
 
     def _check_free(self) -> None:
         if not self._overwrite and os.path.lexists(self.path):

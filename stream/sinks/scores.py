@@ -64,7 +64,7 @@ class ScoresSink(Sink):
 
     Raises:
         UsageError: if `top` is negative or the output is an input.
-        SinkError: if the file exists or can't be created.
+        SinkError: if the file exists or can't be created, or stdout is closed.
     """
 
     def __init__(
@@ -78,6 +78,8 @@ class ScoresSink(Sink):
     ) -> None:
         if top < 0:
             raise UsageError(f"scores: top {top}; choose 0 or a number of classes")
+        if str(path) == "-" and sys.stdout is None:
+            raise SinkError("scores: stdout is closed; give a file's name instead of -")
         self._top, self._embedding = top, embedding
         self._output = (
             None if str(path) == "-" else PartialFile(path, overwrite=overwrite, inputs=inputs)

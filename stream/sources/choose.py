@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import glob
+import math
+import os
 import stat
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from fractions import Fraction
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from stream.errors import SourceError, UsageError
+from stream.redact import redact
 from stream.sources.base import Source
 from stream.sources.camera import CameraSource
 from stream.sources.demo import DemoSource
 from stream.sources.file import Decoder, FileSource
 from stream.sources.images import ImagesSource, pictures_in
 from stream.sources.modes import Wish, exact_rate
-from stream.sources.names import is_picture, natural_key, redact
+from stream.sources.names import is_picture, natural_key
 
 KINDS = (
     "a video file, a picture, a directory of pictures, a quoted pattern ('shots/*.png'), "
@@ -71,9 +75,10 @@ def open_source(
     path = spec if isinstance(spec, Path) else _path(spec)
     if _is_device(path):
         return _camera(str(path), options)
-    if path.is_dir():
+    # os.path: what can't be looked at is told of by the source, where pathlib's would raise.
+    if os.path.isdir(path):  # noqa: PTH112
         return _pictures(_in_directory(path), str(spec), options)
-    if glob.has_magic(str(path)) and not path.exists():
+    if glob.has_magic(str(path)) and not os.path.exists(path):  # noqa: PTH110
         return _matching(str(path), options)
     if is_picture(path):
         return _pictures([path], str(spec), options)
@@ -96,7 +101,7 @@ class Options:
             raise UsageError(f"give width and height or neither, got {self.width}, {self.height}")
         for name in ("width", "height", "fps", "frames"):
             value = getattr(self, name)
-            if value is not None and value <= 0:
+            if value is not None and not 0 < value < math.inf:
                 raise UsageError(f"{name} must be positive, got {value}")
 
     def only(self, kind: str, *allowed: str) -> None:
@@ -138,7 +143,9 @@ def _path(text: str) -> Path:
         what = "the standard input is no source yet" if text else "no source given"
         raise UsageError(f"{what}; give {KINDS}")
     if "://" not in text:
-        return Path(text).expanduser()
+        with suppress(RuntimeError):  # no such user: then it is a name like any other
+            return Path(text).expanduser()
+        return Path(text)
     parts = urlsplit(text)
     if parts.scheme == "file" and parts.netloc in {"", "localhost"}:
         return Path(unquote(parts.path))
@@ -170,7 +177,7 @@ def _matching(pattern: str, options: Options) -> Source:
     """The pictures, or the one video, that match a pattern."""
     found = glob.glob(pattern, recursive=True)  # noqa: PTH207 - pathlib takes no absolute pattern
     paths = sorted(map(Path, found), key=natural_key)
-    files = [path for path in paths if path.is_file()]
+    files = [path for path in paths if os.path.isfile(path)]  # noqa: PTH113
     if not files:
         raise SourceError(f"{pattern}: no file matches; check the pattern, and quote it")
     pictures = [path for path in files if is_picture(path)]

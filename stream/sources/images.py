@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from fractions import Fraction
@@ -14,9 +15,10 @@ from numpy.typing import NDArray
 from stream.colour import ColourTags
 from stream.errors import SourceError
 from stream.frame import Frame, frame_from_rgb
+from stream.redact import redact
 from stream.sources.base import SourceInfo
 from stream.sources.modes import exact_rate
-from stream.sources.names import is_picture, natural_key, redact
+from stream.sources.names import is_picture, natural_key
 from stream.sources.pulled import PulledSource
 
 UNREADABLE = "unreadable pictures skipped"
@@ -105,7 +107,9 @@ class ImagesSource(PulledSource):
         if len(self._paths) > 1:
             return f"{self._name}: none of {len(self._paths)} pictures can be read"
         path = self._paths[0]
-        reason = "no such file" if not path.exists() else "damaged, empty, or no permission"
+        reason = "damaged, empty, no file, or no permission"
+        if not os.path.lexists(path):
+            reason = "no such file"
         return f"{self._name}: picture can't be read ({reason}); check that a viewer shows it"
 
 
@@ -117,6 +121,8 @@ def pictures_in(folder: Path) -> list[Path]:
 def _load(path: Path) -> NDArray[np.uint8] | None:
     """RGB uint8 (H, W, 3), upright; None if it can't be read. 16 bits and alpha are dropped."""
     try:
+        if not path.is_file():  # reading a pipe could wait for ever
+            return None
         data = np.frombuffer(path.read_bytes(), np.uint8)
     except OSError:
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Protocol
@@ -13,10 +14,16 @@ from stream.errors import UsageError
 
 
 def exact_rate(fps: Fraction | float) -> Fraction:
-    """`fps` as the fraction it stands for: 29.97 and 23.976 are 30000/1001 and 24000/1001."""
+    """`fps` as the fraction it stands for: 29.97 and 23.976 are 30000/1001 and 24000/1001.
+
+    Raises:
+        UsageError: if it is not positive, or infinite.
+    """
+    if not 0 < fps < math.inf:
+        raise UsageError(f"fps must be positive, got {fps}")
     exact = fps if isinstance(fps, Fraction) else Fraction(str(fps))
     broadcast = Fraction(round(exact * Fraction(1001, 1000)) * 1000, 1001)
-    close = exact.denominator > 1 and abs(broadcast - exact) < Fraction(1, 200)
+    close = exact.denominator > 1 and broadcast > 0 and abs(broadcast - exact) < Fraction(1, 200)
     return broadcast if close else exact
 
 

@@ -1,4 +1,4 @@
-"""Names of sources: hiding passwords, natural order, what counts as a picture."""
+"""Names of sources: natural order, and what counts as a picture."""
 
 from __future__ import annotations
 
@@ -10,16 +10,10 @@ PICTURE_SUFFIXES = frozenset(
 )
 
 
-def redact(text: str) -> str:
-    """`text` with the user and password of any URL in it replaced by `***`."""
-    # Up to the last @ of the word: an unescaped password may itself hold @ or /.
-    return re.sub(r"([A-Za-z][A-Za-z0-9+.-]*://)\S*@", r"\1***@", text)
-
-
 def natural_key(path: Path) -> tuple[tuple[int, int, str], ...]:
     """Sort key under which `img2.png` comes before `img10.png`."""
     parts = re.split(r"(\d+)", str(path))
-    return tuple((1, int(p), p) if p.isdigit() else (0, 0, p) for p in parts)
+    return tuple((1, int(p), p) if p.isdecimal() else (0, 0, p) for p in parts)
 
 
 def is_picture(path: Path) -> bool:

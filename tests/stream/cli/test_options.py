@@ -28,6 +28,20 @@ def test_places(positionals, flags, expected):
 
 
 @pytest.mark.parametrize(
+    ("positionals", "flags", "message"),
+    [
+        ((None, None), {"camera": "rtsp://u:pw@host/s"}, "--camera .* is an address"),
+        (("a", "http://host/x.mp4"), {}, "OUTPUT .* is an address"),
+        (("a", None), {"output": "http://host/x.mp4"}, "OUTPUT .* is an address"),
+    ],
+)
+def test_addresses_are_no_cameras_and_no_outputs(positionals, flags, message):
+    given = {"source": None, "camera": None, "output": None} | flags
+    with pytest.raises(UsageError, match=message):
+        pick_places(positionals, **given)
+
+
+@pytest.mark.parametrize(
     ("path", "expected"),
     [
         ("clip.mp4", "clip.nem.mp4"),
@@ -88,6 +102,11 @@ def test_exit_codes(error, code, capsys):
     assert exit_code(error) == code
     assert report(error, Console()) == code
     assert len(capsys.readouterr().err.splitlines()) == (0 if code == 5 and not str(error) else 1)
+
+
+def test_passwords_are_left_out(capsys):
+    Console().error("no directory http:/user:secret@host")
+    assert "secret" not in capsys.readouterr().err
 
 
 def test_messages_are_one_line():

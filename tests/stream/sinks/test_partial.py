@@ -122,3 +122,19 @@ def test_refuses_a_read_only_directory(tmp_path):
 def test_refuses_a_name_too_long(tmp_path):
     with pytest.raises(SinkError, match="can't write here"):
         PartialFile(tmp_path / ("x" * 252))
+
+
+def test_a_pipe_is_never_replaced(tmp_path):
+    os.mkfifo(tmp_path / "out")
+    with pytest.raises(SinkError, match="is a device or pipe"):
+        PartialFile(tmp_path / "out", overwrite=True)
+    assert names(tmp_path) == ["out"]
+
+
+def test_refuses_a_folder_that_may_not_be_entered(tmp_path, monkeypatch):
+    def denied(_):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr("pathlib.Path.exists", denied)
+    with pytest.raises(SinkError, match="can't write here: Permission denied"):
+        PartialFile(tmp_path / "out")

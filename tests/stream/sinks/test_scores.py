@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from nem.explanation import Explanation
-from stream.errors import UsageError
+from stream.errors import SinkError, UsageError
 from stream.sinks import ScoresSink
 from stream.sinks.scores import score_line
 from tests.builders import make_explanation, make_frame
@@ -130,3 +130,9 @@ def test_a_full_disk_is_told_in_one_line(tmp_path):
         sink.write(make_frame(), make_explanation())
     sink.close(whole=False)
     assert "s.jsonl" not in names(tmp_path)
+
+
+def test_a_closed_stdout_is_refused(monkeypatch):
+    monkeypatch.setattr("sys.stdout", None)
+    with pytest.raises(SinkError, match="stdout is closed"):
+        ScoresSink("-")

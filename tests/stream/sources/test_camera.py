@@ -216,7 +216,8 @@ def test_impossible_wishes_are_refused(wish):
 @pytest.mark.parametrize(
     ("said", "meant"),
     [(29.97, Fraction(30000, 1001)), (23.976, Fraction(24000, 1001)), (30, 30), (12.5, 12.5),
-     (59.94, Fraction(60000, 1001)), (0.5, 0.5), (Fraction(7, 2), Fraction(7, 2))],
+     (59.94, Fraction(60000, 1001)), (0.5, 0.5), (0.004, 1 / Fraction(250)),
+     (Fraction(7, 2), Fraction(7, 2))],
 )  # fmt: skip
 def test_broadcast_rates_are_meant_exactly(said, meant):
     assert exact_rate(said) == meant

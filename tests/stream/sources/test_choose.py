@@ -1,16 +1,18 @@
 """From what the user wrote to a source."""
 
+import os
 from pathlib import Path
 
 import cv2
 import pytest
 
 from stream.errors import SourceError, UsageError
+from stream.redact import redact
 from stream.sources import choose, open_source
 from stream.sources.demo import DemoSource
 from stream.sources.file import FileSource
 from stream.sources.images import ImagesSource
-from stream.sources.names import natural_key, redact
+from stream.sources.names import natural_key
 from tests.builders import counted_picture, make_clip
 
 
@@ -109,6 +111,8 @@ def test_what_fits_nothing_is_refused(folder, spec, error, message):
         ("0", {"live": True}, "live: not for a camera"),
         ("demo", {"width": 64}, "give width and height or neither"),
         ("demo", {"fps": 0}, "fps must be positive, got 0"),
+        ("shots", {"fps": float("nan")}, "fps must be positive, got nan"),
+        ("demo", {"fps": float("inf")}, "fps must be positive, got inf"),
         ("demo", {"frames": -2}, "frames must be positive"),
     ],
 )
@@ -124,6 +128,7 @@ def test_options_that_would_do_nothing_are_refused(folder, spec, options, messag
         ("rtsp://user:s/e@c@host/live", "rtsp://***@host/live"),
         ("can't open http://token@host/a?b", "can't open http://***@host/a?b"),
         ("rtsp://host/live", "rtsp://host/live"),
+        ("no directory http:/user:secret@host", "no directory http:/***@host"),
         ("a@b.mp4", "a@b.mp4"),
     ],
 )
@@ -135,3 +140,36 @@ def test_natural_order():
     names = ["a10", "a9", "a", "b1", "10", "9", "a9b"]
     ordered = sorted(map(Path, names), key=natural_key)
     assert [str(p) for p in ordered] == ["9", "10", "a", "a9", "a9b", "a10", "b1"]
+
+
+def test_a_number_that_python_cannot_read_is_a_name():
+    assert sorted([Path("1\u00b23.png"), Path("1.png")], key=natural_key)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("x" * 300 + ".mp4", "can't be read"), ("x" * 300 + ".png", "picture can't be read")],
+)
+def test_a_name_too_long_is_refused(folder, name, message):
+    with pytest.raises(SourceError, match=message):
+        open_source(name)
+
+
+def test_a_name_like_a_home_folder_of_nobody(folder):
+    (folder / "clip.mp4").rename(folder / "~clip.mp4")
+    assert kind_and_count("~clip.mp4")[0] is FileSource
+
+
+def test_a_folder_that_may_not_be_listed(folder, monkeypatch):
+    def denied(_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("pathlib.Path.iterdir", denied)
+    with pytest.raises(SourceError, match=r"none\.mp4: no such file$"):
+        open_source("none.mp4")
+
+
+def test_a_pipe_is_no_picture(folder):
+    os.mkfifo(folder / "pipe.png")
+    with pytest.raises(SourceError, match="no file"):
+        open_source("pipe.png")

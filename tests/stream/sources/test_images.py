@@ -121,7 +121,10 @@ def test_the_rate_sets_the_stamps(tmp_path):
     ("names", "message"),
     [
         (["none.png"], r"none\.png: picture can't be read \(no such file\); check"),
-        (["bad.png"], r"bad\.png: picture can't be read \(damaged, empty, or no permission\)"),
+        (
+            ["bad.png"],
+            r"bad\.png: picture can't be read \(damaged, empty, no file, or no permission\)",
+        ),
         (["bad.png", "none.png"], "none of 2 pictures can be read"),
     ],
 )
