@@ -74,16 +74,24 @@ def heat(picture: Picture, mask: NDArray[np.float32], strength: float = STRENGTH
 
 
 def _draw(picture: Picture, tile: Tile, size: tuple[int, int], lines: int) -> Picture:
-    shown = resize(picture if tile.picture is None else tile.picture, size)
+    shown = _fitted(picture if tile.picture is None else tile.picture, size)
     if tile.mask is not None:
         shown = heat(shown, tile.mask)
     width = size[1] + 2 * MARGIN
     canvas = np.full((size[0] + 2 * MARGIN + lines * LINE, width, 3), PAPER[0], np.uint8)
-    canvas[MARGIN : MARGIN + size[0], MARGIN : MARGIN + size[1]] = shown
+    top, left = (MARGIN + (size[axis] - shown.shape[axis]) // 2 for axis in (0, 1))
+    canvas[top : top + shown.shape[0], left : left + shown.shape[1]] = shown
     for number, text in enumerate((tile.title, *tile.notes)):
         base = size[0] + MARGIN + (number + 1) * LINE - 4
         _write(canvas, text, base, bold=number == 0)
     return canvas
+
+
+def _fitted(picture: Picture, size: tuple[int, int]) -> Picture:
+    """The picture, its proportions kept, as large as fits."""
+    height, width = picture.shape[:2]
+    scale = min(size[0] / height, size[1] / width)
+    return resize(picture, (max(1, round(height * scale)), max(1, round(width * scale))))
 
 
 def _write(canvas: Picture, text: str, base: int, *, bold: bool) -> None:

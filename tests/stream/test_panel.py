@@ -35,3 +35,16 @@ def test_long_text_is_cut_and_stays_in_its_tile():
 def test_no_tiles_are_refused():
     with pytest.raises(ValueError, match="no tiles"):
         draw_panel(PICTURE, [])
+
+
+@pytest.mark.parametrize("shape", [(284, 160), (40, 160), (160, 32), (120, 160)])
+def test_proportions_are_kept(shape):
+    picture = np.full((*shape, 3), 250, np.uint8)
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    radius = min(shape) / 3
+    inside = (y - shape[0] / 2) ** 2 + (x - shape[1] / 2) ** 2 < radius**2
+    picture[inside] = (200, 20, 20)
+    drawn = draw_panel(picture, [Tile("a", mask=None)]).astype(int)
+    red = np.argwhere(drawn[..., 0] - drawn[..., 1] > 100)
+    height, width = np.ptp(red, axis=0) + 1
+    assert abs(height - width) <= 2
