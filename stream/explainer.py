@@ -15,6 +15,7 @@ from engines import Engine, Explanation, Target, open_engine
 from engines.base import check_frames
 from nem.explanation import Aim
 from stream.aim import AimDial
+from stream.errors import UsageError
 from stream.frame import Frame
 from stream.overlay import Overlay, Style
 from stream.pipeline import Pipeline
@@ -127,22 +128,20 @@ class Explainer:
 
         Raises:
             SourceError: the source can't be opened or read on.
-            UsageError: an option doesn't fit.
+            UsageError: an option doesn't fit, as a wish about a source that is open.
             EngineError: the model can't be run.
         """
-        aim = AimDial(self.engine, explain, target)
-        overlay = Overlay(style) if isinstance(style, str) else style
-        opened = source if isinstance(source, Source) else open_source(source, **wishes)
-        live = opened.info.live
-        pipeline = Pipeline(
-            opened,
-            self.engine,
-            overlay=overlay,
-            smoother=Smoother() if (live if smooth is None else smooth) else None,
-            aim=aim,
-        )
-        with closing(pipeline.frames()) as frames:
-            yield from frames
+        with closing(_opened(source, wishes)) as opened:
+            live = opened.info.live
+            pipeline = Pipeline(
+                opened,
+                self.engine,
+                overlay=Overlay(style) if isinstance(style, str) else style,
+                smoother=Smoother() if (live if smooth is None else smooth) else None,
+                aim=AimDial(self.engine, explain, target),
+            )
+            with closing(pipeline.frames()) as frames:
+                yield from frames
 
     def close(self) -> None:
         """Free the model. Closing twice is fine."""
@@ -200,8 +199,7 @@ def explain(
         SourceError, UsageError, BundleError, EngineError: see `Explainer`.
     """
     with ExitStack() as stack:
-        opened = source if isinstance(source, Source) else open_source(source, **wishes)
-        stack.enter_context(opened)
+        opened = stack.enter_context(closing(_opened(source, wishes)))
         explainer = Explainer.load(
             bundle,
             engine=engine,
@@ -214,3 +212,13 @@ def explain(
             opened, explain=explain, target=target, style=style, smooth=smooth
         )
         yield from stack.enter_context(closing(frames))
+
+
+def _opened(source: str | Path | int | Source, wishes: dict[str, Any]) -> Source:
+    """The source, opened as wished, or as it is."""
+    if not isinstance(source, Source):
+        return open_source(source, **wishes)
+    if wishes:
+        source.close()
+        raise UsageError(f"{', '.join(wishes)}: the source is open already; give it when opening")
+    return source

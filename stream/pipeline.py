@@ -27,7 +27,6 @@ from contextlib import closing
 from itertools import repeat
 from typing import Protocol, TypeAlias, runtime_checkable
 
-import cv2
 import numpy as np
 
 from engines.base import Engine, Frames
@@ -35,6 +34,7 @@ from nem.explanation import Explanation
 from stream.aim import AimDial
 from stream.channel import Channel, ChannelClosed
 from stream.frame import Frame
+from stream.opencv import one_thread
 from stream.sinks.base import Sink, close_all
 from stream.sources.base import Source
 from stream.stats import Ages, Ending, Report, StageTimer
@@ -180,24 +180,22 @@ class Pipeline:
         if self._used:
             raise RuntimeError("pipeline: already run; build a new one for another run")
         self._used = True
-        opencv_threads = cv2.getNumThreads()
-        cv2.setNumThreads(1)  # small pictures: its threads cost more than they bring
-        self._crew.start("decode", self._decode)
-        self._crew.start("infer", self._infer)
-        if overlay := self._overlay:
-            self._crew.start("overlay", lambda: self._draw(overlay))
-        try:
-            for item in self._drawn.items(self._pump if self._windows else None):
-                yield item
-                self._turns.put(None)
-        except ChannelClosed:
-            pass  # the crew knows why
-        except BaseException as error:
-            self._crew.stop(error)
-            raise
-        finally:
-            self._end()
-            cv2.setNumThreads(opencv_threads)
+        with one_thread():
+            self._crew.start("decode", self._decode)
+            self._crew.start("infer", self._infer)
+            if overlay := self._overlay:
+                self._crew.start("overlay", lambda: self._draw(overlay))
+            try:
+                for item in self._drawn.items(self._pump if self._windows else None):
+                    yield item
+                    self._turns.put(None)
+            except ChannelClosed:
+                pass  # the crew knows why
+            except BaseException as error:
+                self._crew.stop(error)
+                raise
+            finally:
+                self._end()
         first = self._crew.error
         if first is not None and not isinstance(first, _Aborted):
             raise first

@@ -71,7 +71,7 @@ class Smoother:
         self._explained = ""
 
     def __call__(self, frame: Frame, explanation: Explanation) -> Explanation:
-        """The explanation with its mask smoothed.
+        """The explanation with its mask smoothed; the caller's to change.
 
         Args:
             frame: the frame as it came, before anything was drawn on it.
@@ -85,7 +85,7 @@ class Smoother:
         if before is not None and not cut and elapsed > 0 and before.shape == mask.shape:
             weight = np.float32(1 - 2 ** (-elapsed / self._half_life))
             mask = before + weight * (mask - before)
-        self._mask, self._seconds, self._explained = mask, frame.pts_seconds, explained
+        self._mask, self._seconds, self._explained = mask.copy(), frame.pts_seconds, explained
         return replace(explanation, mask=mask)
 
 

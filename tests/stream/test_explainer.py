@@ -178,6 +178,25 @@ def test_errors_come_at_the_first_frame_and_leave_nothing_open(clip, bundle, cha
     assert our_threads() == []
 
 
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"style": "pink"}, stream.UsageError),
+        ({"target": "no such class"}, ValueError),
+        ({"fps": 3}, stream.UsageError),
+    ],
+)
+@pytest.mark.parametrize("whole", [False, True])
+def test_an_open_source_is_closed_after_an_error_too(bundle, change, error, whole):
+    source = FakeSource(3)
+    with stream.Explainer.load(bundle, engine="fake") as explainer:
+        own = stream.explain(source, bundle, engine="fake", **change)
+        results = own if whole else explainer.explain(source, **change)
+        with pytest.raises(error):
+            next(results)
+    assert source.closed
+
+
 def test_unknown_names_are_refused():
     with pytest.raises(AttributeError, match="no attribute 'explode'"):
         stream.explode  # noqa: B018

@@ -233,6 +233,16 @@ def test_opencv_gets_its_threads_back():
     assert cv2.getNumThreads() == before
 
 
+def test_opencv_gets_its_threads_back_from_the_last_of_several():
+    before = cv2.getNumThreads()
+    first, second = (Pipeline(FakeSource(3), FakeEngine()).frames() for _ in range(2))
+    next(first), next(second)
+    first.close()
+    assert cv2.getNumThreads() == 1
+    second.close()
+    assert cv2.getNumThreads() == before
+
+
 def test_a_pipeline_is_for_one_run():
     pipeline = Pipeline(FakeSource(1), FakeEngine())
     pipeline.run()

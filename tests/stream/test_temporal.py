@@ -161,3 +161,14 @@ def test_finds_the_cuts_between_real_clips_and_no_others():
                     found.append(index)
                 index += 1
     assert found == expected[1:]
+
+
+def test_a_result_is_the_callers_to_change():
+    rgb, values = picture(0), [(0, 0.2), (40, 0.8), (80, 0.4)]
+    kept, spoiled = run(Smoother(), values, rgb), []
+    smoother = Smoother()
+    for ms, value in values:
+        mask = smoother(make_frame(rgb=rgb, pts=ms, time_base=MS), explain(value)).mask
+        spoiled.append(mask.copy())
+        mask[:] = 0
+    np.testing.assert_array_equal(spoiled, kept)
