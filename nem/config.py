@@ -172,6 +172,11 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and not value >= bound:
                 raise TrainError(f"{name} {value}: must be at least {bound}")
+        ranked = {"grid": self.grid, "deletion_weight": self.deletion_weight or None,
+                  "detach_threshold": self.detach_threshold or None}  # fmt: skip
+        useless = [name for name, value in ranked.items() if value is not None]
+        if useless and "ra-nem" not in self.methods:
+            raise TrainError(f"{', '.join(useless)}: of ra-nem, which is not trained; leave it out")
         for name in ("epochs", "lr"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise TrainError(f"{name} {getattr(self, name)}: must be above 0 and finite")

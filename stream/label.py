@@ -59,8 +59,11 @@ def draw_label(
 
 
 def drawable(text: str) -> str:
-    """`text` with every character that this OpenCV can't draw folded or spelled (see above)."""
-    return "".join(_drawable(char) for char in text)
+    """`text` with every character that this OpenCV can't draw folded or spelled (see above).
+
+    Half characters, as in file names that are no UTF-8, become "?".
+    """
+    return "".join(_drawable(char) for char in text.encode("utf-8", "replace").decode())
 
 
 def fold(char: str) -> str:

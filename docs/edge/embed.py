@@ -3,8 +3,8 @@
     python embed.py nem.engine clip.mp4          a window; Esc ends it
     python embed.py nem.engine 0 out.mp4         camera 0, written to a file
 
-`nem.engine` and the `nem.json` beside it come from `nem-stream export`. Needs numpy, OpenCV,
-tensorrt and cuda-bindings; no torch.
+`nem.engine` and the `nem.json` beside it come from `nem-stream export`. Needs this package as
+`pip install .` gives it, tensorrt and cuda-bindings; no torch.
 """
 
 from __future__ import annotations
@@ -77,4 +77,6 @@ def main(engine: str, source: str, out: str | None = None) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) not in (3, 4):
+        raise SystemExit(__doc__)
     main(*sys.argv[1:])

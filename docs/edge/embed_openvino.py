@@ -18,7 +18,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.ov_runtime import openvino as ov  # `import openvino` would report to its makers
+sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # it reports to its makers
+import openvino as ov  # noqa: E402
 
 Picture = NDArray[np.uint8]
 
@@ -65,4 +66,6 @@ def main(model: str, source: str, out: str | None = None) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) not in (3, 4):
+        raise SystemExit(__doc__)
     main(*sys.argv[1:])

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
 import threading
 from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
 
 from stream.cli.console import PROGRAM, Console
 
@@ -40,6 +43,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code, see `stream.cli.errors`.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
+    if sys.stderr is None:  # closed before the start: then no one wants to hear
+        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - as long as the process
+    if arguments is None:
+        # Through all `with` blocks, as Ctrl-C, so that no half-written file is left.
+        signal.signal(signal.SIGTERM, _terminate)
     loud = sum(len(a) - 1 if re.fullmatch("-v+", a) else a == "--verbose" for a in given)
     console = Console(loud)
     try:
@@ -70,15 +78,26 @@ def _run(given: list[str], console: Console) -> int:
     return code if isinstance(code, int) else 0
 
 
+def _forget_stdout(code: int) -> int:
+    """Nothing may be flushed into it again at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return code or 5
+
+
+def _terminate(number: int, _: object) -> NoReturn:
+    raise SystemExit(128 + number)
+
+
 def _leave(code: int) -> int:
     """The code, after stdout was flushed; ends the process if a thread is hung in a driver."""
     try:
         if sys.stdout is not None:  # None: it was closed before the start
             sys.stdout.flush()
     except BrokenPipeError:
-        # The reader left; nothing may be flushed into the closed pipe at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = code or 5
+        code = _forget_stdout(code)  # the reader left
+    except OSError as error:
+        Console().error(f"stdout: writing failed: {error.strerror}")
+        code = _forget_stdout(code)
     if any(thread.name.startswith("nem-") for thread in threading.enumerate()):
         sys.stderr.flush()
         os._exit(code)

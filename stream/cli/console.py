@@ -6,9 +6,23 @@ import logging
 import os
 import sys
 
+from stream.errors import UsageError
 from stream.redact import redact
 
 PROGRAM = "nem-stream"
+
+
+def start_console(*, quiet: bool, verbose: int = 0) -> Console:
+    """The console of a command, with logging started.
+
+    Raises:
+        UsageError: both quiet and verbose.
+    """
+    if quiet and verbose:
+        raise UsageError("--quiet and --verbose exclude each other; give one")
+    console = Console(-1 if quiet else verbose)
+    console.start_logging()
+    return console
 
 
 class Console:

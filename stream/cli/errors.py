@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import traceback
 
@@ -22,7 +23,7 @@ def exit_code(error: BaseException) -> int:
         return error.exit_code
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED
-    if isinstance(error, BrokenPipeError):
+    if isinstance(error, BrokenPipeError) or getattr(error, "errno", None) == errno.ENOSPC:
         return OUTPUT
     # Imported only now: whoever raised one of these has loaded it already.
     from engines.errors import EngineError, ExportError, OptionError

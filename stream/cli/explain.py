@@ -47,7 +47,7 @@ class Request:
     methods: tuple[str, ...]
     out: Path | None
     overwrite: bool
-    at: float
+    at: float | None
     model: str
     target: str | None
     gallery: Path | None
@@ -77,7 +77,7 @@ def explain_picture(request: Request, console: Console) -> int:
     out = request.out or Path(request.image).with_suffix(".panel.png")
     if out.suffix.lower() not in SUFFIXES:
         raise UsageError(f"--out {out}: name a picture: {', '.join(SUFFIXES)}")
-    partial = PartialFile(out, overwrite=request.overwrite)
+    partial = PartialFile(out, overwrite=request.overwrite, inputs=[Path(request.image)])
     try:
         _check_methods(request)
         bundle = open_bundle(request.model)
@@ -99,18 +99,21 @@ def explain_picture(request: Request, console: Console) -> int:
     return 0
 
 
-def load_picture(name: str, at: float) -> Picture:
+def load_picture(name: str, at: float | None) -> Picture:
     """A picture file, or the frame of a video that is shown at `at` seconds; RGB uint8.
 
     Raises:
+        UsageError: a time in a picture.
         SourceError: neither, or the video ends before.
     """
     if is_picture(Path(name)):
+        if at is not None:
+            raise UsageError(f"--at {at:g}: {name} is a picture; leave it out")
         try:
             return read_image(Path(name))
         except (ValueError, OSError) as error:
             raise SourceError(f"{name}: can't be read: {error}") from None
-    shown = None
+    shown, at = None, at or 0.0
     with closing(open_source(name)) as source:
         if source.info.live:
             raise SourceError(f"{name}: give a picture or a video file")
@@ -137,6 +140,8 @@ def _check_methods(request: Request) -> None:
         )
     if "iba" in request.methods and request.statistics is None:
         raise UsageError("iba needs to know normal pictures: give a folder with --statistics DIR")
+    if "iba" not in request.methods and request.statistics is not None:
+        raise UsageError("--statistics: only iba looks at them; leave it out")
 
 
 def _tiles(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from stream.cli.console import Console
+from stream.cli.console import start_console
 from stream.cli.run_command import Quiet, Verbose, option
 
 WHAT, HOW, WHERE = "What", "How", "Where"
@@ -39,8 +39,9 @@ def explain(
         bool, option("--overwrite", panel=WHERE, text="Replace a file that exists.")
     ] = False,
     at: Annotated[
-        float, typer.Option(metavar="SECONDS", rich_help_panel=WHAT, help="Time in a video.")
-    ] = 0.0,
+        float | None,
+        option("--at", panel=WHAT, metavar="SECONDS", text="Time in a video; default: 0."),
+    ] = None,
     model: Annotated[
         str,
         typer.Option(
@@ -104,8 +105,7 @@ def explain(
     """  # fmt: skip
     from stream.cli.explain import Request, explain_picture
 
-    console = Console(-1 if quiet else verbose)
-    console.start_logging()
+    console = start_console(quiet=quiet, verbose=verbose)
     request = Request(
         image=image, methods=tuple(m.strip() for m in methods.split(",") if m.strip()), out=out,
         overwrite=overwrite, at=at, model=model, target=target, gallery=gallery,

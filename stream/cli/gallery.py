@@ -57,9 +57,11 @@ def write_gallery(
     """
     bundle = open_bundle(model)
     with _source_errors():
-        total = len(pictures_below(folder))
-    place = folder.resolve()
-    file = PartialFile(out or place.with_name(place.name + SUFFIX), overwrite=overwrite)
+        pictures = pictures_below(folder)
+    total, place = len(pictures), folder.resolve()
+    out = out or place.with_name(place.name + SUFFIX)
+    same = [path for path in pictures.values() if path.name == out.name]
+    file = PartialFile(out, overwrite=overwrite, inputs=same)
     try:
         with (
             _source_errors(),

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from stream.cli.console import Console
+from stream.cli.console import start_console
 from stream.cli.run_command import Quiet, Verbose, option
 
 gallery = typer.Typer(
@@ -95,8 +95,7 @@ def build(
     """
     from stream.cli.gallery import write_gallery
 
-    console = Console(-1 if quiet else verbose)
-    console.start_logging()
+    console = start_console(quiet=quiet, verbose=verbose)
     write_gallery(
         folder,
         out,
@@ -129,8 +128,7 @@ def nearest(
     """
     from stream.cli.gallery import compare, print_nearest
 
-    console = Console(verbose)
-    console.start_logging()
+    start_console(quiet=False, verbose=verbose)
     query, kept = compare(file, image, model=model, engine=engine, device=device)
     print_nearest(query, kept, count, as_json=json)
 
@@ -155,7 +153,6 @@ def mix(
     """
     from stream.cli.gallery import compare, print_mixture
 
-    console = Console(verbose)
-    console.start_logging()
+    console = start_console(quiet=False, verbose=verbose)
     query, kept = compare(file, image, model=model, engine=engine, device=device)
     print_mixture(query, kept, count, as_json=json, console=console)

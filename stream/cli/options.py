@@ -197,3 +197,14 @@ def pick_batch(options: Options, *, watched: bool) -> int | None:
             "one; leave it out, or give --headless for a file"
         )
     return 1
+
+
+def check_encoder(options: Options, video: Path | None) -> None:
+    """Refuse options of the encoder where no video is written.
+
+    Raises:
+        UsageError: naming them.
+    """
+    if video is None and options.encoder:
+        given = ", ".join(f"--{name}" for name in options.encoder)
+        raise UsageError(f"{given}: no video is written; leave it out, or give an OUTPUT")

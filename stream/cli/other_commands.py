@@ -28,7 +28,6 @@ FrameSize = Annotated[
         text="Size of the frames it takes; default: the model's own.",
     ),
 ]
-Batch = Annotated[int, typer.Option("--batch", metavar="N", min=1, help="Frames computed at once.")]
 
 bundles = typer.Typer(
     help="List, show and check bundles: models with their explainers.",
@@ -147,8 +146,25 @@ def export(
     ] = None,
     model: Model = "nem-tiny",
     precision: Precision = "auto",
-    frame: FrameSize = None,
-    batch: Batch = 1,
+    frame: Annotated[
+        str | None,
+        option(
+            "--frame",
+            panel="Options",
+            metavar="WxH",
+            text="Size of the frames it takes; default: any; fp16, tensorrt: the model's own.",
+        ),
+    ] = None,
+    batch: Annotated[
+        int,
+        typer.Option(
+            "--batch",
+            metavar="N",
+            min=1,
+            show_default=False,
+            help="Frames computed at once; default: any number, of one frame size 1.",
+        ),
+    ] = 1,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file.")] = False,
     quiet: Quiet = False,
 ) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from stream.cli.console import Console
+from stream.cli.console import start_console
 
 INPUT, MODEL, LOOK, OUTPUT, TALK = "Input", "Model", "Look", "Output", "Messages"
 
@@ -268,8 +268,7 @@ def run(
     from stream.cli.session import run_session
     from stream.overlay import Overlay
 
-    console = Console(-1 if quiet else verbose)
-    console.start_logging()
+    console = start_console(quiet=quiet, verbose=verbose)
     place, is_camera, video = pick_places(
         (source, output), source=source_, camera=camera, output=output_
     )

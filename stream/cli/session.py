@@ -12,7 +12,8 @@ from nem.bundle import Bundle, open_bundle
 from nem.explanation import Explanation
 from stream.aim import AimDial
 from stream.cli.console import Console
-from stream.cli.options import STDOUT, Options, pick_batch, plan_outputs
+from stream.cli.errors import OUTPUT
+from stream.cli.options import STDOUT, Options, check_encoder, pick_batch, plan_outputs
 from stream.cli.progress import open_progress
 from stream.cli.signals import Interrupts
 from stream.dial import OverlayDial
@@ -37,6 +38,7 @@ def run_session(options: Options, console: Console) -> int:
         source = stack.enter_context(_open_source(options))
         info = source.info
         video, show = plan_outputs(options, live=info.live, path=info.path)
+        check_encoder(options, video)
         batch = pick_batch(options, watched=info.live or show)
         dial = OverlayDial(options.overlay, fixed_size=video is not None, keep=show)
         # Before the engine: an output that can't be written is told of at once.
@@ -74,9 +76,14 @@ def run_session(options: Options, console: Console) -> int:
     cut = report.ended != "end" and not (info.live and report.ended == "stopped")
     written = _written(video, options.scores, cut)
     _say_last(report, [note for note in _notes(sinks) if note not in said], written, console)
-    if interrupts.number is None or not cut:
+    if not cut:
         return 0
-    return 128 + interrupts.number
+    if interrupts.number is not None:
+        return 128 + interrupts.number
+    if written:  # the window was closed, or the reader of the scores left
+        console.error(f"ended before {info.name} did: {'; '.join(written)}")
+        return OUTPUT
+    return 0
 
 
 def describe_source(info: SourceInfo) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from stream.cli.console import Console
+from stream.cli.console import start_console
 from stream.cli.run_command import Quiet, Verbose, option
 
 THINGS, HOW, WHERE = "What", "How", "Where"
@@ -165,8 +165,7 @@ def train(
     """
     from stream.cli.training import train_bundle
 
-    console = Console(-1 if quiet else verbose)
-    console.start_logging()
+    console = start_console(quiet=quiet, verbose=verbose)
     settings = {
         "model": model,
         "data": (*data, *(more or ())),

@@ -71,11 +71,14 @@ def train_bundle(
     from engines.export import save_bundle
     from nem.bundle_io import installed_versions
     from nem.train import fit
+    from nem.watch import CHECKPOINT
 
     try:
         model = fit(config, progress=progress and console.verbosity >= 0, say=console.say)
     except KeyboardInterrupt:
-        console.say("stopped; the same command with --resume goes on from the last checkpoint")
+        kept = (out / CHECKPOINT).exists()
+        cure = "the same command with --resume goes on from the last checkpoint"
+        console.say(f"stopped; {cure if kept else 'before the first checkpoint'}")
         raise
     if int(os.environ.get("LOCAL_RANK", "0")):
         return 0  # one of several processes that trained together; the first one writes

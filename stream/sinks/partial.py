@@ -29,7 +29,7 @@ class PartialFile:
         file: to write to, binary.
 
     Raises:
-        UsageError: if the output is one of the inputs.
+        UsageError: if the output is one of the inputs, or has no name.
         SinkError: if it exists, is a device, or can't be created here.
     """
 
@@ -37,6 +37,8 @@ class PartialFile:
         self, path: str | Path, *, overwrite: bool = False, inputs: Iterable[Path] = ()
     ) -> None:
         self.path = Path(path)
+        if not self.path.name:
+            raise UsageError(f"output {str(path)!r}: names no file; give a file's name")
         self.partial = self.path.with_name(self.path.name + SUFFIX)
         self._overwrite = overwrite
         for source in inputs:

@@ -57,7 +57,8 @@ class Screen:
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 - closed in `close`
         self._viewer = subprocess.Popen(
             # -P: this folder has modules with everyday names, none of them meant for imports.
-            [sys.executable, "-P", str(viewer), title],
+            # A title that is no UTF-8, as a file's name may be, would end OpenCV.
+            [sys.executable, "-P", str(viewer), title.encode("utf-8", "replace").decode()],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._said,

@@ -30,6 +30,7 @@ PHOTOS = {
     "rocket.jpg": (0.3, 0.5),
 }
 SECONDS_PER_PHOTO = 6
+MAX_SIDE = 16384
 MARGIN = 1.15
 ZOOM = 1.4
 COLOUR = ColourTags("bt709", full_range=False, primaries=1, transfer=1)
@@ -53,7 +54,7 @@ class DemoSource(PulledSource):
 
     Raises:
         SourceError: if scikit-image or its photos are missing.
-        UsageError: if a size, rate or number isn't positive.
+        UsageError: if a size, rate or number isn't positive, or a side over `MAX_SIDE`.
     """
 
     def __init__(
@@ -73,6 +74,8 @@ class DemoSource(PulledSource):
                 f"demo: size, rate and number of frames must be positive, got {width}x{height}, "
                 f"{fps} per second, {frames} frames"
             )
+        if max(width, height) > MAX_SIDE:
+            raise UsageError(f"demo: size {width}x{height}; {MAX_SIDE} pixels a side at most")
         self._photos = bundled_photos()
         self._fps = exact_rate(fps)
         self._frames = frames

@@ -44,6 +44,8 @@ def test_defaults_are_the_method_s() -> None:
         ({"score": "cosine"}, "score 'cosine': allowed are softmax, logits"),
         ({"ks": 0}, "ks 0: must be at least 1"),
         ({"grid": 0}, "grid 0: must be at least 2"),
+        ({"grid": 3}, "grid: of ra-nem, which is not trained"),
+        ({"detach_threshold": True}, "detach_threshold: of ra-nem"),
         ({"area_weight": -1}, "area_weight -1: must be at least 0"),
         ({"class_area_weight": -1}, "class_area_weight -1: must be at least 0"),
         ({"deletion_weight": float("nan")}, "deletion_weight nan: must be at least 0"),

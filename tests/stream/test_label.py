@@ -214,3 +214,7 @@ def test_folds_where_opencv_draws_ascii_only(monkeypatch):
     label._drawable.cache_clear()
     assert drawable("café 猫") == "cafe U+732B"
     label._drawable.cache_clear()
+
+
+def test_half_characters_of_a_file_name_become_question_marks():
+    assert drawable("caf\udce9.mp4") == "caf?.mp4"

@@ -140,6 +140,8 @@ def test_methods_can_be_listed(cli, picture):
         (("--methods", "iba", "--statistics", "no"), 2, "0 pictures found"),
         (("--methods", "nem-u", "--gallery", "no.gallery"), 3, "no such file"),
         (("--out", "panel.gif"), 2, "name a picture"),
+        (("--methods", "nem-u", "--at", "5"), 2, "is a picture"),
+        (("--methods", "nem-u", "--statistics", "."), 2, "only iba"),
     ],
 )
 def test_what_can_not_be_met_leaves_nothing(cli, picture, bundle, arguments, code, reason):
@@ -147,6 +149,15 @@ def test_what_can_not_be_met_leaves_nothing(cli, picture, bundle, arguments, cod
     assert found == code, err
     assert reason in err
     assert [p.name for p in picture.parent.iterdir()] == ["p.png"]
+
+
+def test_the_picture_is_never_written_over(cli, picture, bundle):
+    before = picture.read_bytes()
+    given = ("--methods", "nem-u", "-m", bundle, "-o", picture, "--overwrite")
+    code, _, err = explain(cli, picture, *given)
+    assert code == 2
+    assert "also the input" in err
+    assert picture.read_bytes() == before
 
 
 def test_no_picture_is_said_in_one_line(cli, tmp_path, bundle):

@@ -225,3 +225,12 @@ def test_the_embedded_bundle_finds_a_picture_again(cli, tmp_path, monkeypatch):
     first, second = map(json.loads, out.splitlines())
     assert first["name"] == "001.png"
     assert first["distance"] < 1e-3 < second["distance"]
+
+
+def test_a_picture_of_the_gallery_is_never_written_over(cli, fake, folder):
+    picture = next(folder.rglob("*.png"))
+    before = picture.read_bytes()
+    code, _, err = cli("gallery", "build", folder, "-o", picture, "--overwrite", *fake)
+    assert code == 2
+    assert "also the input" in err
+    assert picture.read_bytes() == before

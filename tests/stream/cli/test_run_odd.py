@@ -1,0 +1,113 @@
+"""Outputs that are closed, full or cut, and options that would do nothing."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import time
+
+import pytest
+
+from tests.builders import make_clip
+from tests.stream.cli.support import SECONDS, command, environment, nem_stream
+
+
+def shell(line, *arguments, cwd):
+    """Run the command, its streams redirected as the shell line says."""
+    given = " ".join(f"'{part}'" for part in command(*arguments))
+    return subprocess.run(
+        ["bash", "-c", f"{given} {line}"],
+        cwd=cwd,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+
+
+def test_a_video_cut_by_the_reader_of_the_scores_is_no_success(tmp_path, fake):
+    clip = make_clip(tmp_path / "clip.mp4", frames=300)
+    with subprocess.Popen(
+        command(clip, tmp_path / "o.mp4", "--scores", "-", "-q", *fake),
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert json.loads(process.stdout.readline())["frame"] == 0
+        process.stdout.close()
+        err = process.stderr.read()
+        code = process.wait(SECONDS)
+    assert code == 5
+    assert "ended before" in err
+    assert "o.mp4.partial" in err
+    assert not (tmp_path / "o.mp4").exists()
+
+
+def test_without_stderr_the_run_goes_on_in_silence(tmp_path, fake):
+    make_clip(tmp_path / "clip.mp4", frames=3)
+    done = shell("2>&-", "clip.mp4", "none", "--scores", "-", *fake, cwd=tmp_path)
+    assert done.returncode == 0
+    assert [json.loads(line)["frame"] for line in done.stdout.splitlines()] == [0, 1, 2]
+
+
+def test_without_stdout_files_are_written_and_scores_refused(tmp_path, fake):
+    make_clip(tmp_path / "clip.mp4", frames=3)
+    done = shell(">&-", "clip.mp4", "o.mp4", *fake, cwd=tmp_path)
+    assert (done.returncode, (tmp_path / "o.mp4").exists()) == (0, True), done.stderr
+    done = shell(">&-", "clip.mp4", "none", "--scores", "-", *fake, cwd=tmp_path)
+    assert done.returncode == 5
+    assert "stdout is closed" in done.stderr
+
+
+def test_a_list_onto_a_full_disk_is_no_success(tmp_path, fake):
+    done = shell(">/dev/full", "bundles", "list", cwd=tmp_path)
+    assert done.returncode == 5
+    assert len(done.stderr.splitlines()) == 1
+    assert "No space left on device" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("c.mp4", "none", "--scores", "-", "--codec", "libx264", "--crf", "5"), "--codec, --crf"),
+        (("c.mp4", "-q", "-v"), "exclude each other"),
+        (("c.mp4", "--scores", ""), "names no file"),
+        (("c.mp4", "o.mp4", "--scores", "o.mp4"), "give two names"),
+        (("demo", "o.mp4", "--size", "100000x100000"), "16384 pixels a side"),
+    ],
+)
+def test_what_would_do_nothing_is_refused(tmp_path, fake, arguments, said):
+    make_clip(tmp_path / "c.mp4", frames=2)
+    done = nem_stream(*arguments, *fake, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert said in done.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["c.mp4"]
+
+
+def test_terminated_while_it_works_a_gallery_leaves_nothing(tmp_path, fake):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for index in range(400):
+        make_png(folder / f"{index}.png")
+    with subprocess.Popen(
+        command("gallery", "build", folder, *fake), env=environment(), stderr=subprocess.PIPE
+    ) as process:
+        partial = tmp_path / "photos.gallery.safetensors.partial"
+        while not partial.exists():
+            assert process.poll() is None
+            time.sleep(0.005)
+        process.send_signal(signal.SIGTERM)
+        code = process.wait(SECONDS)
+    assert code == 143
+    assert [p.name for p in tmp_path.iterdir()] == ["photos"]
+
+
+def make_png(path):
+    import cv2
+
+    from tests.builders import counted_picture
+
+    assert cv2.imwrite(str(path), counted_picture(1, 640, 480))
