@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from engines.changes import installed
 from engines.errors import EngineUnavailable
 from engines.gpus import find_gpus
 from engines.registry import available_engines
@@ -18,11 +19,13 @@ class Choice:
 
     Attributes:
         engine: name of the engine.
+        device: what it is to be asked for: never "auto", so that no engine chooses again.
         why: the reason, for people.
         wanting: there is a GPU, but no engine for it: people should be told.
     """
 
     engine: str
+    device: str
     why: str
     wanting: bool = False
 
@@ -30,8 +33,8 @@ class Choice:
 def choose_engine(device: str = "auto") -> Choice:
     """The engine for a device; loads no runtime.
 
-    A GPU's engines are tensorrt, tensorrt-rtx and inductor, in this order; on the CPU it is
-    openvino. Only `device` auto may end on the CPU.
+    A GPU's engines are tensorrt, tensorrt-rtx and inductor, in this order, the first that can also
+    be built here; on the CPU it is openvino. Only `device` auto may end on the CPU.
 
     Args:
         device: "auto", "cpu", "cuda" or "cuda:N".
@@ -40,7 +43,7 @@ def choose_engine(device: str = "auto") -> Choice:
         EngineUnavailable: a GPU was asked for and no engine can use one.
     """
     if device == "cpu":
-        return Choice("openvino", "the CPU was asked for")
+        return Choice("openvino", "cpu", "the CPU was asked for")
     try:
         gpus = find_gpus()
         reason = "" if gpus else "the NVIDIA driver shows no GPU"
@@ -48,16 +51,26 @@ def choose_engine(device: str = "auto") -> Choice:
         gpus, reason = (), str(error)
     if not gpus:
         if device == "auto" or not device.startswith("cuda"):
-            return Choice("openvino", reason)
+            return Choice("openvino", "cpu" if device == "auto" else device, reason)
         raise EngineUnavailable(f"device {device}: {reason}; use --device cpu")
     found = {info.name: info for info in available_engines()}
     missing: list[str] = []
     for name in GPU_ORDER:
-        if found[name].available:
+        reason = found[name].reason or found[name].no_build or _blind(name) or ""
+        if not reason:
             before = f"; {'; '.join(missing)}" if missing else ""
-            return Choice(name, f"{gpus[0].name} is there{before}")
-        missing.append(f"{name}: {found[name].reason}")
+            asked = "cuda" if device == "auto" else device
+            return Choice(name, asked, f"{gpus[0].name} is there{before}")
+        missing.append(f"{name}: {reason}")
     text = "; ".join(missing)
     if device != "auto":
         raise EngineUnavailable(f"device {device}: no engine can use it: {text}")
-    return Choice("openvino", f"{gpus[0].name} is there, but no engine for it: {text}", True)
+    return Choice("openvino", "cpu", f"{gpus[0].name} is there, but no engine for it: {text}", True)
+
+
+def _blind(engine: str) -> str | None:
+    """Why an engine of torch can't see the GPU, as far as that shows without loading torch."""
+    version = installed("torch")
+    if engine != "inductor" or not version.endswith("+cpu"):
+        return None
+    return f"torch {version} is built for CPUs; install one built for CUDA"

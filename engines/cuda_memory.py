@@ -6,8 +6,9 @@ import ctypes
 import importlib
 import logging
 import math
-from collections.abc import Callable
-from contextlib import ExitStack
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,8 +101,8 @@ class DeviceArray:
 def as_device_array(value: Any, name: str) -> tuple[DeviceArray, int | None]:
     """What an object with `__cuda_array_interface__` describes, and the stream to wait for.
 
-    An object that can't tell its stream (interface below version 3, as of torch) is taken to have
-    been made on the legacy default stream.
+    An object that can't tell its stream (interface below version 3) is taken to have been made on
+    the legacy default stream, a tensor of torch on torch's current one.
 
     Raises:
         FrameError: it is not on a GPU, or not C-contiguous.
@@ -121,13 +122,20 @@ def as_device_array(value: Any, name: str) -> tuple[DeviceArray, int | None]:
         for length, step, found in zip(shape, steps, strides, strict=True)
     ):
         raise FrameError(f"{name}: expected a C-contiguous array, got strides {tuple(strides)}")
-    return array, facts.get("stream") if facts["version"] >= 3 else LEGACY_STREAM
+    return array, facts.get("stream") if facts["version"] >= 3 else _stream_of(value)
+
+
+def _stream_of(value: Any) -> int:
+    torch = sys.modules.get("torch")  # whoever made a tensor has loaded it
+    if torch is None or not isinstance(value, torch.Tensor):
+        return LEGACY_STREAM
+    return int(torch.cuda.current_stream(value.device).cuda_stream) or LEGACY_STREAM
 
 
 class Cuda:
     """One GPU, and all that was made on it here; `close` frees that, the last first.
 
-    `use` must have been called on the calling thread before any other method.
+    All other methods belong inside `current`.
 
     Args:
         device: number of the GPU.
@@ -146,11 +154,19 @@ class Cuda:
             ) from None
         self.device = device
         self.held = ExitStack()
-        self.use()
+        with self.current():
+            pass
 
-    def use(self) -> None:
-        """Make this GPU the calling thread's."""
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        """Make this GPU the calling thread's, and after that the one which was."""
+        before = self._ask(self._cuda.cudaGetDevice(), "asking for the GPU in use")
         self._ask(self._cuda.cudaSetDevice(self.device), f"using cuda:{self.device}")
+        try:
+            yield
+        finally:
+            if before != self.device:
+                self._cuda.cudaSetDevice(before)
 
     def stream(self) -> Any:
         """A stream of its own that does not wait for the default stream."""
@@ -241,9 +257,9 @@ class Cuda:
         self._ask(self._cuda.cudaGraphLaunch(graph, stream), "launching a CUDA graph")
 
     def close(self) -> None:
-        """Free all of it. Never raises: on a lost GPU nothing can be freed."""
-        self._cuda.cudaSetDevice(self.device)
-        self.held.close()
+        """Free all of it. On a lost GPU nothing can be freed."""
+        with self.current():
+            self.held.close()
 
     def _copy(self, to: int, source: int, size: int, kind: Any, stream: Any) -> None:
         self._ask(self._cuda.cudaMemcpyAsync(to, source, size, kind, stream), "copying")

@@ -10,7 +10,7 @@ from engines.base import Arrays, Engine, Frames
 from engines.batches import check_batch
 from engines.errors import OptionError
 from engines.graph import FrameGraph
-from engines.torch_devices import find_device, memory_told
+from engines.torch_devices import exact_sums, find_device, memory_told
 from nem.bundle import Bundle
 from nem.bundle_io import load_model
 from nem.explanation import Aim, class_names
@@ -71,8 +71,7 @@ class EagerEngine(Engine):
         with (
             memory_told(self.name, self._device, CURE),
             torch.inference_mode(),
-            # `enabled` is False unless it is given.
-            torch.backends.cudnn.flags(enabled=True, allow_tf32=False),
+            exact_sums(),
         ):
             prepared = graph.prepare(torch.from_numpy(frames).to(self._device))
             target = None if classes is None else torch.from_numpy(classes).to(self._device)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from typing import Any, Literal, get_args
 
 from engines.errors import EngineError, EngineUnavailable, ExportError, OptionError
 from engines.registry import PRECISION_NAMES
-from nem.bundle import Bundle, sha256_of
+from nem.bundle import Bundle
 from nem.manifest import GRAPH, WEIGHTS
 
 Format = Literal["onnx", "tensorrt", "openvino"]
@@ -184,9 +183,7 @@ def _write_onnx(wish: _Wish, path: Path) -> None:
             notes={FACTS: json.dumps(_facts(wish, wish.size))},
         )
         return
-    shutil.copyfile(wish.bundle.graph_path, path)
-    if sha256_of(path) != wish.bundle.manifest.files[GRAPH]:
-        raise EngineError(f"{wish.bundle.graph_path}: was changed meanwhile; get the bundle again")
+    path.write_bytes(wish.bundle.read(GRAPH))
     if all(importlib.util.find_spec(name) for name in ("torch", "timm", "onnx", "onnxruntime")):
         from engines.export import check_onnx
         from engines.graph import FrameGraph
@@ -207,7 +204,7 @@ def _write_openvino(wish: _Wish, path: Path) -> None:
         ) from error
     wish.say(f"writing OpenVINO IR, weights in {wish.precision}")
     try:
-        model = ov.Core().read_model(wish.bundle.graph_path)
+        model = ov.Core().read_model(wish.bundle.read(GRAPH))
         if wish.frame_size is not None:
             if wish.frame_size == (wish.bundle.manifest.input_size,) * 2:
                 cut_resize(model)  # as an identity it would still cost time

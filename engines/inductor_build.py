@@ -84,7 +84,8 @@ def build_package(graph: FixedGraph, batch: int, device: torch.device, say: Say)
         held.enter_context(quiet_logs(*LOGGERS))
         held.enter_context(kept_signal_stack())  # LLVM, of Triton, puts its own in place
         held.enter_context(torch.no_grad())
-        held.enter_context(exact_sums(graph.precision == "f32"))
+        if graph.precision == "f32":
+            held.enter_context(exact_sums())
         if device.type == "cuda":
             held.enter_context(torch.cuda.device(device))
             held.callback(torch.cuda.empty_cache)

@@ -110,10 +110,10 @@ def package_facts(wish: Wish, batch: int) -> dict[str, str]:
         "device": wish.device.type,
         "system": f"{platform.system()} {platform.machine()}",
     }
-    if wish.gpu is not None:
-        return facts | wish.gpu.facts
     flags = hashlib.sha256(" ".join(sorted(cpu_flags())).encode()).hexdigest()
-    return facts | {"CPU": cpu_model(), "CPU flags": flags[:16]}
+    # A GPU's package, too, has code for the very CPU that it was compiled on.
+    facts |= {"CPU": cpu_model(), "CPU flags": flags[:16]}
+    return facts if wish.gpu is None else facts | wish.gpu.facts
 
 
 class _Opening:

@@ -6,8 +6,8 @@ import ctypes
 import os
 import sys
 import tempfile
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engines.batches import fill_classes
-from engines.torch_devices import exact_sums
+from engines.cuda_memory import LEGACY_STREAM
+from engines.torch_devices import Setting, exact_sums
 
 WARM_UPS = 3
 """Runs before the capture: the first folds constants, and cuDNN picks its kernels."""
@@ -153,7 +154,7 @@ class CudaProgram:
         self._loader = loader
         cuda: Any = torch.cuda
         self._stream = cuda.Stream(device)
-        with self._current(), exact_sums(exact), _benchmarked():
+        with self._current(), exact_sums() if exact else nullcontext(), benchmarked():
             self._frames = torch.zeros(shape, dtype=torch.uint8, device=device)
             self._classes = None
             if targeted:
@@ -209,9 +210,12 @@ class CudaProgram:
         given = torch.as_tensor(frames, device=self._device)  # the same memory
         count = len(given)
         cuda: Any = torch.cuda
-        after = None if stream is None else cuda.ExternalStream(stream, self._device)
         if isinstance(frames, Tensor):
             after = cuda.current_stream(self._device)
+        elif stream == LEGACY_STREAM:  # which torch knows by another handle
+            after = cuda.default_stream(self._device)
+        else:
+            after = None if stream is None else cuda.ExternalStream(stream, self._device)
         with self._current():
             if after is not None:
                 self._stream.wait_stream(after)
@@ -248,12 +252,11 @@ class CudaProgram:
             yield
 
 
-@contextmanager
-def _benchmarked() -> Iterator[None]:
-    """Let cuDNN time its kernels: shapes never change, and a capture keeps what was picked."""
+def _benchmark() -> Callable[[], None]:
     before = torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = True
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.benchmark = before
+    return lambda: setattr(torch.backends.cudnn, "benchmark", before)
+
+
+benchmarked = Setting(_benchmark)
+"""Let cuDNN time its kernels: shapes never change, and a capture keeps what was picked."""

@@ -43,7 +43,7 @@ from nem.bundle import Bundle
 from nem.explanation import Aim, class_names
 from nem.manifest import GRAPH
 
-RECIPE = "2"
+RECIPE = "3"
 """Version of what this module does to a graph before compiling; part of the store's key."""
 
 SHAPES_KEPT = 4
@@ -214,7 +214,8 @@ class OpenVinoEngine(Engine):
     def _graph(self, batch: int) -> Any:
         """What is compiled for so many frames of the model's own size."""
         if self._rounded is None:
-            model = self._core.read_model(self._bundle.graph_path)
+            # Its bytes, of the hash that is in the key: the file may be another by now.
+            model = self._core.read_model(self._bundle.read(GRAPH))
             cut_resize(model)
         else:
             model = self._rounded.clone()

@@ -23,7 +23,7 @@ from engines.base import Frames
 from engines.calibration import Pictures
 from engines.errors import EngineError, EngineUnavailable, StoreError
 from engines.golden import decided
-from engines.onnx_passes import CLASSES, FRAMES
+from engines.onnx_passes import CLASSES, FRAMES, SCORES
 from engines.ov_graph import INT8, has_port, make_config
 from engines.ov_runtime import openvino as ov
 from engines.quant_check import Answer, HeldOut
@@ -73,7 +73,9 @@ def make_int8(
         EngineError: NNCF can't do it, or masks move too far.
     """
     say(f"finding ranges for int8 on {len(pictures.frames)} pictures: takes a minute or more")
-    rounded = round_graph(model, pictures, len(manifest.classes))
+    # Not those of the manifest, which may have no names for them.
+    classes = model.output(SCORES).shape[1] if has_port(model.outputs, SCORES) else 0
+    rounded = round_graph(model, pictures, classes)
     fault = _fault(core, rounded, model, plain, pictures, manifest.heads)
     if fault is not None:
         raise EngineError(

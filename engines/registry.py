@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.util
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,11 +28,14 @@ class EngineInfo:
         name: what `open_engine` takes.
         summary: one line for people.
         reason: why it can't run here and the cure; None where it can.
+        no_build: why it can only run here what is built already, and the cure; None where it can
+            build.
     """
 
     name: str
     summary: str
     reason: str | None
+    no_build: str | None = None
 
     @property
     def available(self) -> bool:
@@ -43,16 +47,18 @@ class EngineInfo:
 class _Entry:
     """Where an engine's class is, and the packages it needs with how to get them.
 
-    `options` go to the class; `gpu`: it runs on NVIDIA GPUs only; `shaped`: it is built for a
-    frame size and batch, takes `frame_size`, `batch` and `say`; `plain`: also `dynamic`;
-    `batched`: it takes `batch` without being built for it ahead; `files`: frames at once with which
-    it gets through a file quickest; `rounds`: it computes in 8 bits, takes `calibration` and `say`.
+    `builds`: packages without which it runs only what is built already; `options` go to the class;
+    `gpu`: it runs on NVIDIA GPUs only; `shaped`: it is built for a frame size and batch, takes
+    `frame_size`, `batch` and `say`; `plain`: also `dynamic`; `batched`: it takes `batch` without
+    being built for it ahead; `files`: frames at once with which it gets through a file quickest;
+    `rounds`: it computes in 8 bits, takes `calibration` and `say`.
     """
 
     module: str
     attribute: str
     summary: str
     packages: tuple[str, ...] = ()
+    builds: tuple[str, ...] = ()
     install: str = "nem-stream"
     options: tuple[tuple[str, str], ...] = ()
     gpu: bool = False
@@ -63,12 +69,16 @@ class _Entry:
     rounds: bool = False
 
 
+BUILD_TRT = ("torch", "timm", "torch_tensorrt")
+"""What building an engine of TensorRT takes, beside what running one does."""
+
 _ENGINES = {
     "tensorrt": _Entry(
         "engines.trt",
         "TensorRtEngine",
         "TensorRT, the fastest on an NVIDIA GPU",
         ("tensorrt", "cuda", "safetensors"),
+        BUILD_TRT,
         "nem-stream[tensorrt]",
         (("flavour", "tensorrt"),),
         gpu=True,
@@ -81,6 +91,7 @@ _ENGINES = {
         "TensorRtEngine",
         "TensorRT for RTX, for GeForce and RTX cards",
         ("tensorrt_rtx", "cuda", "safetensors"),
+        BUILD_TRT,
         "nem-stream[tensorrt-rtx]",
         (("flavour", "tensorrt-rtx"),),
         gpu=True,
@@ -93,7 +104,7 @@ _ENGINES = {
         "TensorRtModuleEngine",
         "TensorRT inside torch; compiled at each start",
         ("torch_tensorrt", "tensorrt", "timm", "safetensors"),
-        "nem-stream[tensorrt]",
+        install="nem-stream[tensorrt]",
         gpu=True,
         shaped=True,
     ),
@@ -102,7 +113,7 @@ _ENGINES = {
         "InductorEngine",
         "torch compiled ahead of time; GPU or CPU",
         ("torch", "timm", "safetensors"),
-        "nem-stream[train]",
+        install="nem-stream[train]",
         shaped=True,
     ),
     "openvino": _Entry(
@@ -120,7 +131,7 @@ _ENGINES = {
         "EagerEngine",
         "torch, the reference; CPU or GPU",
         ("torch", "timm", "safetensors"),
-        "nem-stream[train]",
+        install="nem-stream[train]",
         batched=True,
     ),
     "fake": _Entry("engines.fake", "FakeEngine", "no model, for tests: masks by brightness"),
@@ -147,7 +158,10 @@ def file_batch(engine: str) -> int:
 
 def available_engines() -> list[EngineInfo]:
     """All engines, with the reason where one can't run here. Loads no runtime."""
-    return [EngineInfo(name, entry.summary, _missing(entry)) for name, entry in _ENGINES.items()]
+    return [
+        EngineInfo(name, entry.summary, _missing(entry), _absent(entry.builds, entry.install))
+        for name, entry in _ENGINES.items()
+    ]
 
 
 def open_engine(
@@ -187,7 +201,8 @@ def open_engine(
     if engine == "auto":
         from engines.choose import choose_engine  # it asks this module what is available
 
-        engine = choose_engine(device).engine
+        choice = choose_engine(device)
+        engine, device = choice.engine, choice.device
     entry = _ENGINES.get(engine)
     if entry is None:
         near = difflib.get_close_matches(engine, _ENGINES, n=1)
@@ -236,12 +251,28 @@ def _able(what: str) -> str:
 
 
 def _missing(entry: _Entry) -> str | None:
-    for package in entry.packages:
-        if importlib.util.find_spec(package) is None:
-            return f"{package} is not installed: pip install '{entry.install}'"
+    absent = _absent(entry.packages, entry.install)
+    if absent is not None:
+        return absent
     if entry.gpu:
         try:
             find_gpus()
         except EngineUnavailable as error:
             return str(error)
     return None
+
+
+def _absent(packages: tuple[str, ...], install: str) -> str | None:
+    for package in packages:
+        if _is_stand_in(package) or importlib.util.find_spec(package) is None:
+            return f"{package} is not installed: pip install '{install}'"
+    return None
+
+
+def _is_stand_in(package: str) -> bool:
+    """Whether what is loaded as `package` is another one.
+
+    Torch-TensorRT for RTX puts `tensorrt_rtx` in the place of `tensorrt` once it is imported.
+    """
+    own = getattr(sys.modules.get(package), "_package_name", package)
+    return isinstance(own, str) and own != package

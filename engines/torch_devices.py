@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -75,16 +76,35 @@ def free_memory(device: torch.device) -> int:
     return int(free)
 
 
-@contextmanager
-def exact_sums(exact: bool = True) -> Iterator[None]:
-    """Multiply float32 as float32, not as TF32 or bf16, whatever the process is set to.
+class Setting:
+    """A setting of the whole process, changed as long as any thread needs it.
 
     Args:
-        exact: False changes nothing.
+        change: changes it and returns what puts it back.
     """
-    if not exact:
-        yield
-        return
+
+    def __init__(self, change: Callable[[], Callable[[], None]]) -> None:
+        self._change = change
+        self._lock = threading.Lock()
+        self._needed = 0
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        """Changed inside; at the end of the last who need it as it was before the first."""
+        with self._lock:
+            if not self._needed:
+                self._restore = self._change()
+            self._needed += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._needed -= 1
+                if not self._needed:
+                    self._restore()
+
+
+def _sum_exactly() -> Callable[[], None]:
     backends: Any = torch.backends
     matmuls = (backends.cuda.matmul, backends.mkldnn.matmul)
     newer = [matmul.fp32_precision for matmul in matmuls]
@@ -93,16 +113,30 @@ def exact_sums(exact: bool = True) -> Iterator[None]:
     except RuntimeError:  # somebody used the newer way to set it, which the older one can't tell
         older = None
     torch.set_float32_matmul_precision("highest")  # sets it both ways
+    cudnn = backends.cudnn
+    convolutions = cudnn.conv.fp32_precision
     try:
-        with torch.backends.cudnn.flags(
-            enabled=True, benchmark=torch.backends.cudnn.benchmark, allow_tf32=False
-        ):
-            yield
-    finally:
+        tf32 = cudnn.allow_tf32
+        cudnn.allow_tf32 = False
+    except RuntimeError:  # as above
+        tf32 = None
+    if cudnn.conv.fp32_precision not in ("ieee", "none"):  # a newer setting goes before the older
+        cudnn.conv.fp32_precision = "ieee"
+
+    def restore() -> None:
+        cudnn.conv.fp32_precision = convolutions
+        if tf32 is not None:
+            cudnn.allow_tf32 = tf32
         if older is not None:
             torch.set_float32_matmul_precision(older)
         for matmul, value in zip(matmuls, newer, strict=True):
             matmul.fp32_precision = value
+
+    return restore
+
+
+exact_sums = Setting(_sum_exactly)
+"""Multiply float32 as float32, not as TF32 or bf16, whatever the process is set to."""
 
 
 def first_line(error: BaseException) -> str:

@@ -8,8 +8,8 @@ runs any number of frames, and has a graph for each number that was run.
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Mapping
-from contextlib import suppress
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,13 +94,14 @@ class TrtRunner:
         self._pinned: dict[str, NDArray[Any]] = {}
         self._cuda = Cuda(device)
         try:
-            self._stream, self._event = self._cuda.stream(), self._cuda.event()
-            self._launcher = Launcher(
-                self._trt, engine, flavour, self._cuda, self._stream, graphs=cuda_graph
-            )
-            self._find_ports(self._launcher.engine)
-            self._take_memory()
-            self._warm_up()
+            with self._cuda.current():
+                self._stream, self._event = self._cuda.stream(), self._cuda.event()
+                self._launcher = Launcher(
+                    self._trt, engine, flavour, self._cuda, self._stream, graphs=cuda_graph
+                )
+                self._find_ports(self._launcher.engine)
+                self._take_memory()
+                self._warm_up()
         except BaseException:
             self.close()
             raise
@@ -126,8 +127,7 @@ class TrtRunner:
         """
         wanted = self._names(self.outputs if outputs is None else outputs)
         self._check_names(inputs)
-        with self._lock:
-            self._begin()
+        with self._running():
             count = self._count(inputs)
             for name, port in self.inputs.items():
                 port.first((count,)).check(inputs[name])
@@ -159,8 +159,7 @@ class TrtRunner:
             See `run`.
         """
         self._check_names(inputs)
-        with self._lock:
-            self._begin()
+        with self._running():
             found = {name: _described(inputs[name], name) for name in self.inputs}
             count = self._count({name: array for name, (array, _) in found.items()})
             for name, (array, stream) in found.items():
@@ -230,10 +229,13 @@ class TrtRunner:
         pinned, there = self._pinned[name], self._device[name]
         return (pinned[:count], there.first(count)) if count else (pinned, there)
 
-    def _begin(self) -> None:
-        if self._closed:
-            raise EngineClosed("the TensorRT runner is closed; open a new one")
-        self._cuda.use()
+    @contextmanager
+    def _running(self) -> Iterator[None]:
+        with self._lock:
+            if self._closed:
+                raise EngineClosed("the TensorRT runner is closed; open a new one")
+            with self._cuda.current():
+                yield
 
     def _check_names(self, given: Collection[str]) -> None:
         if set(given) != set(self.inputs):

@@ -46,6 +46,24 @@ class Bundle:
         """The fused graph, uint8 frames to mask, scores and embedding (ONNX)."""
         return self.path / GRAPH
 
+    def read(self, name: str) -> bytes:
+        """The bytes of `WEIGHTS` or `GRAPH`, those that the manifest tells.
+
+        Raises:
+            BundleError: the file can't be read, or was changed since the bundle was opened.
+        """
+        try:
+            data = (self.path / name).read_bytes()
+        except OSError as error:
+            raise BundleError(
+                f"bundle {self.path}: can't read {name} ({error.strerror}); get the bundle again"
+            ) from None
+        if hashlib.sha256(data).hexdigest() != self.manifest.files[name]:
+            raise BundleError(
+                f"bundle {self.path}: {name} was changed since the bundle was opened; open it again"
+            )
+        return data
+
     @property
     def card_path(self) -> Path:
         """The model card (Markdown). It may be edited, so its hash is not kept."""

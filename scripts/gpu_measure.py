@@ -110,7 +110,7 @@ def measure_all(
                         report.rows += rows
                         for line in lines(Report(rows)):
                             say(line)
-                    except (EngineError, torch.OutOfMemoryError) as error:
+                    except (EngineError, RuntimeError) as error:  # of torch: of any kind
                         report.missing.append(f"{what}: {str(error).splitlines()[0]}")
                         say(f"not measured: {report.missing[-1]}")
                     keep()

@@ -47,9 +47,11 @@ def print_stored(entries: Sequence[StoredEngine]) -> None:
 
 def _describe(facts: Mapping[str, str]) -> str:
     """What a compiled model is, as "nem-tiny on openvino cpu f32, batch 4"."""
-    names = ("bundle", "engine", "device", "precision", "batch")
-    bundle, *runs, batch = (facts.get(name, "?") for name in names)
-    return f"{bundle} on {' '.join(runs)}, batch {batch}"
+    names = ("bundle", "engine", "precision", "batch")
+    bundle, engine, precision, batch = (facts.get(name, "?") for name in names)
+    device = facts.get("GPU") or facts.get("device", "?")
+    frames = f" of {facts['frame']}" if "frame" in facts else ""
+    return f"{bundle} on {engine} {device} {precision}, batch {batch}{frames}"
 
 
 def build(
@@ -74,7 +76,7 @@ def build(
     size = None if frame is None else read_size("--frame", frame)[::-1]
     if engine == "auto":
         choice = choose_engine(device)
-        engine = choice.engine
+        engine, device = choice.engine, choice.device
         console.say(f"engine {engine}: {choice.why}")
     for count in sorted({1, file_batch(engine)}) if batch is None else [batch]:
         began = time.perf_counter()

@@ -118,16 +118,16 @@ def _open_source(options: Options) -> Source:
 
 def _open_engine(bundle: Bundle, options: Options, batch: int | None, console: Console) -> Engine:
     """The engine asked for; what `auto` is here and why is told, as are builds that take long."""
-    name = options.engine
+    name, device = options.engine, options.device
     if name == "auto":
-        choice = choose_engine(options.device)
-        name = choice.engine
+        choice = choose_engine(device)
+        name, device = choice.engine, choice.device
         tell = console.say if choice.wanting else console.detail
         tell(f"note: engine {name}: {choice.why}")
     return open_engine(
         bundle,
         name,
-        device=options.device,
+        device=device,
         precision=options.precision,
         batch=batch,
         calibration=options.calibrate,

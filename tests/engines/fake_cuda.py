@@ -119,6 +119,9 @@ class FakeCuda(ModuleType):
         self._thread.device = device
         return (self._begin("cudaSetDevice"),)
 
+    def cudaGetDevice(self) -> tuple[Any, ...]:
+        return OK, getattr(self._thread, "device", 0)
+
     def cudaMalloc(self, size: int) -> tuple[Any, ...]:
         return self._take("cudaMalloc", size, self.on_device, self.memory)
 

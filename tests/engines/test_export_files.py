@@ -24,6 +24,7 @@ from engines.ov_runtime import openvino as ov
 from engines.parity import BOUNDS
 from nem.bundle import Bundle
 from nem.bundle_io import load_model
+from nem.errors import BundleError
 from nem.explanation import AIMS
 from nem.manifest import GRAPH, WEIGHTS
 from tests.engines.conftest import NAMES, SIZE, random_frames, tiny_model
@@ -253,11 +254,11 @@ def test_a_failed_export_takes_nobody_s_place(
 def test_a_full_disk_is_told_and_leaves_nothing(
     bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(source: Path, path: Path) -> None:
+    def fail(path: Path, _: bytes) -> None:
         path.write_text("half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("shutil.copyfile", fail)
+    monkeypatch.setattr("pathlib.Path.write_bytes", fail)
     with pytest.raises(ExportError, match="can't be written: No space left"):
         export_file(bundle, tmp_path / "nem.onnx", "onnx")
     assert list(tmp_path.iterdir()) == []
@@ -267,7 +268,7 @@ def test_a_graph_changed_since_it_was_opened_is_refused(bundle: Bundle, tmp_path
     changed = bundle.manifest.model_copy(
         update={"files": {GRAPH: "0" * 64, WEIGHTS: bundle.manifest.files[WEIGHTS]}}
     )
-    with pytest.raises(EngineError, match="changed meanwhile"):
+    with pytest.raises(BundleError, match="changed since the bundle was opened"):
         export_file(Bundle(bundle.path, changed), tmp_path / "nem.onnx", "onnx")
     assert list(tmp_path.iterdir()) == []
 

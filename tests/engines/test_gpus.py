@@ -103,11 +103,16 @@ def test_a_driver_that_fails(driver_there: Path, monkeypatch: pytest.MonkeyPatch
         find_gpus()
 
 
-def machine(monkeypatch: pytest.MonkeyPatch, gpus: tuple[Gpu, ...], *engines: str) -> None:
-    """A machine with these GPUs and these engines of a GPU."""
+def machine(
+    monkeypatch: pytest.MonkeyPatch, gpus: tuple[Gpu, ...], *engines: str, builds: bool = True
+) -> None:
+    """A machine with these GPUs and these engines of a GPU; TensorRT's need torch to build."""
 
     def info(name: str) -> EngineInfo:
-        return EngineInfo(name, "", None if name in engines else f"{name} is not installed")
+        lacking = None if builds or name == "inductor" else "torch is not installed"
+        return EngineInfo(
+            name, "", None if name in engines else f"{name} is not installed", lacking
+        )
 
     names = ("tensorrt", "tensorrt-rtx", "inductor", "openvino")
     monkeypatch.setattr("engines.choose.find_gpus", lambda: gpus)
@@ -124,6 +129,7 @@ def test_the_fastest_engine_that_is_there_is_taken(monkeypatch: pytest.MonkeyPat
         for device in ("auto", "cuda", "cuda:0"):
             choice = choose_engine(device)
             assert (choice.engine, choice.wanting) == (name, False)
+            assert choice.device == ("cuda" if device == "auto" else device)
             assert choice.why.startswith("NVIDIA H100 is there")
     assert "tensorrt is not installed" in choice.why
 
@@ -132,9 +138,9 @@ def test_the_cpu_is_taken_where_no_gpu_is_or_where_it_is_asked_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     machine(monkeypatch, ())
-    assert choose_engine() == Choice("openvino", "the NVIDIA driver shows no GPU")
+    assert choose_engine() == Choice("openvino", "cpu", "the NVIDIA driver shows no GPU")
     machine(monkeypatch, (H100,), "tensorrt")
-    assert choose_engine("cpu") == Choice("openvino", "the CPU was asked for")
+    assert choose_engine("cpu") == Choice("openvino", "cpu", "the CPU was asked for")
 
 
 def test_a_gpu_without_an_engine_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,3 +150,20 @@ def test_a_gpu_without_an_engine_is_told(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "inductor is not installed" in choice.why
     with pytest.raises(EngineUnavailable, match="no engine can use it: tensorrt: tensorrt is not"):
         choose_engine("cuda")
+
+
+def test_an_engine_that_can_not_be_built_is_not_taken_by_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    machine(monkeypatch, (H100,), "tensorrt", builds=False)
+    choice = choose_engine()
+    assert (choice.engine, choice.device, choice.wanting) == ("openvino", "cpu", True)
+    assert "tensorrt: torch is not installed" in choice.why
+
+
+def test_a_torch_for_cpus_sees_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine(monkeypatch, (H100,), "inductor")
+    monkeypatch.setattr("engines.choose.installed", lambda package: f"{package} 2.14.1+cpu")
+    choice = choose_engine()
+    assert (choice.engine, choice.wanting) == ("openvino", True)
+    assert "is built for CPUs" in choice.why

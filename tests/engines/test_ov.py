@@ -12,7 +12,8 @@ from engines import EngineError, Store, list_stored
 from engines.cpu import has_bf16
 from engines.ov import SHAPES_KEPT, OpenVinoEngine
 from engines.store_files import key_of
-from nem.bundle import Bundle
+from nem.bundle import Bundle, sha256_of
+from nem.errors import BundleError
 from tests.engines.conftest import SIZE, random_frames
 
 
@@ -105,7 +106,6 @@ def test_a_batch_is_stored_for_itself_and_takes_any_number(bundle: Bundle, store
 def test_a_graph_that_is_none_is_one_line(
     bundle: Bundle, store: Store, tmp_path: Path, content: bytes | None
 ) -> None:
-    """The bundle checks its hashes, so this takes a bundle written by somebody else."""
     import onnx
 
     path = tmp_path / "bundle"
@@ -122,8 +122,10 @@ def test_a_graph_that_is_none_is_one_line(
         onnx.save(model, graph)
     else:
         graph.write_bytes(content)
+    files = bundle.manifest.files | {graph.name: sha256_of(graph)}
+    foreign = Bundle(path, bundle.manifest.model_copy(update={"files": files}))
     with pytest.raises(EngineError) as caught:
-        OpenVinoEngine(Bundle(path, bundle.manifest), store=store)
+        OpenVinoEngine(foreign, store=store)
     assert "\n" not in str(caught.value)
     assert str(graph) in str(caught.value) or "resized" in str(caught.value)
     assert list_stored(store) == []
@@ -141,3 +143,14 @@ def test_a_graph_that_is_none_is_one_line(
 )
 def test_bf16_is_told_from_the_flags(flags: set[str], native: bool | None) -> None:
     assert has_bf16(frozenset(flags)) is native
+
+
+def test_a_bundle_that_is_replaced_under_our_hands_is_never_stored(
+    bundle: Bundle, store: Store, tmp_path: Path
+) -> None:
+    path = tmp_path / "bundle"
+    shutil.copytree(bundle.path, path)
+    (path / "graph.onnx").write_bytes((path / "graph.onnx").read_bytes() + b" ")
+    with pytest.raises(BundleError, match="changed since the bundle was opened"):
+        OpenVinoEngine(Bundle(path, bundle.manifest), store=store)
+    assert list_stored(store) == []

@@ -6,6 +6,7 @@ import importlib.util
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -212,3 +213,12 @@ def test_live_path_in_a_fresh_process(bundle: Bundle, code: str) -> None:
         check=True,
         timeout=60,
     )
+
+
+def test_what_stands_in_for_another_package_is_not_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch-TensorRT for RTX names itself `tensorrt` once it is imported."""
+    proxy = ModuleType("tensorrt")
+    proxy._package_name = "tensorrt_rtx"  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "tensorrt", proxy)
+    info = next(info for info in available_engines() if info.name == "tensorrt")
+    assert "tensorrt is not installed" in str(info.reason)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from engines import Store, list_stored, prune_stored, verify_stored
+from engines import Store, list_stored, prune_stored, store_admin, verify_stored
+from engines.filelock import exclusive
 from engines.store_files import key_of
 
 DAY = 86_400
@@ -109,3 +111,41 @@ def test_prune_removes_leftovers_but_not_a_build_in_progress(store: Store) -> No
     deleted = {path.name for path in prune_stored(store)}
     assert deleted == {"aside.blob.damaged", "ended.tmp", "orphan.blob", "ended.lock"}
     assert names(store) == {"used"}
+
+
+def test_what_is_being_built_is_left_alone(store: Store) -> None:
+    """A lock file may be of an attempt long ago, and a build take its time."""
+    blob = put(store, "slow", 90)
+    blob.write_bytes(b"half")
+    lock = blob.with_suffix(".lock")
+    with exclusive(lock, 1):
+        age(lock, 1)
+        assert prune_stored(store) == []
+        [entry] = verify_stored(store)
+        assert entry.problem is not None
+    assert {blob, blob.with_suffix(".json")} <= set(prune_stored(store))
+
+
+def test_what_is_repaired_meanwhile_is_kept(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    blob = put(store, "mended")
+    whole = blob.read_bytes()
+    blob.write_bytes(b"half")
+    hold = store_admin._held
+
+    def held(*rest: Any) -> Any:
+        blob.write_bytes(whole)
+        return hold(*rest)
+
+    monkeypatch.setattr(store_admin, "_held", held)
+    assert [entry.problem for entry in verify_stored(store)] == [None]
+    blob.write_bytes(b"half")
+    assert blob not in prune_stored(store)
+
+
+def test_what_is_deleted_meanwhile_is_no_trouble(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blob = put(store, "gone")
+    monkeypatch.setattr(store_admin, "read_entry", lambda *_: blob.unlink(missing_ok=True))
+    [entry] = verify_stored(store)
+    assert entry.size == 0

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 import torch
 
 from engines import EngineError, EngineUnavailable, OptionError, open_engine
-from engines.torch_devices import exact_sums, find_device, memory_told
+from engines.torch_devices import Setting, exact_sums, find_device, memory_told
 from nem.bundle import Bundle
 
 CPU = torch.device("cpu")
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -96,8 +102,6 @@ def test_sums_are_exact_inside_and_as_they_were_after(setting: str) -> None:
             assert precisions()[2:] == [False, "highest"]
             assert torch.backends.cudnn.enabled
         assert precisions() == outside
-        with exact_sums(False):
-            assert precisions() == outside
     finally:
         torch.set_float32_matmul_precision("highest")
         torch.backends.cuda.matmul.fp32_precision = before
@@ -121,3 +125,43 @@ def test_eager_tells_when_memory_runs_out(bundle: Bundle, monkeypatch: pytest.Mo
             with pytest.raises(EngineError, match=r"engine eager: .* run fewer frames at once"):
                 engine.run(frames)
         assert len(engine.run(frames).mask) == 1  # it goes on
+
+
+@pytest.mark.parametrize("way", ["convolutions", "all"])
+def test_sums_are_exact_where_the_newer_way_of_setting_them_was_used(way: str) -> None:
+    """In a process of its own: what it sets can't be taken back."""
+    setting = {"convolutions": "torch.backends.cudnn.conv", "all": "torch.backends"}[way]
+    code = f"""
+import torch
+{setting}.fp32_precision = "tf32" if {way == "all"} else "ieee"
+from engines.torch_devices import exact_sums
+conv = torch.backends.cudnn.conv
+before = conv.fp32_precision, torch.backends.cuda.matmul.fp32_precision
+with exact_sums():
+    print(conv.fp32_precision != "tf32", torch.backends.cuda.matmul.fp32_precision)
+print(before == (conv.fp32_precision, torch.backends.cuda.matmul.fp32_precision))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout.split() == ["True", "ieee", "True"]
+
+
+def test_what_several_threads_need_is_put_back_by_the_last() -> None:
+    log: list[str] = []
+
+    def change() -> Callable[[], None]:
+        log.append("changed")
+        return lambda: log.append("put back")
+
+    setting = Setting(change)
+    first, second = setting(), setting()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert log == ["changed"]
+    second.__exit__(None, None, None)
+    assert log == ["changed", "put back"]
+    with setting():
+        pass
+    assert log == ["changed", "put back"] * 2

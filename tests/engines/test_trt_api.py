@@ -108,7 +108,7 @@ def test_the_real_cuda_has_what_is_used() -> None:
     real = pytest.importorskip("cuda.bindings.runtime", reason="cuda-bindings is not installed")
     tree = ast.parse((ENGINES / "cuda_memory.py").read_text())
     used = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-    functions = {name for name in used if name.startswith("cuda") and name[4].isupper()}
+    functions = {name for name in used if name.startswith("cuda") and name[4:5].isupper()}
     assert len(functions) > 15
     known = {each.name for each in real.cudaMemcpyKind} | {
         each.name for each in real.cudaStreamCaptureMode

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import threading
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -153,6 +155,26 @@ def test_on_device_the_callers_stream_is_waited_for(
     assert fakes.cuda.waits == waited
     assert fakes.cuda.calls["cudaStreamWaitEvent"] == len(waited)
     fakes.cuda.cudaFree(frames.__cuda_array_interface__["data"][0])
+
+
+def test_on_device_torchs_current_stream_is_waited_for(
+    runner: TrtRunner, fakes: Fakes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class FakeTensor:
+        device = "cuda:0"
+
+    torch = SimpleNamespace(
+        Tensor=FakeTensor,
+        cuda=SimpleNamespace(current_stream=lambda _: SimpleNamespace(cuda_stream=4096)),
+    )
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    given = some(7)
+    frames = FakeTensor()
+    there = on_gpu(fakes, given["frames"])
+    frames.__cuda_array_interface__ = there.__cuda_array_interface__
+    runner.run_on_device({"frames": frames, "target": given["target"]})
+    assert fakes.cuda.waits == [4096]
+    fakes.cuda.cudaFree(there.__cuda_array_interface__["data"][0])
 
 
 def test_on_device_refuses_what_is_not_there_or_not_in_order(

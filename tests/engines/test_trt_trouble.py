@@ -138,9 +138,19 @@ def test_engines_that_it_can_not_run(fakes: Fakes, change: dict[str, Any], say: 
 
 def test_another_gpu_than_the_first(fakes: Fakes) -> None:
     fakes.cuda.devices = 2
+    fakes.cuda.cudaSetDevice(0)
     runner = TrtRunner(engine_of(fakes), device=1)
+    used = []
+    copy = fakes.cuda.cudaMemcpyAsync
+
+    def noted(*rest: Any) -> Any:
+        used.append(fakes.cuda._thread.device)
+        return copy(*rest)
+
+    fakes.cuda.cudaMemcpyAsync = noted
     assert_right(runner.run(some(0)), some(0))
-    assert fakes.cuda._thread.device == 1
+    assert set(used) == {1}
+    assert fakes.cuda._thread.device == 0  # as it was: another library may count on it
     with pytest.raises(CudaError, match="using cuda:2: cudaErrorInvalidDevice"):
         TrtRunner(engine_of(fakes), device=2)
 

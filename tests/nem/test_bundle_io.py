@@ -5,7 +5,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from nem.bundle import open_bundle
+from nem.bundle import Bundle, open_bundle, sha256_of
 from nem.bundle_io import load_model, round_weights_, state_sha256, write_bundle
 from nem.errors import BundleError, ModelError
 from nem.explanation import AIMS
@@ -99,7 +99,10 @@ def test_another_backbone_is_refused(tmp_path: Path) -> None:
     state = load_file(bundle.weights_path)
     state["backbone.model.fc.bias"] += 1
     save_file(state, bundle.weights_path)
-    # `load_model` is given an opened bundle: the file was exchanged after it was checked.
+    with pytest.raises(BundleError, match="changed since the bundle was opened"):
+        load_model(bundle)
+    files = bundle.manifest.files | {bundle.weights_path.name: sha256_of(bundle.weights_path)}
+    bundle = Bundle(bundle.path, bundle.manifest.model_copy(update={"files": files}))
     with pytest.raises(BundleError, match=r"resnet10t has tensors of SHA-256 .* trained on"):
         load_model(bundle)
 

@@ -82,7 +82,7 @@ def test_an_export_that_is_refused_leaves_nothing(cli, tmp_path, monkeypatch):
 def test_why_an_engine_was_taken_is_said_where_a_gpu_stays_unused(
     cli, bundle, clip, monkeypatch, wanting, told
 ):
-    choice = Choice("fake", "a GPU is there, but no engine for it", wanting)
+    choice = Choice("fake", "cpu", "a GPU is there, but no engine for it", wanting)
     monkeypatch.setattr(stream.cli.session, "choose_engine", lambda device: choice)
     code, _, err = cli(clip, "none", "--scores", "-", "--model", bundle)
     assert code == 0
