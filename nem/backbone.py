@@ -10,12 +10,13 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, cast
 
 import timm
+import torch
 import torch.nn.functional as F
 from huggingface_hub.errors import HfHubHTTPError
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
 from torch import Tensor, nn
@@ -92,10 +93,29 @@ class Backbone(nn.Module):
                 raise ModelError(f"backbone {name}: {len(levels)} feature map(s), 4 are needed")
         self.channels = tuple(levels[i][0] for i in self.indices)
         self.strides = tuple(levels[i][1] for i in self.indices)
-        if hasattr(model, "set_input_size") and self.input_size != _built_size(model):
-            timm_model.set_input_size(img_size=(self.input_size, self.input_size))
         self.model = model.requires_grad_(False)
         self.eval()
+        self._fit()
+
+    @torch.no_grad()
+    def _fit(self) -> None:
+        """Set the input size and try it: models refuse one in many ways, some only when run."""
+        side, model = self.input_size, cast(Any, self.model)
+        if not self.is_pyramid and side % self.strides[-1]:
+            raise ModelError(
+                f"backbone {self.name}: input size {side} is no multiple of its patches' "
+                f"{self.strides[-1]} pixels, so it would not see the edge; take "
+                f"{side - side % self.strides[-1] or self.strides[-1]}"
+            )
+        try:
+            if hasattr(model, "set_input_size") and side != _built_size(model):
+                model.set_input_size(img_size=(side, side))
+            self(next(model.parameters()).new_zeros(1, 3, side, side))
+        except Exception as error:
+            raise ModelError(
+                f"backbone {self.name}: does not run on pictures of {side} x {side} "
+                f"({_line(error)}); choose another input size or model"
+            ) from error
 
     def train(self, mode: bool = True) -> Self:
         """Stay in eval mode whatever the surrounding module is told: the backbone is frozen."""
@@ -110,7 +130,9 @@ class Backbone(nn.Module):
         model: Any = self.model
         final, pyramid = model.forward_intermediates(x, indices=self.indices)
         embedding = model.forward_head(final, pre_logits=True)
-        return Features(list(pyramid), embedding, self._logits(final, embedding))
+        # The whole head again: it may hold more than the classifier after the embedding.
+        logits = model.forward_head(final) if self.num_classes else None
+        return Features(list(pyramid), embedding, logits)
 
     def embed(self, x: Tensor) -> Tensor:
         """Only the embedding (N, D) of normalised pictures (N, 3, S, S)."""
@@ -144,17 +166,6 @@ class Backbone(nn.Module):
         model: Any = self.model
         return model.get_classifier() if self.num_classes else None
 
-    def _logits(self, final: Tensor, embedding: Tensor) -> Tensor | None:
-        if self.num_classes == 0:
-            return None
-        model: Any = self.model
-        classifier = model.get_classifier()
-        if isinstance(classifier, nn.Linear) and classifier.in_features == embedding.shape[-1]:
-            logits: Tensor = classifier(embedding)
-        else:  # a head of several layers; running it again costs little
-            logits = model.forward_head(final)
-        return logits
-
 
 def create_backbone(
     name: str,
@@ -171,7 +182,7 @@ def create_backbone(
     Args:
         name: timm model name, as "resnet50" or "resnet50.a1_in1k".
         weights: "timm" fetches the pretrained weights from the hub, a path reads a safetensors
-            file, None leaves them random.
+            file, whose classifier tells the number of classes, None leaves them random.
         input_size: side of the square input; default what timm says.
         mean: per-channel mean; default what timm says.
         std: per-channel deviation; default what timm says.
@@ -189,8 +200,14 @@ def create_backbone(
         hint = f"did you mean {', '.join(near)}?" if near else "see timm.list_models()"
         raise ModelError(f"backbone {name}: timm has no such model; {hint}")
     pretrained = weights == "timm"
+    own_file = None if weights is None or pretrained else Path(weights)
     try:
         model = timm.create_model(name, pretrained=pretrained, **kwargs)
+        if own_file is not None and "num_classes" not in kwargs:
+            count = _classes_in(own_file, model)
+            if count not in (None, model.num_classes):
+                kwargs["num_classes"] = count
+                model = timm.create_model(name, **kwargs)
     except (HfHubHTTPError, OSError) as error:
         raise ModelError(
             f"backbone {name}: can't fetch it from the hub ({_line(error)}); check the network, "
@@ -200,17 +217,28 @@ def create_backbone(
         raise ModelError(
             f"backbone {name} with {json.dumps(kwargs, default=str)}: timm refuses: {_line(error)}"
         ) from None
-    if weights is not None and not pretrained:
-        load_weights(model, Path(weights), name)
+    if own_file is not None:
+        load_weights(model, own_file, name)
     if not classes and weights is not None:
         classes = _known_classes(model)
     source = {True: f"timm {name}", False: "random"}[pretrained]
-    if weights is not None and not pretrained:
-        source = f"file {Path(weights).name}"
+    if own_file is not None:
+        source = f"file {own_file.name}"
     return Backbone(
         model, name=name, kwargs=kwargs, source=source, input_size=input_size, mean=mean, std=std,
         classes=classes,
     )  # fmt: skip
+
+
+def _classes_in(path: Path, model: nn.Module) -> int | None:
+    """How many classes the classifier of a file has; None where that can't be told."""
+    told = cast(Any, model).pretrained_cfg.get("classifier")
+    name = f"{told[0] if isinstance(told, list | tuple) and told else told}.weight"
+    try:
+        with safe_open(path, framework="pt") as file:
+            return int(file.get_slice(name).get_shape()[0]) if name in set(file.keys()) else None
+    except (SafetensorError, OSError):
+        return None  # `load_weights` tells
 
 
 def load_weights(model: nn.Module, path: Path, name: str) -> None:

@@ -170,7 +170,7 @@ def _grad_cam(
     check_pictures(backbone, x)
     g = Explained(backbone, of, softmax=softmax)
     module = find_stage(backbone, layer or _last_layer(backbone))
-    layout = layout_of(backbone)
+    layout = layout_of(backbone, layer)
     part = pictures_per_run(x, memory_mb, gradient=True)
     chosen, first = targets(backbone, x, target, part) if of == "class" else (None, 0)
     make = getattr(library("pytorch_grad_cam", "pytorch-grad-cam"), name)

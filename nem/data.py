@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import av
@@ -22,6 +22,8 @@ from nem.errors import DataError
 from nem.pictures import Picture, is_image, is_video, read_image, squash
 
 _READ_AHEAD = 64
+UNTAGGED, BT709, HD_LINES = 2, 1, 720
+"""Matrices by their number (ISO/IEC 23091-2). Untagged HD is 709, as when it is explained."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,6 +92,7 @@ def collect(
     """
     files, skipped = _find(paths)
     items: list[Item] = []
+    photos: list[int] = []  # those in memory, which give way to video frames
     room = keep_bytes
     for done, (path, pictures) in enumerate(_read_all(files, size, every), 1):
         if progress is not None:
@@ -98,13 +101,20 @@ def collect(
             for index, picture in enumerate(pictures):
                 video = is_video(path)
                 name = f"{path}#{index * every}" if video else str(path)
-                room -= picture.nbytes
-                if room < 0 and video:
+                while video and photos and room < picture.nbytes:
+                    place = photos.pop()
+                    items[place] = replace(items[place], pixels=None)
+                    room += picture.nbytes
+                fits = room >= picture.nbytes
+                if video and not fits:
                     raise DataError(
                         f"{path}: video frames beyond {keep_bytes >> 20} MiB of memory; take "
                         f"fewer (every {every}th now) or allow more"
                     )
-                items.append(Item(name, path, picture if room >= 0 else None))
+                if fits:
+                    room -= picture.nbytes
+                    photos += [] if video else [len(items)]
+                items.append(Item(name, path, picture if fits else None))
         except (OSError, ValueError) as error:
             if isinstance(error, DataError):
                 raise
@@ -125,8 +135,15 @@ def read_video(path: Path, every: int) -> Iterator[Picture]:
         ValueError: not a video, or no frame in it.
         OSError: the file can't be read.
     """
+    try:
+        yield from _read_video(path, every)
+    except av.FFmpegError as error:  # of many kinds, some of them no OSErrors
+        raise ValueError(f"not a readable video ({error.strerror})") from None
+
+
+def _read_video(path: Path, every: int) -> Iterator[Picture]:
     count = 0
-    with av.open(path) as container:
+    with av.open(path, metadata_errors="replace") as container:
         if not container.streams.video:
             raise ValueError("no video stream")
         stream = container.streams.video[0]
@@ -134,6 +151,8 @@ def read_video(path: Path, every: int) -> Iterator[Picture]:
         try:
             for count, frame in enumerate(container.decode(stream), 1):
                 if (count - 1) % every == 0:
+                    if frame.colorspace == UNTAGGED and frame.height >= HD_LINES:
+                        frame.colorspace = BT709
                     rgb = frame.to_ndarray(format="rgb24")
                     yield np.ascontiguousarray(np.rot90(rgb, round(frame.rotation / 90)))
         except av.FFmpegError:

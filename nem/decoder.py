@@ -108,7 +108,8 @@ class LiteDecoder(Decoder):
         backbone: whose maps it reads.
         aims: what the heads explain.
         width: channels of the pyramid.
-        stride: input pixels per mask pixel before interpolation: 2, 4 or 8.
+        stride: input pixels per mask pixel before interpolation: 2, 4 or 8; None: 4 or, where the
+            maps are coarser, 8.
         guide: let the decided class guide; None: where there are such heads and the classifier is
             linear.
     """
@@ -119,7 +120,7 @@ class LiteDecoder(Decoder):
         aims: Sequence[Aim] = ("embedding",),
         *,
         width: int = 64,
-        stride: int = 4,
+        stride: int | None = None,
         guide: bool | None = None,
     ) -> None:
         super().__init__(backbone, aims)
@@ -127,8 +128,13 @@ class LiteDecoder(Decoder):
             raise ModelError(f"decoder width {width}: at least 1 is needed")
         self.tokens, channels, strides = _levels(backbone, width)
         allowed = [s for s in strides if s in (2, 4, 8)]
+        if stride is None:
+            stride = next((s for s in allowed if s >= 4), 4)
         if stride not in allowed:
-            raise ModelError(f"decoder stride {stride}: {backbone.name} allows {allowed}")
+            can = f"allows {allowed}" if allowed else f"has maps of strides {list(strides)} only"
+            raise ModelError(
+                f"decoder lite, stride {stride}: {backbone.name} {can}; or take the decoder paper"
+            )
         self.first = strides.index(stride)
         self.context = nn.Conv2d(channels[-1], width, 1)
         self.lateral = nn.ModuleList(

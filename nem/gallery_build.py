@@ -98,8 +98,12 @@ def pictures_below(folder: Path) -> dict[str, Path]:
         raise DataError(f"{folder}: expected a folder of pictures, found {found}")
     files = (path for path in folder.rglob("*") if is_image(path) and path.is_file())
     # File names may hold bytes that are no text, which JSON can't.
-    named = ((p.relative_to(folder).as_posix().encode(errors="replace").decode(), p) for p in files)
+    named = ((_text(path.relative_to(folder).as_posix()), path) for path in files)
     return dict(sorted(named))
+
+
+def _text(name: str) -> str:
+    return name.encode(errors="backslashreplace").decode()
 
 
 def _embedded(embed: Embed, frames: list[Picture]) -> NDArray[np.float32]:

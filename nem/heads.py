@@ -32,8 +32,9 @@ class Decoder(nn.Module, ABC):
         super().__init__()
         if not aims or len(set(aims)) != len(aims) or set(aims) - set(AIMS):
             raise ModelError(f"aims {list(aims)}: expected some of {', '.join(AIMS)}, each once")
-        if set(aims) - {"embedding"} and backbone.num_classes == 0:
-            raise ModelError(f"aims {list(aims)}: {backbone.name} has no classes, only embedding")
+        if set(aims) - {"embedding"} and backbone.num_classes < 2:
+            found = "one class" if backbone.num_classes else "no classes"
+            raise ModelError(f"aims {list(aims)}: {backbone.name} has {found}, only embedding")
         self.size = backbone.input_size
         self.aims = tuple(aims)
         self.plain = tuple(aim for aim in aims if aim != "target")

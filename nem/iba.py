@@ -180,7 +180,7 @@ def _bits(
         )
     std = stats.std.to(output).clamp_min(LEAST_STD)
     normal = (output - stats.mean.to(output)) / std
-    neck = _Bottleneck(normal, stats, std, layout_of(g.backbone))
+    neck = _Bottleneck(normal, stats, std, layout_of(g.backbone, stats.layer))
     generator = torch.Generator().manual_seed(how.seed)
     adam = torch.optim.Adam([neck.alpha], lr=how.rate)
     with torch.enable_grad():

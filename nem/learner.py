@@ -128,9 +128,9 @@ class Learner(pl.LightningModule):
         bar = {"loss"} if len(self.model.aims) > 1 else set(values)
         for name, value in values.items():
             there = value.detach()[~value.detach().isnan()]
-            if not len(there):
-                continue  # as the area of absent classes in a batch without any
-            mean = there.mean()
+            # 0 of 0, as the area of absent classes in a batch without any, counts for nothing; all
+            # processes have to tell of the same values.
+            mean = there.sum() / max(1, len(there))
             self.log(name, mean, prog_bar=name in bar, on_step=True, on_epoch=False)
             self.log(
                 f"{name}_epoch", mean, on_step=False, on_epoch=True,

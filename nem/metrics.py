@@ -93,10 +93,15 @@ def min_max(maps: ArrayLike) -> NDArray[np.float32]:
 
     Returns:
         (N, H, W).
+
+    Raises:
+        ValueError: a value is not finite.
     """
     array = np.asarray(maps, np.float64)
     if array.ndim == 4 and array.shape[1] == 1:
         array = array[:, 0]
+    if not np.isfinite(array).all():
+        raise ValueError("maps: values that are not finite")
     low = array.min((1, 2), keepdims=True)
     span = array.max((1, 2), keepdims=True) - low
     scaled = np.divide(array - low, span, out=np.zeros_like(array), where=span > 0)

@@ -66,8 +66,9 @@ def swna(
     if mask.ndim != 4:
         raise ArgumentError(f"mask {tuple(mask.shape)}: expected (N, C, H, W)")
     if training:
-        whole = mask.float() if size is None else enlarge(mask.float(), size)
-        mean = _weighted(whole, kernel, generator)
+        with torch.autocast(mask.device.type, enabled=False):
+            whole = mask.float() if size is None else enlarge(mask.float(), size)
+            mean = _weighted(whole, kernel, generator)
     else:
         mean = separable(mask, [1 / kernel] * kernel, size)
     # Weights sum to 1 only up to rounding.
@@ -105,8 +106,7 @@ def _weighted(mask: Tensor, kernel: int, generator: torch.Generator | None) -> T
     weights = torch.rand(count, 1, kernel, kernel, generator=generator, device=mask.device)
     weights = weights / weights.sum((2, 3), keepdim=True)
     padded = F.pad(mask, (kernel // 2,) * 4, mode="replicate").flatten(0, 1)[None]
-    with torch.autocast(mask.device.type, enabled=False):
-        return F.conv2d(padded, weights, groups=count).view_as(mask)
+    return F.conv2d(padded, weights, groups=count).view_as(mask)
 
 
 @lru_cache(maxsize=64)

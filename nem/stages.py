@@ -7,6 +7,7 @@ A stage's output may be (N, C, H, W), (N, H, W, C) (Swin), or tokens (N, T, C), 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -44,11 +45,63 @@ class Layout(NamedTuple):
         return tokens if prefix is None else torch.cat([prefix, tokens], 1)
 
 
-def layout_of(backbone: Backbone) -> Layout:
-    """The layout of a backbone's stages."""
-    model: Any = backbone.model
-    last = getattr(model, "output_fmt", "NCHW") == "NHWC"
-    return Layout(int(getattr(model, "num_prefix_tokens", 0)), last)
+_LAYOUTS: WeakKeyDictionary[Backbone, dict[str, Layout]] = WeakKeyDictionary()
+
+
+def layout_of(backbone: Backbone, layer: str | None = None) -> Layout:
+    """The layout of a stage, found by comparing its output with its map in one run, and kept.
+
+    Args:
+        backbone: the model.
+        layer: name of the stage; any other layer, and None, stands for the last stage.
+
+    Raises:
+        ModelError: the stage gives no tensor, or places in an order of its own.
+    """
+    names = stage_names(backbone)
+    name = layer if layer in names else names[-1]
+    known = _LAYOUTS.setdefault(backbone, {})
+    if name not in known:
+        known[name] = _find_layout(backbone, name, names.index(name))
+    return known[name]
+
+
+@torch.no_grad()
+def _find_layout(backbone: Backbone, name: str, level: int) -> Layout:
+    seen: list[Any] = []
+    handle = find_stage(backbone, name).register_forward_hook(lambda *run: seen.append(run[-1]))
+    like = next(backbone.parameters())
+    side, generator = backbone.input_size, torch.Generator().manual_seed(0)
+    picture = torch.randn(1, 3, side, side, generator=generator)
+    try:
+        drawn = backbone(picture.to(like)).pyramid[level]
+    finally:
+        handle.remove()
+    output = seen[-1] if seen else None
+    found = _compare(output, drawn) if isinstance(output, Tensor) else None
+    if found is None:
+        raise ModelError(
+            f"backbone {backbone.name}: its stage {name} lays its map out in a way of its own; "
+            "take a method that needs no layer, as nem-u, relax or rise"
+        )
+    return found
+
+
+def _compare(output: Tensor, drawn: Tensor) -> Layout | None:
+    """The layout in which a stage's output is the map (1, C, H, W), or None."""
+    _, channels, height, width = drawn.shape
+    if output.ndim == 3:
+        layout = Layout(output.shape[1] - height * width, False)
+    else:
+        layout = Layout(0, output.shape[1:] == (height, width, channels))
+    if layout.prefix < 0 or (output.ndim == 3 and height != width):
+        return None
+    found = layout.split(output)[0]
+    if found.shape != drawn.shape:
+        return None
+    # A norm may lie between the two; but the same values elsewhere are another order of places.
+    same = torch.equal(found.flatten().sort().values, drawn.flatten().sort().values)
+    return None if same and not torch.equal(found, drawn) else layout
 
 
 def stage_names(backbone: Backbone) -> list[str]:
@@ -67,7 +120,8 @@ def find_stage(backbone: Backbone, name: str) -> nn.Module:
     try:
         return backbone.model.get_submodule(name)
     except AttributeError:
-        raise ModelError(
-            f"backbone {backbone.name}: no layer {name!r}; its stages are "
-            f"{', '.join(stage_names(backbone))}"
-        ) from None
+        known = stage_names(backbone)
+        told = f"its stages are {', '.join(known)}"
+        if name in known:
+            told = "though timm says so; name another"
+        raise ModelError(f"backbone {backbone.name}: no layer {name!r}; {told}") from None

@@ -89,8 +89,6 @@ def fit(
         "begun_with": state_sha256(fitting) if fitting else None,
         "pictures_seen": _digest(collection),
     }
-    if checkpoint.exists():
-        _check_continues(checkpoint, recipe)
     out.mkdir(parents=True, exist_ok=True)
     unit = _usual_lead(model.backbone, collection) if config.score == "logits" else 1.0
     learner = Learner(model, collection, config, recipe, unit, before)
@@ -98,6 +96,10 @@ def fit(
     watch = Watch(out, collection, config.pictures, config.early_step, say)
     with _quiet_lightning():
         trainer, learner.steps = _trainer(config, watch, len(collection), progress)
+        # They share the pictures, so that steps, and with them the learning rate, depend on it.
+        recipe["processes"] = trainer.world_size
+        if checkpoint.exists():
+            _check_continues(checkpoint, recipe)
         if trainer.is_global_zero:
             say(f"training on {len(collection)} pictures")
         _run(trainer, learner, checkpoint if checkpoint.exists() else None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -86,7 +87,7 @@ class Watch(pl.Callback):
         metrics = trainer.callback_metrics
         line = {"epoch": epoch, "steps": trainer.global_step}
         means = {k.removesuffix("_epoch"): v for k, v in metrics.items() if k.endswith("_epoch")}
-        values = {k: float(v) for k, v in means.items()}
+        values = {k: float(v) for k, v in means.items() if math.isfinite(float(v))}  # else of 0
         if "embedding" in maps:
             found = gauge_pictures(model, self.pictures, maps["embedding"], pl_module.config.fill)
             prefix = "embedding_" if len(maps) > 1 else ""

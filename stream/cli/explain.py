@@ -191,7 +191,8 @@ def _notes(model: NEM, fill: Fill, picture: Picture, found: Explanation) -> list
     time = f"{1000 * found.seconds:.0f} ms" if found.seconds < 10 else f"{found.seconds:.0f} s"
     runs = f"{found.forwards} forward" + (f", {found.backwards} back" if found.backwards else "")
     if found.method in RELAX:
-        runs += f", +-{bound(found.forwards - 1):.2f}"
+        span = 1.0 if (found.embedding >= 0).all() else 2.0  # of the similarities
+        runs += f", +-{bound(found.forwards - 1, span=span):.2f}"
     notes = [
         f"{time}: {runs}",
         f"area {gauge['area']:.2f}, kept {gauge['kept']:.2f}, random {gauge['control']:.2f}",

@@ -120,6 +120,10 @@ def train(
     every: Annotated[
         int, typer.Option(metavar="N", rich_help_panel=HOW, help="Of a video each N-th frame.")
     ] = 10,
+    memory_mb: Annotated[
+        int,
+        typer.Option(metavar="N", rich_help_panel=HOW, help="For decoded pictures and frames."),
+    ] = 2048,
     precision: Annotated[
         str, typer.Option(metavar="NAME", rich_help_panel=HOW, help="32 or bf16.")
     ] = "32",
@@ -188,6 +192,7 @@ def train(
         "batch_size": batch_size,
         "accumulate": accumulate,
         "every": every,
+        "memory_mb": memory_mb,
         "precision": precision,
         "accelerator": accelerator,
         "devices": devices,

@@ -137,3 +137,37 @@ def test_imagenet_names_are_known_for_imagenet_weights_only(tmp_path) -> None:
     assert len(known.classes) == 1000
     assert "goldfish" in known.classes[1]
     assert create_backbone("mobilenetv3_small_050").classes == ()
+
+
+def test_a_classifier_with_layers_before_it() -> None:
+    """A BatchNorm stands between the embedding and what timm calls the classifier."""
+    backbone = create_backbone("efficientvit_m0", input_size=64)
+    generator = torch.Generator().manual_seed(0)
+    for module in backbone.modules():
+        if isinstance(module, torch.nn.BatchNorm1d):
+            module.running_mean.normal_(generator=generator)
+            module.running_var.uniform_(0.2, 3, generator=generator)
+    x = torch.randn(2, 3, 64, 64, generator=generator)
+    torch.testing.assert_close(backbone(x).logits, backbone.model(x))
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "say"),
+    [
+        ("vit_tiny_patch16_224", 200, "200 is no multiple of its patches' 16 pixels.* take 192"),
+        ("mixer_s32_224", 96, "does not run on pictures of 96 x 96"),
+    ],
+)
+def test_an_input_size_that_the_model_can_not_take(name: str, size: int, say: str) -> None:
+    with pytest.raises(ModelError, match=say) as error:
+        create_backbone(name, input_size=size)
+    assert "\n" not in str(error.value)
+
+
+def test_the_file_of_a_fine_tuned_model_tells_its_number_of_classes(tmp_path) -> None:
+    name, kwargs = FAMILIES["resnet"]
+    one, path = tiny_backbone(num_classes=7), tmp_path / "own.safetensors"
+    save_file(one.model.state_dict(), path)
+    two = create_backbone(name, path, input_size=64, **kwargs)
+    assert (two.num_classes, two.kwargs["num_classes"], two.classes) == (7, 7, ())
+    assert state_sha256(two.state_dict()) == state_sha256(one.state_dict())

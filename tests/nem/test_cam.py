@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from nem.cam import cam, grad_cam, grad_cam_plus_plus, lafam
 from nem.errors import ArgumentError, MissingError, ModelError
+from nem.stages import layout_of
 from tests.nem.toys import FAMILIES, batch, tiny_backbone
 
 needs_library = pytest.mark.skipif(
@@ -78,8 +79,12 @@ def test_cam_needs_linear_classes() -> None:
 def test_cam_says_when_a_head_needs_the_whole_map(monkeypatch: pytest.MonkeyPatch) -> None:
     backbone = tiny_backbone()
 
-    def whole(features, pre_logits):
-        raise RuntimeError("size of tensor a (4) must match b (1)")
+    head = backbone.model.forward_head
+
+    def whole(features, **given):
+        if features.shape[-1] == 1:
+            raise RuntimeError("size of tensor a (4) must match b (1)")
+        return head(features, **given)
 
     monkeypatch.setattr(backbone.model, "forward_head", whole)
     with pytest.raises(ModelError, match=r"can't be applied to a single place .*take lafam"):
@@ -194,6 +199,7 @@ def test_a_picture_s_map_depends_on_itself_alone(method) -> None:
 )
 def test_runs_are_counted_and_nothing_is_left_behind(method, target, counts) -> None:
     backbone, x, seen, kept = tiny_backbone(), batch(3), [], []
+    layout_of(backbone)  # found once per stage, by a run of its own
 
     def note(module, args, output) -> None:
         seen.append(len(output))

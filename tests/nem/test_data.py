@@ -118,6 +118,47 @@ def test_beyond_the_memory_images_are_read_again_and_videos_refused(folder: Path
         collect([folder], 32, keep_bytes=4 * one, every=1)
 
 
+def test_photos_make_room_for_video_frames(folder: Path) -> None:
+    one = 32 * 32 * 3
+    photos = sorted(folder.glob("*.png"))
+    small = collect([*photos, folder / "deep"], 32, keep_bytes=3 * one)
+    large = collect([*photos, folder / "deep"], 32)
+    assert [item.name for item in small.items] == [item.name for item in large.items]
+    assert [item.pixels is None for item in large.items] == [False] * 4
+    assert [item.pixels is None for item in small.items] == [False, False, True, False]
+    for index in range(4):
+        np.testing.assert_array_equal(small.pixels(index), large.pixels(index))
+
+
+def test_a_video_of_an_unknown_codec_is_skipped(folder: Path) -> None:
+    clip = folder / "deep" / "v.mp4"
+    clip.write_bytes(clip.read_bytes().replace(b"avc1", b"zzz1").replace(b"avcC", b"free"))
+    (folder / "empty.mkv").write_bytes(bytes(5000))
+    found = collect([folder], 32)
+    assert len(found) == 3
+    assert {skip.path.name for skip in found.skipped} == {"v.mp4", "empty.mkv"}
+    assert all("not a readable video" in skip.reason for skip in found.skipped)
+
+
+@pytest.mark.parametrize("height", [360, 720])
+def test_untagged_video_has_the_colours_that_it_is_explained_in(
+    tmp_path: Path, height: int
+) -> None:
+    path = tmp_path / "c.mp4"
+    picture = np.full((height, 64, 3), (220, 40, 30), np.uint8)
+    with av.open(path, "w") as container:
+        stream = container.add_stream("libx264", rate=10, options={"crf": "1"})
+        stream.width, stream.height, stream.pix_fmt = 64, height, "yuv420p"
+        matrix = "ITU709" if height >= 720 else "ITU601"
+        frame = av.VideoFrame.from_ndarray(picture, "rgb24")
+        frame = frame.reformat(format="yuv420p", dst_colorspace=matrix)
+        frame.colorspace = 2
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    [seen] = read_video(path, 1)
+    assert abs(seen[height // 2, 32].astype(int) - (220, 40, 30)).max() <= 3
+
+
 def test_a_file_named_twice_counts_once(folder: Path) -> None:
     assert len(collect([folder, folder / "000.png", folder], 32)) == 4
 

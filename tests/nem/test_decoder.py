@@ -110,3 +110,16 @@ def test_enlarge_is_bilinear_interpolation(length: int, size: int) -> None:
     x = torch.randn(2, 1, length, length)
     expected = F.interpolate(x, size=(size, size), mode="bilinear", align_corners=False)
     assert torch.allclose(enlarge(x, size), expected, atol=1e-5)
+
+
+def test_maps_without_stride_4_are_drawn_at_stride_8() -> None:
+    backbone = create_backbone("visformer_tiny")
+    assert 4 not in backbone.strides
+    assert backbone.strides[build_decoder("lite", backbone).first] == 8
+    with pytest.raises(ModelError, match=r"stride 4: visformer_tiny allows \[8\]; or take"):
+        build_decoder("lite", backbone, stride=4)
+
+
+def test_a_single_class_has_no_heads() -> None:
+    with pytest.raises(ModelError, match="has one class, only embedding"):
+        build_decoder("lite", tiny_backbone(num_classes=1), ("class",))

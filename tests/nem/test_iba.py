@@ -7,7 +7,7 @@ from nem.activations import activation_statistics
 from nem.backbone import Backbone
 from nem.errors import ArgumentError, ModelError
 from nem.iba import LEAST_STD, _Bottleneck, iba
-from nem.stages import Layout
+from nem.stages import Layout, layout_of
 from tests.nem.toys import FAMILIES, batch, tiny_backbone
 
 FEW = {"steps": 2, "samples": 2}
@@ -19,14 +19,21 @@ class Corner(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.stage = nn.AvgPool2d(8)
+        self.feature_info = [{"module": "stage"}] * 5
         self.unused = nn.Parameter(torch.zeros(1))
         self.fc = nn.Linear(48, 5)
 
     def forward_features(self, x: torch.Tensor) -> torch.Tensor:
         return self.stage(x)
 
-    def forward_head(self, features: torch.Tensor, pre_logits: bool) -> torch.Tensor:
-        return features[:, :, :4, :4].flatten(1)
+    def forward_intermediates(
+        self, x: torch.Tensor, indices: list[int]
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        return self.stage(x), [self.stage(x)] * len(indices)
+
+    def forward_head(self, features: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
+        seen = features[:, :, :4, :4].flatten(1)
+        return seen if pre_logits else self.fc(8 * seen)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.fc(8 * self.stage(x)[:, :, :4, :4].flatten(1))
@@ -148,6 +155,7 @@ def test_runs_are_counted_and_nothing_is_left_behind() -> None:
     backbone, x, seen = tiny_backbone(), batch(2), []
     statistics = activation_statistics(backbone, batch(4, seed=1))
     state = torch.get_rng_state()
+    layout_of(backbone, statistics.layer)  # found once per stage, by a run of its own
     handle = backbone.model.layer4.register_forward_hook(lambda m, a, out: seen.append(len(out)))
     for of, target, first in [
         ("class", None, 1),

@@ -122,3 +122,8 @@ def test_min_max_scales_each_map_on_its_own() -> None:
     assert scaled[0].tolist() == [[0, 1], [0.5, 0.25]]
     assert not scaled[1].any()
     np.testing.assert_array_equal(scaled[2], maps[2])
+
+
+def test_min_max_refuses_what_has_no_scale() -> None:
+    with pytest.raises(ValueError, match="not finite"):
+        min_max(np.array([[[0.0, np.nan], [1.0, 2.0]]]))

@@ -134,11 +134,13 @@ def test_gradients_reach_all_pixels(training: bool) -> None:
     assert (mask.grad > 0).all()
 
 
+@pytest.mark.parametrize("size", [None, 96])
 @pytest.mark.parametrize("training", [False, True])
-def test_autocast_does_not_coarsen_masks(training: bool) -> None:
-    plain = swna(masks(), 5, seeded(), training)
+def test_autocast_does_not_coarsen_masks(training: bool, size: int | None) -> None:
+    given = masks() if size is None else masks(width=24)
+    plain = swna(given, 5, seeded(), training, size)
     with torch.autocast("cpu", torch.bfloat16):
-        mixed = swna(masks(), 5, seeded(), training)
+        mixed = swna(given, 5, seeded(), training, size)
     assert mixed.dtype == torch.float32
     assert torch.equal(plain, mixed)
 
