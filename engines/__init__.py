@@ -13,7 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from engines.asked import Target, find_class, pick_aim
-from engines.base import Engine, Frames, check_frames, resize
+from engines.base import Engine, Frames, check_frames
 from engines.choose import Choice, choose_engine
 from engines.errors import (
     EngineClosed,
@@ -40,6 +40,7 @@ from engines.registry import (
 from engines.store import Store
 from engines.store_admin import StoredEngine, list_stored, prune_stored, verify_stored
 from nem.explanation import Explanation
+from nem.pictures import resize
 
 if TYPE_CHECKING:
     from engines.export import export_onnx, save_bundle

@@ -10,10 +10,8 @@ from __future__ import annotations
 import threading
 import time
 from abc import ABC, abstractmethod
-from types import TracebackType
 from typing import NamedTuple, Self
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,6 +19,7 @@ from engines.asked import Target, class_numbers, pick_aim
 from engines.errors import EngineClosed, FrameError
 from engines.ranks import percentiles
 from nem.explanation import METHOD_OF, Aim, Explanation
+from nem.pictures import resize
 
 Frames = NDArray[np.uint8]
 """RGB pictures, uint8 (N, H, W, 3)."""
@@ -53,26 +52,6 @@ def check_frames(frames: NDArray[np.uint8]) -> None:
         raise FrameError(
             f"frames: expected RGB uint8 (N, H, W, 3) with N, H, W >= 1, got {dtype} {shape}"
         )
-
-
-def resize(frame: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Resize one picture (H, W[, 3]) to `size` = (height, width): the single definition.
-
-    An axis that shrinks is averaged over area, one that grows is interpolated linearly. The
-    graph's own resize (`engines.graph`) computes the same weights as matrices.
-    """
-    height, width = frame.shape[:2]
-    shrunk = (min(height, size[0]), min(width, size[1]))
-    if (height, width) == size:
-        return frame
-    if shrunk == size:
-        resized = cv2.resize(frame, size[::-1], interpolation=cv2.INTER_AREA)
-    elif shrunk == (height, width):
-        resized = cv2.resize(frame, size[::-1], interpolation=cv2.INTER_LINEAR)
-    else:  # one of each: in float32, so that it is rounded once
-        resized = cv2.resize(frame.astype(np.float32), shrunk[::-1], interpolation=cv2.INTER_AREA)
-        resized = np.rint(cv2.resize(resized, size[::-1], interpolation=cv2.INTER_LINEAR))
-    return np.asarray(resized, dtype=np.uint8)
 
 
 class Engine(ABC):
@@ -172,12 +151,7 @@ class Engine(ABC):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _refuse_closed(self) -> None:

@@ -20,7 +20,7 @@ from torch.export import Dim
 
 from engines.errors import EngineError
 from engines.graph import FrameGraph
-from engines.onnx_export import export_program, need_exporter, open_checked, output_names
+from engines.onnx_export import export_program, need_exporter, open_checked
 from engines.onnx_passes import (
     CLASSES,
     FRAMES,
@@ -144,8 +144,8 @@ def check_onnx(path: Path, graph: FrameGraph) -> None:
             given[CLASSES] = np.array(target, np.int64)
         with torch.no_grad():
             expected = graph(*(torch.from_numpy(value) for value in given.values()))
-        found = session.run(output_names(graph), given)
-        for name, value, reference in zip(output_names(graph), found, expected, strict=True):
+        found = session.run(graph.outputs, given)
+        for name, value, reference in zip(graph.outputs, found, expected, strict=True):
             scale = max(1.0, float(reference.abs().max()))
             difference = float(np.abs(value - reference.numpy()).max()) / scale
             if not difference <= TOLERANCE:

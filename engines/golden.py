@@ -2,21 +2,20 @@
 
 TensorRT picks kernels on the machine, engines come back from a disk, and drivers change under
 them. So every engine, just built or just loaded, runs a known frame whose right answer is kept
-beside it. A stored engine is one safetensors blob: the engine's bytes, that answer, and words.
+beside it. A stored engine is one safetensors blob: the engine's bytes and that answer.
 """
 
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import safetensors
 from numpy.typing import NDArray
-from safetensors.numpy import save
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
 
 from engines.errors import StoreError
 from engines.onnx_passes import EMBEDDING, SCORES, map_name
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
 
 ENGINE, EXPECTED = "engine", "expected."
 """Names in the blob: the engine's bytes, and before each array of the answer."""
-
-TYPES = {"F32": np.float32, "U8": np.uint8}
 
 RANKING = map_name("ranking")
 
@@ -142,12 +139,10 @@ class GoldenEngine:
     Attributes:
         engine: serialized.
         expected: the golden frames' right answer, float32, by output.
-        words: anything else, as text.
     """
 
     engine: bytes
     expected: dict[str, NDArray[np.float32]]
-    words: dict[str, str] = field(default_factory=dict)
 
 
 def pack(stored: GoldenEngine) -> bytes:
@@ -155,7 +150,7 @@ def pack(stored: GoldenEngine) -> bytes:
     arrays: dict[str, NDArray[Any]] = {ENGINE: np.frombuffer(stored.engine, np.uint8)}
     for name, value in stored.expected.items():
         arrays[EXPECTED + name] = np.ascontiguousarray(value, np.float32)
-    return save(arrays, stored.words or None)
+    return save(arrays)
 
 
 def unpack(blob: bytes) -> GoldenEngine:
@@ -165,10 +160,8 @@ def unpack(blob: bytes) -> GoldenEngine:
         StoreError: the blob is damaged, or was not made by `pack`.
     """
     try:
-        tensors = safetensors.deserialize(blob)  # type: ignore[no-untyped-call]
-        header = json.loads(blob[8 : 8 + int.from_bytes(blob[:8], "little")])
-        arrays = {name: _array(facts) for name, facts in tensors}
-    except (safetensors.SafetensorError, ValueError, KeyError) as error:
+        arrays = load(blob)
+    except (SafetensorError, ValueError, KeyError) as error:
         raise StoreError(f"it is damaged: {' '.join(str(error).split())[:120]}") from None
     engine = arrays.pop(ENGINE, None)
     if engine is None or engine.dtype != np.uint8 or not engine.size or not arrays:
@@ -181,8 +174,4 @@ def unpack(blob: bytes) -> GoldenEngine:
     if odd:
         raise StoreError(f"it holds something else, too: {', '.join(sorted(odd))[:120]}")
     expected = {name.removeprefix(EXPECTED): value for name, value in arrays.items()}
-    return GoldenEngine(engine.tobytes(), expected, header.get("__metadata__", {}))
-
-
-def _array(facts: Mapping[str, Any]) -> NDArray[Any]:
-    return np.frombuffer(facts["data"], TYPES[facts["dtype"]]).reshape(facts["shape"])
+    return GoldenEngine(engine.tobytes(), expected)

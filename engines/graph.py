@@ -1,7 +1,7 @@
 """The fused graph: uint8 RGB frames (and classes) in; a map per head, scores, embedding out.
 
 Everything between the frame and the explanation is inside, so every runtime computes the same.
-The resize is `engines.base.resize` written as two matrix products whose weights are made from the
+The resize is `nem.pictures.resize` written as two matrix products whose weights are made from the
 frame's height and width: area averages and linear interpolation are linear, and products are what
 all runtimes agree on (OpenVINO drops `antialias` from ONNX Resize without a word).
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from engines.onnx_passes import graph_outputs
 from nem.explanation import Aim
 from nem.model import NEM, Output
 
@@ -92,6 +93,11 @@ class FrameGraph(nn.Module):
             pixels = resize_frames(pixels, self.input_size)
         pixels = pixels * self.scale + self.shift
         return pixels.permute(0, 3, 1, 2).contiguous()
+
+    @property
+    def outputs(self) -> list[str]:
+        """Names of what `forward` gives, in order."""
+        return graph_outputs(self.model.aims, scores=self.model.backbone.num_classes > 0)
 
     @staticmethod
     def map(output: Output, aim: Aim) -> Tensor:

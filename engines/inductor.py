@@ -25,8 +25,9 @@ from engines.inductor_run import CudaProgram, Program
 from engines.on_device import DeviceEngine
 from engines.onnx_passes import EMBEDDING, SCORES, map_name
 from engines.store import Store
-from engines.torch_devices import find_device, first_line, memory_told
+from engines.torch_devices import find_device, memory_told
 from nem.bundle import Bundle
+from nem.errors import first_line
 from nem.explanation import Aim, class_names
 
 PRECISIONS = {"cuda": ("f16", "f32", "bf16"), "cpu": ("f32", "bf16")}

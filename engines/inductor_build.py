@@ -21,7 +21,8 @@ from engines.errors import EngineError, EngineUnavailable
 from engines.fixed_graph import FixedGraph
 from engines.quiet_logs import quiet_logs
 from engines.signal_stack import kept_signal_stack
-from engines.torch_devices import exact_sums, first_line
+from engines.torch_devices import exact_sums
+from nem.errors import first_line
 
 CURE = "build with a smaller batch, or end what else uses it"
 

@@ -27,8 +27,9 @@ from engines.inductor_run import CpuProgram, CudaProgram, Program, load_package
 from engines.onnx_passes import SCORES, graph_outputs
 from engines.parity import find_bound
 from engines.store import Store
-from engines.torch_devices import first_line, free_memory, memory_told
+from engines.torch_devices import free_memory, memory_told
 from nem.bundle import Bundle
+from nem.errors import first_line
 from nem.manifest import GRAPH, WEIGHTS
 
 RECIPE = "2"

@@ -29,11 +29,6 @@ class Latency:
         low, _, high = statistics.quantiles(self.samples, n=4, method="inclusive")
         return high - low
 
-    @property
-    def fastest(self) -> float:
-        """The least disturbed sample in seconds: what to compare on a busy machine."""
-        return min(self.samples)
-
 
 def measure(
     calls: Mapping[str, Callable[[], object]],

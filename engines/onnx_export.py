@@ -12,7 +12,6 @@ from torch import Tensor
 
 from engines.errors import EngineError, EngineUnavailable
 from engines.graph import FrameGraph
-from engines.onnx_passes import graph_outputs
 from engines.quiet_logs import quiet_logs
 
 OPSET = 18
@@ -28,12 +27,6 @@ def need_exporter() -> None:
             raise EngineUnavailable(
                 f"export needs {package}, which is not installed: pip install 'nem-stream[train]'"
             )
-
-
-def output_names(graph: FrameGraph) -> list[str]:
-    """Names of what `FrameGraph.forward` gives."""
-    model = graph.model
-    return graph_outputs(model.aims, scores=model.backbone.num_classes > 0)
 
 
 def export_program(
@@ -61,7 +54,7 @@ def export_program(
                 tuple(example.values()),
                 dynamo=True,
                 input_names=list(example),
-                output_names=output_names(graph),
+                output_names=graph.outputs,
                 dynamic_shapes=free,
                 opset_version=OPSET,
                 optimize=False,

@@ -19,7 +19,7 @@ import torch
 from engines.errors import EngineError, OptionError
 from engines.fixed_graph import FixedGraph
 from engines.graph import FrameGraph
-from engines.onnx_export import export_program, need_exporter, open_checked, output_names
+from engines.onnx_export import export_program, need_exporter, open_checked
 from engines.onnx_passes import CLASSES, FRAMES, strip_notes
 from engines.parity import find_bound
 from nem.model import NEM
@@ -95,7 +95,7 @@ def check_fixed(path: Path, graph: FixedGraph, model: NEM, batch: int) -> None:
             given[CLASSES] = np.full(batch, asked, np.int32)
         with torch.no_grad():
             right = reference(*(torch.from_numpy(value) for value in given.values()))
-        names = output_names(graph)
+        names = graph.outputs
         expected = {name: value.numpy() for name, value in zip(names, right, strict=True)}
         found = dict(zip(names, session.run(names, given), strict=True))
         problem = check(found, expected, find_bound("onnx", graph.precision))

@@ -16,6 +16,9 @@ FRAMES, CLASSES = "frames", "target"
 SCORES, EMBEDDING = "scores", "embedding"
 """Names of the outputs behind the maps; the first is there where the model has classes."""
 
+OVERLAY = "overlay"
+"""Name of the output that holds the drawn frames."""
+
 PIXELS = "pixels"
 """Name of the float frames, before the resize."""
 

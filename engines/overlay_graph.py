@@ -16,6 +16,7 @@ from torch import Tensor
 from engines.errors import OptionError
 from engines.fixed_graph import FixedGraph
 from engines.graph import resize_weights
+from engines.onnx_passes import OVERLAY
 from nem.explanation import Aim
 from nem.model import NEM
 
@@ -78,6 +79,11 @@ class OverlayGraph(FixedGraph):
         found = super().forward(frames, target)
         return (self.paint(frames, found[self.model.aims.index(self.aim)]), *found)
 
+    @property
+    def outputs(self) -> list[str]:
+        """See `FrameGraph.outputs`."""
+        return [OVERLAY, *super().outputs]
+
     def paint(self, frames: Tensor, mask: Tensor) -> Tensor:
         """Tint frames uint8 (N, H, W, 3) by masks (N, S, S) in [0, 1]; returns new ones."""
         levels = (mask * 255).round().clamp(0, 255).to(torch.int32)
@@ -88,7 +94,7 @@ class OverlayGraph(FixedGraph):
         return (drawn + 0.5).floor().clamp(0, 255).to(torch.uint8)
 
     def _enlarge(self, tints: Tensor) -> Tensor:
-        """(N, 4, S, S) to the size of the frame, by the rules of `engines.base.resize`."""
+        """(N, 4, S, S) to the size of the frame, by the rules of `nem.pictures.resize`."""
         (height, width), (rows, columns) = self.frame_size, tints.shape[2:]
         if (rows, columns) == self.frame_size:
             return tints

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.base import Frames, resize
+from engines.base import Frames
 from engines.golden import check, reference
 from engines.onnx_passes import SCORES, map_name
 from engines.parity import Parity, find_bound, mean
 from engines.ranks import percentiles
 from nem.explanation import Aim
+from nem.pictures import resize
 
 if TYPE_CHECKING:
     from nem.model import NEM

@@ -48,10 +48,8 @@ class _Entry:
     """Where an engine's class is, and the packages it needs with how to get them.
 
     `builds`: packages without which it runs only what is built already; `options` go to the class;
-    `gpu`: it runs on NVIDIA GPUs only; `shaped`: it is built for a frame size and batch, takes
-    `frame_size`, `batch` and `say`; `plain`: also `dynamic`; `batched`: it takes `batch` without
-    being built for it ahead; `files`: frames at once with which it gets through a file quickest;
-    `rounds`: it computes in 8 bits, takes `calibration` and `say`.
+    `takes`: what of `open_engine` goes to it, too; `gpu`: it runs on NVIDIA GPUs only; `files`:
+    frames at once with which it gets through a file quickest.
     """
 
     module: str
@@ -61,12 +59,13 @@ class _Entry:
     builds: tuple[str, ...] = ()
     install: str = "nem-stream"
     options: tuple[tuple[str, str], ...] = ()
+    takes: tuple[str, ...] = ()
     gpu: bool = False
-    shaped: bool = False
-    plain: bool = False
-    batched: bool = False
     files: int = 1
-    rounds: bool = False
+
+
+_BUILT = ("frame_size", "batch", "say")
+"""What an engine takes that is built for a frame size and a batch."""
 
 
 BUILD_TRT = ("torch", "timm", "torch_tensorrt")
@@ -81,10 +80,8 @@ _ENGINES = {
         BUILD_TRT,
         "nem-stream[tensorrt]",
         (("flavour", "tensorrt"),),
+        (*_BUILT, "dynamic", "calibration"),
         gpu=True,
-        shaped=True,
-        plain=True,
-        rounds=True,
     ),
     "tensorrt-rtx": _Entry(
         "engines.trt",
@@ -94,10 +91,8 @@ _ENGINES = {
         BUILD_TRT,
         "nem-stream[tensorrt-rtx]",
         (("flavour", "tensorrt-rtx"),),
+        (*_BUILT, "dynamic", "calibration"),
         gpu=True,
-        shaped=True,
-        plain=True,
-        rounds=True,
     ),
     "tensorrt-module": _Entry(
         "engines.trt_module",
@@ -105,8 +100,8 @@ _ENGINES = {
         "TensorRT inside torch; compiled at each start",
         ("torch_tensorrt", "tensorrt", "timm", "safetensors"),
         install="nem-stream[tensorrt]",
+        takes=_BUILT,
         gpu=True,
-        shaped=True,
     ),
     "inductor": _Entry(
         "engines.inductor",
@@ -114,17 +109,16 @@ _ENGINES = {
         "torch compiled ahead of time; GPU or CPU",
         ("torch", "timm", "safetensors"),
         install="nem-stream[train]",
-        shaped=True,
+        takes=_BUILT,
     ),
     "openvino": _Entry(
         "engines.ov",
         "OpenVinoEngine",
         "OpenVINO, the default on a CPU",
         ("openvino",),
-        batched=True,
+        takes=("batch", "calibration", "say"),
         # Of `nem-tiny` 4 at once take 0.83 of the time of one after the other; 8 gain no more.
         files=4,
-        rounds=True,
     ),
     "eager": _Entry(
         "engines.eager",
@@ -132,7 +126,7 @@ _ENGINES = {
         "torch, the reference; CPU or GPU",
         ("torch", "timm", "safetensors"),
         install="nem-stream[train]",
-        batched=True,
+        takes=("batch",),
     ),
     "fake": _Entry("engines.fake", "FakeEngine", "no model, for tests: masks by brightness"),
 }
@@ -213,23 +207,21 @@ def open_engine(
     if reason is not None:
         raise EngineUnavailable(f"engine {engine}: {reason}")
     options: dict[str, Any] = dict(entry.options)
-    batch = entry.files if batch is None else batch
-    if entry.shaped:
-        options |= {"frame_size": frame_size, "batch": batch, "say": say}
-    elif frame_size is not None:
-        raise OptionError(f"engine {engine}: takes frames of any size; leave frame size out")
-    elif entry.batched:
-        options["batch"] = batch
-    elif batch != 1:
-        raise OptionError(f"engine {engine}: takes any number of frames; leave batch out")
-    if entry.plain:
-        options["dynamic"] = dynamic
-    elif dynamic:
-        raise OptionError(f"engine {engine}: no dynamic batch; allowed with {_able('plain')}")
-    if entry.rounds:
-        options |= {"calibration": calibration, "say": say}
-    elif calibration is not None:
-        raise OptionError(f"engine {engine}: no calibration; allowed with {_able('rounds')}")
+    for name, value, neutral in (
+        ("frame_size", frame_size, None),
+        ("batch", entry.files if batch is None else batch, 1),
+        ("dynamic", dynamic, False),
+        ("calibration", calibration, None),
+        ("say", say, say),
+    ):
+        if name in entry.takes:
+            options[name] = value
+        elif value != neutral:
+            able = ", ".join(other for other, one in _ENGINES.items() if name in one.takes)
+            raise OptionError(
+                f"engine {engine}: takes no {name.replace('_', ' ')}; leave it out; "
+                f"allowed with {able}"
+            )
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
     try:
         module = importlib.import_module(entry.module)
@@ -244,10 +236,6 @@ def open_engine(
         opened, device=device, precision=PRECISION_NAMES.get(precision, precision), **options
     )
     return made
-
-
-def _able(what: str) -> str:
-    return ", ".join(name for name, entry in _ENGINES.items() if getattr(entry, what))
 
 
 def _missing(entry: _Entry) -> str | None:

@@ -11,6 +11,7 @@ import torch
 
 from engines.cuda_memory import DeviceMemoryError
 from engines.errors import EngineUnavailable, OptionError
+from nem.errors import first_line
 
 ALLOWED = "auto, cpu, cuda, cuda:N"
 
@@ -137,9 +138,3 @@ def _sum_exactly() -> Callable[[], None]:
 
 exact_sums = Setting(_sum_exactly)
 """Multiply float32 as float32, not as TF32 or bf16, whatever the process is set to."""
-
-
-def first_line(error: BaseException) -> str:
-    """The beginning of an error's text, in one line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__)[:200]

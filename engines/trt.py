@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,19 +18,17 @@ from numpy.typing import NDArray
 from engines.base import Arrays, Frames
 from engines.batches import fill_classes, filled, run_pieces
 from engines.cuda_memory import DeviceArray, DeviceLostError
-from engines.errors import EngineClosed, EngineUnavailable, OptionError
+from engines.errors import EngineClosed, EngineUnavailable
 from engines.gpus import Gpu, find_gpu
 from engines.on_device import DeviceEngine
 from engines.onnx_passes import CLASSES, EMBEDDING, FRAMES, SCORES, map_name
 from engines.store import Store
 from engines.trt_api import Flavour, load_trt
+from engines.trt_build import PRECISIONS, BuildOptions
 from engines.trt_open import Wish, open_runner
-from engines.trt_quant import QUANTISED, check_fp8, check_quantised
+from engines.trt_quant import check_fp8
 from nem.bundle import Bundle
 from nem.explanation import Aim, class_names
-
-PRECISIONS = ("f16", "f32", "bf16")
-"""What TensorRT computes in here; the first is `auto`."""
 
 BF16_SINCE = 8
 """The first generation of GPUs (compute capability) that computes in bf16."""
@@ -85,19 +83,13 @@ class TensorRtEngine(DeviceEngine):
         store: Store | None = None,
         say: Callable[[str], None] | None = None,
     ) -> None:
-        flavours = get_args(Flavour)
-        if flavour not in flavours:
-            raise OptionError(f"flavour {flavour!r}, allowed: {', '.join(flavours)}")
-        check_options(flavour, precision, frame_size, batch, (*PRECISIONS, *QUANTISED))
-        if dynamic and batch == 1:
-            raise OptionError(
-                f"engine {flavour}: dynamic batch 1: the most frames per launch, from 2; ask for "
-                "a larger batch, or leave dynamic out"
-            )
+        found = PRECISIONS[0] if precision == "auto" else precision
+        options = BuildOptions(
+            frame_size or (bundle.manifest.input_size,) * 2, found, batch, flavour,
+            dynamic=dynamic, calibration=calibration,
+        )  # fmt: skip
         self.name = flavour
         self._lost: str | None = None
-        found = PRECISIONS[0] if precision == "auto" else precision
-        check_quantised(flavour, found, calibration)
         gpu = find_gpu(device, flavour)
         check_bf16(flavour, found, gpu)
         check_fp8(flavour, found, gpu)
@@ -108,10 +100,10 @@ class TensorRtEngine(DeviceEngine):
             input_size=(bundle.manifest.input_size,) * 2,
             names=(),
             aims=bundle.manifest.heads,
-            frame_size=frame_size,
+            frame_size=options.frame_size,
         )
-        wish = Wish(bundle, flavour, found, self.frame_size, gpu, dynamic, calibration)
-        self.batch, self._runner = open_runner(wish, batch, store or Store(), say or _log.warning)
+        wish = Wish(bundle, options, gpu)
+        self.batch, self._runner = open_runner(wish, store or Store(), say or _log.warning)
         scores = self._runner.outputs.get(SCORES)
         self.names = class_names(bundle.manifest.classes, scores.shape[1] if scores else 0)
 
@@ -157,36 +149,6 @@ class TensorRtEngine(DeviceEngine):
         except DeviceLostError as error:
             self._lost = str(error)
             raise
-
-
-def check_options(
-    engine: str,
-    precision: str,
-    frame_size: tuple[int, int] | None,
-    batch: int,
-    allowed: tuple[str, ...] = PRECISIONS,
-) -> None:
-    """Refuse what no engine of TensorRT is.
-
-    Args:
-        engine: who asks, for the message.
-        precision: of `allowed`, or "auto".
-        frame_size: height and width from 1, or None.
-        batch: from 1.
-        allowed: precisions of the engine.
-
-    Raises:
-        OptionError: something else.
-    """
-    precisions = ("auto", *allowed)
-    if precision not in precisions:
-        raise OptionError(
-            f"engine {engine}: precision {precision!r}, allowed: {', '.join(precisions)}"
-        )
-    if frame_size is not None and min(frame_size) < 1:
-        raise OptionError(f"engine {engine}: frame size {frame_size}: height and width from 1")
-    if batch < 1:
-        raise OptionError(f"engine {engine}: batch {batch}: frames per launch, from 1")
 
 
 def check_bf16(engine: str, precision: str, gpu: Gpu) -> None:

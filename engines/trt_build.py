@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from engines.errors import EngineError, EngineUnavailable, OptionError
-from engines.onnx_passes import CLASSES, FRAMES, graph_outputs
+from engines.onnx_passes import CLASSES, FRAMES
 from engines.trt_api import Flavour, load_trt, trt_version
 from engines.trt_quant import QUANTISED, check_quantised, exporting
 
@@ -27,11 +27,8 @@ if TYPE_CHECKING:
     from engines.trt_convert import Conversion
     from nem.model import NEM
 
-PRECISIONS = ("f32", "f16", "bf16")
-"""Precisions of the arithmetic; TensorRT takes them from the graph."""
-
-OVERLAY = "overlay"
-"""Name of the output that holds the drawn frames."""
+PRECISIONS = ("f16", "f32", "bf16")
+"""Precisions of the arithmetic, `auto` first; TensorRT takes them from the graph."""
 
 HIGHEST_LEVEL = 5
 """TensorRT's highest optimisation level; the lowest is 0."""
@@ -186,7 +183,7 @@ def compile_graph(
                 program=program,
                 example=example,
                 inputs=(FRAMES, CLASSES)[: len(example)],
-                outputs=output_names(graph.model, overlay=options.overlay),
+                outputs=tuple(graph.outputs),
                 level=options.level,
                 workspace=options.workspace,
                 version_compatible=options.version_compatible,
@@ -213,12 +210,6 @@ def make_graph(model: NEM, options: BuildOptions, say: Say | None = None) -> Fix
 
         return calibrated_graph(kind, model, options, say)
     return kind(model, options.frame_size, options.precision)
-
-
-def output_names(model: NEM, *, overlay: bool = False) -> tuple[str, ...]:
-    """Names of an engine's outputs, in the order of the graph's."""
-    drawn = (OVERLAY,) if overlay else ()
-    return (*drawn, *graph_outputs(model.aims, scores=model.backbone.num_classes > 0))
 
 
 def _gpu() -> torch.device:

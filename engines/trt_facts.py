@@ -6,7 +6,7 @@ import platform
 
 from engines.changes import installed
 from engines.gpus import Gpu
-from engines.trt_api import Flavour
+from engines.trt_build import BuildOptions
 from nem.bundle import Bundle
 from nem.manifest import GRAPH, WEIGHTS
 
@@ -16,44 +16,32 @@ store's key."""
 
 
 def engine_facts(
-    bundle: Bundle,
-    *,
-    flavour: Flavour,
-    precision: str,
-    frame_size: tuple[int, int],
-    batch: int,
-    dynamic: bool = False,
-    trt: str,
-    gpu: Gpu,
-    calibration: str | None = None,
+    bundle: Bundle, options: BuildOptions, gpu: Gpu, *, trt: str, calibration: str | None = None
 ) -> dict[str, str]:
     """All that an engine depends on, by name. Imports no runtime.
 
     Args:
         bundle: what is explained.
-        flavour: of TensorRT.
-        precision: of the arithmetic.
-        frame_size: (height, width) of the frames.
-        batch: frames per call.
-        dynamic: whether a call may have fewer.
-        trt: TensorRT's version.
+        options: what it is built for.
         gpu: where it runs.
+        trt: TensorRT's version.
         calibration: hash of the pictures of a quantised engine; None for others.
     """
     quantised = {}
     if calibration is not None:
         quantised = {"calibration": calibration, "modelopt": installed("nvidia-modelopt")}
-    files = bundle.manifest.files
+    files, flavour = bundle.manifest.files, options.flavour
+    height, width = options.frame_size or (bundle.manifest.input_size,) * 2
     return {
         "engine": flavour,
         "bundle": bundle.manifest.name,
         "weights": files[WEIGHTS],
         "graph": files[GRAPH],
         "recipe": RECIPE,
-        "precision": precision,
+        "precision": options.precision,
         **quantised,
-        "frame": f"{frame_size[1]}x{frame_size[0]}",
-        "batch": f"1 to {batch}" if dynamic else str(batch),
+        "frame": f"{width}x{height}",
+        "batch": options.frames,
         "TensorRT": trt,
         "torch": installed("torch"),
         "Torch-TensorRT": installed(f"torch-{flavour}"),

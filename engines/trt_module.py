@@ -18,19 +18,20 @@ from torch import Tensor
 
 from engines.base import Arrays, Engine, Frames
 from engines.batches import fill_classes, filled, run_pieces
-from engines.errors import EngineError
+from engines.errors import EngineError, OptionError
 from engines.fixed_graph import FixedGraph
 from engines.golden import check, decided, golden_frames, reference
 from engines.gpus import find_gpu
 from engines.onnx_passes import EMBEDDING, SCORES, map_name
 from engines.parity import find_bound
-from engines.torch_devices import find_device, first_line, memory_told
-from engines.trt import PRECISIONS, check_bf16, check_options
+from engines.torch_devices import find_device, memory_told
+from engines.trt import check_bf16
 from engines.trt_api import Flavour, load_trt
-from engines.trt_build import BuildOptions, compile_graph, output_names
+from engines.trt_build import PRECISIONS, BuildOptions, compile_graph
 from engines.trt_convert import compile_module
 from nem.bundle import Bundle
 from nem.bundle_io import load_model
+from nem.errors import first_line
 from nem.explanation import Aim, class_names
 from nem.model import NEM
 
@@ -91,9 +92,14 @@ class TensorRtModuleEngine(Engine):
         batch: int = 1,
         say: Callable[[str], None] | None = None,
     ) -> None:
-        check_options(NAME, precision, frame_size, batch)
-        gpu = find_gpu(device, NAME)
+        if precision not in ("auto", *PRECISIONS):
+            allowed = ", ".join(("auto", *PRECISIONS))
+            raise OptionError(f"engine {NAME}: precision {precision!r}, allowed: {allowed}")
         found = PRECISIONS[0] if precision == "auto" else precision
+        options = BuildOptions(
+            frame_size or (bundle.manifest.input_size,) * 2, found, batch, flavour
+        )
+        gpu = find_gpu(device, NAME)
         check_bf16(NAME, found, gpu)
         load_trt(flavour)
         self._device = find_device(NAME, f"cuda:{gpu.index}")
@@ -104,16 +110,15 @@ class TensorRtModuleEngine(Engine):
             input_size=(bundle.manifest.input_size,) * 2,
             names=class_names(bundle.manifest.classes, model.backbone.num_classes),
             aims=bundle.manifest.heads,
-            frame_size=frame_size,
+            frame_size=options.frame_size,
         )
         self.batch = batch
-        self._outputs = output_names(model)
         self._module: Any = None
         tell = say or _log.warning
         tell(f"engine {NAME}: is compiled at each start; engine {flavour} keeps what it built")
-        options = BuildOptions(self.frame_size, found, batch, flavour)
         with self._told("compiling"):
             graph = ModuleGraph(model, self.frame_size, found)
+            self._outputs = graph.outputs
             self._module = compile_graph(graph, options, compile_module, tell)
             del graph
         if self._device.type == "cuda":

@@ -13,9 +13,9 @@ from typing import Any
 
 from engines.errors import EngineError, EngineUnavailable, OptionError
 from engines.gpus import find_gpus
-from engines.onnx_passes import CLASSES, FRAMES
+from engines.onnx_passes import CLASSES, FRAMES, OVERLAY
 from engines.trt_api import load_trt, make_logger, trt_version
-from engines.trt_build import OVERLAY, BuildOptions, Say
+from engines.trt_build import BuildOptions, Say
 from engines.trt_quant import QUANTISED
 from engines.trt_timings import kept_timings
 

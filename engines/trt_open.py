@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +23,8 @@ from engines.onnx_passes import CLASSES, FRAMES
 from engines.parity import find_bound
 from engines.quant_check import HeldOut, check_golden
 from engines.store import Store
-from engines.trt_api import INSTALL, Flavour, load_trt, trt_version
+from engines.trt_api import INSTALL, load_trt, trt_version
+from engines.trt_build import BuildOptions
 from engines.trt_facts import engine_facts
 from engines.trt_quant import QUANTISED
 from engines.trt_runner import TrtRunner
@@ -37,25 +38,18 @@ BUILD_SECONDS = 1800.0
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What engine is wanted, but for the frames per launch.
+    """What engine is wanted.
 
     Attributes:
         bundle: what is explained.
-        flavour: of TensorRT.
-        precision: of the arithmetic.
-        frame_size: (height, width) of the frames.
+        options: what it is built for; the batch is the most frames per launch, the calibration
+            where the pictures are.
         gpu: where it is to run.
-        dynamic: whether a launch may have fewer frames than the batch.
-        calibration: where the pictures of a quantised engine are; None for others.
     """
 
     bundle: Bundle
-    flavour: Flavour
-    precision: str
-    frame_size: tuple[int, int]
+    options: BuildOptions
     gpu: Gpu
-    dynamic: bool = False
-    calibration: Path | None = None
 
 
 class _Ready(NamedTuple):
@@ -63,12 +57,11 @@ class _Ready(NamedTuple):
     kept: GoldenEngine
 
 
-def open_runner(wish: Wish, batch: int, store: Store, say: Say) -> tuple[int, TrtRunner]:
-    """A checked runner for `batch` frames, or for half as many, and so on, where memory is short.
+def open_runner(wish: Wish, store: Store, say: Say) -> tuple[int, TrtRunner]:
+    """A checked runner for the batch, or for half of it, and so on, where memory is short.
 
     Args:
         wish: what is wanted.
-        batch: frames per launch.
         store: where engines are kept.
         say: told in a line what takes long or was changed.
 
@@ -79,27 +72,27 @@ def open_runner(wish: Wish, batch: int, store: Store, say: Say) -> tuple[int, Tr
         EngineUnavailable: a package is missing.
         EngineError: it can't be built or run here, or what was built gives wrong answers.
     """
-    return fitting_batch(
-        wish.flavour, batch, lambda count: _Opening(wish, count, store, say).fetch(), say
-    )
+    options = wish.options
+
+    def attempt(batch: int) -> TrtRunner:
+        smaller = replace(options, batch=batch, dynamic=options.dynamic and batch > 1)
+        return _Opening(replace(wish, options=smaller), store, say).fetch()
+
+    return fitting_batch(options.flavour, options.batch, attempt, say)
 
 
 class _Opening:
     """One attempt; see `open_runner`."""
 
-    def __init__(self, wish: Wish, batch: int, store: Store, say: Say) -> None:
-        self.wish, self.batch, self.store, self.say = wish, batch, store, say
-        self.dynamic = wish.dynamic and batch > 1
+    def __init__(self, wish: Wish, store: Store, say: Say) -> None:
+        self.wish, self.options, self.store, self.say = wish, wish.options, store, say
+        where = wish.options.calibration
         self.facts = engine_facts(
             wish.bundle,
-            flavour=wish.flavour,
-            precision=wish.precision,
-            frame_size=wish.frame_size,
-            batch=batch,
-            dynamic=self.dynamic,
-            trt=trt_version(load_trt(wish.flavour)),
-            gpu=wish.gpu,
-            calibration=None if wish.calibration is None else hash_files(wish.calibration),
+            wish.options,
+            wish.gpu,
+            trt=trt_version(load_trt(wish.options.flavour)),
+            calibration=hash_files(where) if isinstance(where, Path) else None,
         )
 
     def fetch(self) -> TrtRunner:
@@ -113,30 +106,22 @@ class _Opening:
         return ready.runner
 
     def _build(self) -> _Ready:
-        wish, name = self.wish, self.wish.flavour
+        wish, options, name = self.wish, self.options, self.options.flavour
         changed = what_changed(self.store, self.facts)
         if changed is not None:
             self.say(f"engine {name}: building anew, changed since the stored one: {changed}")
         try:
-            from engines.trt_build import BuildOptions, build_engine
+            from engines.trt_build import build_engine
             from nem.bundle_io import load_model
 
             model = load_model(wish.bundle)
             expected = reference(model, self._frames())
-            pictures, held_out = None, None
-            if wish.calibration is not None:
-                pictures = read_pictures(
-                    wish.calibration, wish.bundle.manifest.input_size, self.say
-                )
-                held_out = HeldOut.of(model, pictures.held_out, wish.frame_size)
-            options = BuildOptions(
-                wish.frame_size,
-                wish.precision,
-                self.batch,
-                name,
-                dynamic=self.dynamic,
-                calibration=pictures,
-            )
+            held_out = None
+            if isinstance(options.calibration, Path):
+                size = wish.bundle.manifest.input_size
+                pictures = read_pictures(options.calibration, size, self.say)
+                held_out = HeldOut.of(model, pictures.held_out, self._size)
+                options = replace(options, calibration=pictures)
             with _torch_on(wish.gpu.index):
                 engine = build_engine(model, options, self.say)
         except ModuleNotFoundError as error:
@@ -172,7 +157,7 @@ class _Opening:
         self, kept: GoldenEngine, held_out: HeldOut | None = None
     ) -> tuple[TrtRunner, str | None]:
         """A runner, and what is wrong with its answer, in which case it is closed."""
-        runner = TrtRunner(kept.engine, flavour=self.wish.flavour, device=self.wish.gpu.index)
+        runner = TrtRunner(kept.engine, flavour=self.options.flavour, device=self.wish.gpu.index)
         try:
             reason = self._wrong(runner, kept)
             if reason is None and held_out is not None:
@@ -186,13 +171,14 @@ class _Opening:
 
     def _wrong(self, runner: TrtRunner, kept: GoldenEngine) -> str | None:
         # Another number of frames may be computed by other kernels: both ends are looked at.
-        for count in (self.batch, 1) if self.dynamic else (self.batch,):
+        batch = self.options.batch
+        for count in (batch, 1) if self.options.dynamic else (batch,):
             expected = {name: value[:count] for name, value in kept.expected.items()}
             try:
                 found = golden_answer(runner, self._frames()[:count], expected)
             except FrameError as error:  # it is for other frames
                 return str(error)
-            flavour, precision = self.wish.flavour, self.wish.precision
+            flavour, precision = self.options.flavour, self.options.precision
             if precision in QUANTISED:
                 reason = check_golden(found, expected, self.wish.bundle.manifest.heads, precision)
             else:
@@ -204,14 +190,18 @@ class _Opening:
     def _wrong_held_out(self, runner: TrtRunner, held_out: HeldOut) -> str | None:
         return held_out.wrong(
             lambda frames, expected: golden_answer(runner, frames, expected),
-            self.batch,
+            self.options.batch,
             self.wish.bundle.manifest.heads,
-            engine=self.wish.flavour,
-            precision=self.wish.precision,
+            engine=self.options.flavour,
+            precision=self.options.precision,
         )
 
     def _frames(self) -> Any:
-        return golden_frames(self.wish.frame_size, self.batch)
+        return golden_frames(self._size, self.options.batch)
+
+    @property
+    def _size(self) -> tuple[int, int]:
+        return self.options.frame_size or (self.wish.bundle.manifest.input_size,) * 2
 
 
 def golden_answer(runner: TrtRunner, frames: Any, expected: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
 from torch import Tensor, nn
 
-from nem.errors import ModelError
+from nem.errors import ModelError, first_line
 from nem.manifest import FOREIGN_ARGUMENTS
 
 TOKEN_MAPS = 4
@@ -114,7 +114,7 @@ class Backbone(nn.Module):
         except Exception as error:
             raise ModelError(
                 f"backbone {self.name}: does not run on pictures of {side} x {side} "
-                f"({_line(error)}); choose another input size or model"
+                f"({first_line(error)}); choose another input size or model"
             ) from error
 
     def train(self, mode: bool = True) -> Self:
@@ -210,12 +210,13 @@ def create_backbone(
                 model = timm.create_model(name, **kwargs)
     except (HfHubHTTPError, OSError) as error:
         raise ModelError(
-            f"backbone {name}: can't fetch it from the hub ({_line(error)}); check the network, "
-            "or give a local weights file (--weights FILE) or none (--weights none)"
+            f"backbone {name}: can't fetch it from the hub ({first_line(error)}); check the "
+            "network, or give a local weights file (--weights FILE) or none (--weights none)"
         ) from None
     except (TypeError, ValueError, RuntimeError, AttributeError, AssertionError) as error:
         raise ModelError(
-            f"backbone {name} with {json.dumps(kwargs, default=str)}: timm refuses: {_line(error)}"
+            f"backbone {name} with {json.dumps(kwargs, default=str)}: timm refuses: "
+            f"{first_line(error)}"
         ) from None
     if own_file is not None:
         load_weights(model, own_file, name)
@@ -251,8 +252,8 @@ def load_weights(model: nn.Module, path: Path, name: str) -> None:
         state = load_file(path)
     except (SafetensorError, OSError) as error:
         raise ModelError(
-            f"weights {path}: expected a safetensors file ({_line(error)}); pickled checkpoints "
-            "are not read, convert with safetensors.torch.save_file"
+            f"weights {path}: expected a safetensors file ({first_line(error)}); pickled "
+            "checkpoints are not read, convert with safetensors.torch.save_file"
         ) from None
     own = model.state_dict()
     missing, unknown = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
@@ -288,8 +289,3 @@ def _three(values: Any) -> tuple[float, float, float]:
     if not all(math.isfinite(v) for v in (red, green, blue)):
         raise ModelError(f"mean and deviation must be finite, not {values}")
     return red, green, blue
-
-
-def _line(error: BaseException) -> str:
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0][:160]

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from nem.errors import BundleError
+from nem.errors import BundleError, first_line
 from nem.manifest import CARD, FORMAT, GRAPH, MANIFEST, WEIGHTS, Manifest
 
 __all__ = ["Bundle", "Manifest", "is_bundle", "list_bundles", "open_bundle", "sha256_of"]
@@ -148,7 +148,7 @@ def _read_manifest(path: Path) -> Manifest:
     except FileNotFoundError:
         raise BundleError(f"bundle {path}: no {MANIFEST} inside; is it a bundle?") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise BundleError(f"bundle {path}: can't read {MANIFEST}: {_line(error)}") from None
+        raise BundleError(f"bundle {path}: can't read {MANIFEST}: {first_line(error)}") from None
     version = raw.get("format") if isinstance(raw, dict) else None
     if version != FORMAT or isinstance(version, bool):
         raise BundleError(
@@ -183,16 +183,10 @@ def _download(hub_id: str) -> Path:
     except RepositoryNotFoundError:
         reason = "the hub has no such model (or it is private)"
     except HFValidationError as error:
-        reason = f"not a valid hub id ({_line(error)})"
+        reason = f"not a valid hub id ({first_line(error)})"
     except (HfHubHTTPError, OSError) as error:
-        reason = f"the hub can't be reached ({_line(error)})"
+        reason = f"the hub can't be reached ({first_line(error)})"
     raise BundleError(
         f"bundle {hub_id}: no such folder, and {reason}; check the name and the network, "
         "or give a folder"
     )
-
-
-def _line(error: BaseException) -> str:
-    """First line of an error's message, shortened."""
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0][:160]

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from nem.errors import DataError
+from nem.errors import DataError, first_line
 from nem.pictures import Picture, is_image, is_video, read_image, squash
 
 _READ_AHEAD = 64
@@ -118,7 +118,7 @@ def collect(
         except (OSError, ValueError) as error:
             if isinstance(error, DataError):
                 raise
-            skipped.append(Skipped(path, _line(error)))
+            skipped.append(Skipped(path, first_line(error)))
     if not items:
         first = f", first: {skipped[0].path}: {skipped[0].reason}" if skipped else ""
         raise DataError(
@@ -217,7 +217,3 @@ def _read_all(
                     yield path, (job.result() for job in [jobs[path]])
                 else:
                     yield path, (squash(frame, size) for frame in read_video(path, every))
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:160]

@@ -13,6 +13,11 @@ NemError
 from __future__ import annotations
 
 
+def first_line(error: BaseException, most: int = 160) -> str:
+    """The beginning of an error's text, in one line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:most]
+
+
 class NemError(Exception):
     """Base of all errors raised by `nem`."""
 

@@ -98,43 +98,16 @@ def draw_kinds(
     return torch.randint(0, len(REPLACEMENTS), (n,), generator=generator, device=device)
 
 
-def replacements(
-    x: Tensor, generator: torch.Generator | None = None, kind: Tensor | None = None
-) -> Tensor:
+def replacements(x: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """What takes the place of hidden pixels in Ra-NEM, one of `REPLACEMENTS` for each picture.
 
     Args:
         x: normalised pictures (N, C, H, W).
         generator: of the kinds and the noise, on the device of `x`.
-        kind: places in `REPLACEMENTS`, int64 (N,); None draws them.
 
     Returns:
         Pictures of the shape of `x`.
-
-    Raises:
-        ArgumentError: `kind` has another shape or names no replacement.
     """
-    if kind is None:
-        kind = draw_kinds(len(x), generator, x.device)
-    elif kind.shape != x.shape[:1] or kind.min() < 0 or kind.max() >= len(REPLACEMENTS):
-        raise ArgumentError(
-            f"kind {kind.tolist()}: expected one place in {', '.join(REPLACEMENTS)} for each of "
-            f"{len(x)} pictures"
-        )
-    chosen = kind.view(-1, 1, 1, 1)
+    chosen = draw_kinds(len(x), generator, x.device).view(-1, 1, 1, 1)
     other = torch.where(chosen == REPLACEMENTS.index("blur"), blur(x), noise_like(x, generator))
     return other.masked_fill(chosen == REPLACEMENTS.index("mean"), 0)
-
-
-def replace(
-    x: Tensor, mask: Tensor, kind: Tensor | None = None, generator: torch.Generator | None = None
-) -> Tensor:
-    """Keep what the mask keeps and put one replacement per picture elsewhere: m x + (1 - m) R.
-
-    Args:
-        x: normalised pictures (N, C, H, W).
-        mask: (N, 1, H, W) in [0, 1], 1 = kept; the same for all channels.
-        kind: see `replacements`.
-        generator: see `replacements`.
-    """
-    return mask * x + (1 - mask) * replacements(x, generator, kind)

@@ -79,13 +79,6 @@ def gini(maps: ArrayLike) -> Values:
     return result
 
 
-def area(maps: ArrayLike) -> Values:
-    """Mean of the map, (N,): the share of the picture that a mask keeps."""
-    array = np.asarray(maps, np.float64)
-    result: Values = array.reshape(len(array), -1).mean(1)
-    return result
-
-
 def min_max(maps: ArrayLike) -> NDArray[np.float32]:
     """Maps (N, H, W) or (N, 1, H, W), each shifted and scaled to [0, 1]; constant ones are 0.
 

@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 Picture = NDArray[np.uint8]
 """RGB, uint8 (H, W, 3)."""
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2")
+IMAGE_SUFFIXES = frozenset(
+    {".bmp", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
+)
 
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".ts", ".mpg", ".mpeg", ".wmv")
 
@@ -43,20 +45,26 @@ def read_image(path: Path) -> Picture:
     return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.uint8)
 
 
-def squash(picture: Picture, size: int) -> Picture:
-    """Resize (H, W, 3) to (size, size, 3) by the rule of the engines' `resize`.
+def resize(picture: Picture, size: tuple[int, int]) -> Picture:
+    """Resize one picture (H, W[, 3]) to `size` = (height, width): the single definition.
 
-    An axis that shrinks is averaged over area, one that grows is interpolated linearly.
+    An axis that shrinks is averaged over area, one that grows is interpolated linearly. The
+    graph's own resize (`engines.graph`) computes the same weights as matrices.
     """
     height, width = picture.shape[:2]
-    shrunk = (min(width, size), min(height, size))
-    if (width, height) == (size, size):
+    shrunk = (min(height, size[0]), min(width, size[1]))
+    if (height, width) == size:
         return picture
-    if shrunk == (size, size):
-        resized = cv2.resize(picture, shrunk, interpolation=cv2.INTER_AREA)
-    elif shrunk == (width, height):
-        resized = cv2.resize(picture, (size, size), interpolation=cv2.INTER_LINEAR)
+    if shrunk == size:
+        resized = cv2.resize(picture, size[::-1], interpolation=cv2.INTER_AREA)
+    elif shrunk == (height, width):
+        resized = cv2.resize(picture, size[::-1], interpolation=cv2.INTER_LINEAR)
     else:  # one of each: in float32, so that it is rounded once
-        between = cv2.resize(picture.astype(np.float32), shrunk, interpolation=cv2.INTER_AREA)
-        resized = np.rint(cv2.resize(between, (size, size), interpolation=cv2.INTER_LINEAR))
+        resized = cv2.resize(picture.astype(np.float32), shrunk[::-1], interpolation=cv2.INTER_AREA)
+        resized = np.rint(cv2.resize(resized, size[::-1], interpolation=cv2.INTER_LINEAR))
     return np.asarray(resized, np.uint8)
+
+
+def squash(picture: Picture, size: int) -> Picture:
+    """Resize (H, W, 3) to the model's square input, (size, size, 3)."""
+    return resize(picture, (size, size))

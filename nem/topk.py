@@ -49,7 +49,6 @@ def topk_mask(
     noise: bool = True,
     detach_threshold: bool = False,
     grid: int | None = None,
-    clip: float | None = None,
 ) -> Tensor:
     """A mask of exactly k ones per picture, hard forwards, soft backwards.
 
@@ -61,29 +60,23 @@ def topk_mask(
         detach_threshold: no gradient through the threshold.
         grid: choose among the means of grid x grid cells (k in proportion, rounded up) and
             enlarge: coherent patches, and a cheaper sort. None: pixels.
-        clip: bend the ranking to clip * tanh(a / clip), 10 say, which keeps it within reach of the
-            threshold, where gradients are. None: as it is.
 
     Returns:
         (N, 1, H, W) in float32, also under autocast; equal values are taken in the order of pixels.
 
     Raises:
-        ArgumentError: shapes, k, grid or clip beyond what is said above.
+        ArgumentError: shapes, k or grid beyond what is said above.
     """
-    _check(logits, k, grid, clip)
+    _check(logits, k, grid)
     height, width = logits.shape[-2:]
     if grid is not None:
         cells = F.adaptive_avg_pool2d(logits.float(), grid)
         # Rounded up, k uniform on 1 .. H * W is uniform on 1 .. grid^2 where the cells are alike.
         share = -(-k * (grid * grid) // (height * width))
-        chosen = topk_mask(
-            cells, share, generator, noise=noise, detach_threshold=detach_threshold, clip=clip
-        )
+        chosen = topk_mask(cells, share, generator, noise=noise, detach_threshold=detach_threshold)
         return F.interpolate(chosen, size=(height, width), mode="nearest")
     with torch.autocast(logits.device.type, enabled=False):
         s = logits.float().flatten(1)
-        if clip is not None:
-            s = clip * torch.tanh(s / clip)
         if noise:
             s = s + gumbel_like(s, generator)
         count = s.shape[1]
@@ -115,7 +108,7 @@ def percentile(logits: Tensor) -> Tensor:
     return (ranks.to(torch.float32) / max(1, flat.shape[1] - 1)).view(logits.shape)
 
 
-def _check(logits: Tensor, k: Tensor, grid: int | None, clip: float | None) -> None:
+def _check(logits: Tensor, k: Tensor, grid: int | None) -> None:
     if logits.ndim != 4 or logits.shape[1] != 1:
         raise ArgumentError(f"logits {tuple(logits.shape)}: expected (N, 1, H, W), one channel")
     pixels = logits.shape[-2] * logits.shape[-1]
@@ -132,5 +125,3 @@ def _check(logits: Tensor, k: Tensor, grid: int | None, clip: float | None) -> N
         raise ArgumentError(
             f"grid {grid}: allowed are 1 to {min(logits.shape[-2:])} cells per side, or None"
         )
-    if clip is not None and not clip > 0:
-        raise ArgumentError(f"clip {clip}: must be above 0, or None")

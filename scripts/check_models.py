@@ -33,8 +33,8 @@ from numpy.typing import NDArray
 from engines.errors import EngineError
 from engines.golden import golden_frames
 from engines.graph import FrameGraph
-from engines.onnx_passes import CLASSES, FRAMES
-from engines.trt_build import PRECISIONS, output_names
+from engines.onnx_passes import CLASSES, FRAMES, graph_outputs
+from engines.trt_build import PRECISIONS
 from nem.model import NEM
 from scripts.check_models_trt import HOME, MODELS, build_model, check_tensorrt
 
@@ -130,7 +130,8 @@ def check(name: str, precision: str) -> dict[str, Any]:
     row: dict[str, Any] = {"model": name, "onnx": check_onnx(model)}
     if os.environ.get(HOME):
         for part, case in (("masks", "mask_case"), ("overlay", "overlay_case")):
-            outputs = len(output_names(model, overlay=part == "overlay"))
+            names = graph_outputs(model.aims, scores=model.backbone.num_classes > 0)
+            outputs = len(names) + (part == "overlay")
             row[part] = check_tensorrt(name, precision, case, outputs)
     return row
 

@@ -11,20 +11,22 @@ from torch import Tensor
 
 from engines.fixed_graph import FixedGraph
 from engines.inductor_run import CudaProgram, load_package
-from engines.onnx_passes import EMBEDDING, FRAMES, SCORES, map_name
-from engines.trt_api import Flavour, load_trt, trt_version
+from engines.onnx_passes import FRAMES, graph_outputs
+from engines.trt_api import Flavour
 from nem.backbone import create_backbone
 from nem.model import NEM
 
 CASES = ("backbone", "lite")
 """The model alone, and with the lite decoder of one head (`embedding`, NEM-U)."""
 
-LEVEL = 3
-"""TensorRT's optimisation level that engines are built with."""
-
 
 class BackboneGraph(FixedGraph):
     """The model without its explanation: frames in, scores and embedding out."""
+
+    @property
+    def outputs(self) -> list[str]:
+        """As `FixedGraph`, without maps."""
+        return graph_outputs((), scores=True)
 
     def forward(self, frames: Tensor, target: Tensor | None = None) -> tuple[Tensor, ...]:
         """As `FixedGraph`, without maps."""
@@ -46,12 +48,6 @@ class Call:
     close: Callable[[], None]
 
 
-def output_names(case: str) -> tuple[str, ...]:
-    """Names of a case's outputs, in order."""
-    maps = (map_name("embedding"),) if case == "lite" else ()
-    return (*maps, SCORES, EMBEDDING)
-
-
 def make_model(name: str) -> NEM:
     """The measured model: the backbone of timm's `name` and the case's decoder, always the same."""
     with torch.random.fork_rng():
@@ -65,13 +61,12 @@ def make_graph(model: Any, case: str, size: tuple[int, int], precision: str) -> 
     return kind(model, size, precision)
 
 
-def make_call(engine: str, graph: FixedGraph, case: str, batch: int, package: bytes | None) -> Call:
+def make_call(engine: str, graph: FixedGraph, batch: int, package: bytes | None) -> Call:
     """Make a graph runnable on the first GPU.
 
     Args:
         engine: "eager", "inductor", "tensorrt" or "tensorrt-rtx".
         graph: moved to the GPU.
-        case: of the graph.
         batch: frames per call.
         package: what `inductor` runs, see `scripts.gpu_packages`.
 
@@ -79,39 +74,32 @@ def make_call(engine: str, graph: FixedGraph, case: str, batch: int, package: by
         EngineError: it can't be built; the reason in a line.
     """
     device = torch.device("cuda", 0)
-    names = output_names(case)
     if engine == "eager":
-        return _eager(graph.to(device), names)
+        return _eager(graph.to(device))
     if engine == "inductor":
         assert package is not None
-        return _inductor(graph, names, batch, device, package)
+        return _inductor(graph, batch, device, package)
     assert engine in get_args(Flavour), engine
-    return _tensorrt(engine, graph, names, batch, device)  # type: ignore[arg-type]
+    return _tensorrt(engine, graph, batch)  # type: ignore[arg-type]
 
 
-def _eager(graph: FixedGraph, names: tuple[str, ...]) -> Call:
+def _eager(graph: FixedGraph) -> Call:
     def run(frames: Tensor) -> dict[str, Tensor]:
         with torch.inference_mode():
-            found = dict(zip(names, graph(frames), strict=True))
+            found = dict(zip(graph.outputs, graph(frames), strict=True))
         torch.cuda.synchronize()  # as the others, which give complete outputs
         return found
 
     return Call(run, lambda: None)
 
 
-def _inductor(
-    graph: FixedGraph,
-    names: tuple[str, ...],
-    batch: int,
-    device: torch.device,
-    package: bytes,
-) -> Call:
+def _inductor(graph: FixedGraph, batch: int, device: torch.device, package: bytes) -> Call:
     graph = graph.to(device)
     with torch.inference_mode():
         found = graph(*(tensor.to(device) for tensor in graph.example(batch)))
     program = CudaProgram(
         load_package(package, device),
-        {name: tuple(value.shape) for name, value in zip(names, found, strict=True)},
+        {name: tuple(value.shape) for name, value in zip(graph.outputs, found, strict=True)},
         (batch, *graph.frame_size, 3),
         targeted=False,
         device=device,
@@ -120,36 +108,11 @@ def _inductor(
     return Call(lambda frames: program.run_on_device(frames, None, None), program.close)
 
 
-def _tensorrt(
-    flavour: Flavour,
-    graph: FixedGraph,
-    names: tuple[str, ...],
-    batch: int,
-    device: torch.device,
-) -> Call:
-    from engines.trt_convert import Conversion, convert, load_converter
+def _tensorrt(flavour: Flavour, graph: FixedGraph, batch: int) -> Call:
+    from engines.trt_build import BuildOptions, compile_graph
+    from engines.trt_convert import convert
     from engines.trt_runner import TrtRunner
-    from engines.trt_timings import kept_timings
 
-    converter = load_converter(flavour)
-    example = tuple(tensor.to(device) for tensor in graph.example(batch))
-    with torch.no_grad():
-        program = torch.export.export(graph.to(device), example)
-    with kept_timings(trt_version(load_trt(flavour)), torch.cuda.get_device_name()) as timings:
-        engine = convert(
-            converter,
-            Conversion(
-                name=graph.model.backbone.name,
-                program=program,
-                example=example,
-                inputs=(FRAMES,),
-                outputs=names,
-                level=LEVEL,
-                workspace=0,
-                version_compatible=False,
-                exact=graph.precision == "f32",
-                timings=timings if flavour == "tensorrt" else None,
-            ),
-        )
-    runner = TrtRunner(engine, flavour=flavour, device=0)
+    options = BuildOptions(graph.frame_size, graph.precision, batch, flavour)
+    runner = TrtRunner(compile_graph(graph, options, convert), flavour=flavour, device=0)
     return Call(lambda frames: runner.run_on_device({FRAMES: frames}), runner.close)

@@ -17,7 +17,7 @@ from engines.golden import check, golden_frames
 from engines.parity import find_bound
 from engines.torch_devices import exact_sums
 from nem.model import NEM
-from scripts.gpu_calls import CASES, Call, make_call, make_graph, make_model, output_names
+from scripts.gpu_calls import CASES, Call, make_call, make_graph, make_model
 from scripts.gpu_packages import Packages, Wanted, build_ahead
 from scripts.gpu_report import Report, Row, lines, percentiles
 from scripts.gpu_roofline import Roof, Work, copy_rate, count_work, product_rate
@@ -142,9 +142,9 @@ def _pair(
             package = packages[wanted] if engine == "inductor" else None
             if isinstance(package, EngineError):
                 raise package
-            calls[case] = make_call(engine, graph, case, batch, package)
+            calls[case] = make_call(engine, graph, batch, package)
             found = {name: _host(value) for name, value in calls[case].run(given).items()}
-            right = {name: expected[name] for name in output_names(case)}
+            right = {name: expected[name] for name in graph.outputs}
             wrong[case] = check(found, right, find_bound(engine, precision))
         samples = time_in_turns(
             {case: lambda call=call: call.run(given) for case, call in calls.items()},
@@ -182,8 +182,7 @@ def _expected(model: NEM, size: tuple[int, int], frames: Array) -> dict[str, Arr
     graph = make_graph(model, "lite", size, "f32").to(DEVICE)
     with torch.inference_mode(), exact_sums():
         parts = [[_host(v) for v in graph(torch.from_numpy(f[None]).to(DEVICE))] for f in frames]
-    names = output_names("lite")
-    return {name: np.concatenate([part[i] for part in parts]) for i, name in enumerate(names)}
+    return {n: np.concatenate([part[i] for part in parts]) for i, n in enumerate(graph.outputs)}
 
 
 def _elapsed(call: Callable[[], object]) -> float:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from engines import Engine, find_class, pick_aim
@@ -69,9 +67,9 @@ def aim_of(explanation: Explanation) -> Aim | None:
     return AIM_OF.get(explanation.method)
 
 
-def in_words(explanation: Explanation, names: Sequence[str] | None = None) -> str:
+def in_words(explanation: Explanation) -> str:
     """What is explained: "class: cat", "target: dog"; "" for the embedding as a whole."""
     aim = aim_of(explanation)
     if aim in (None, "embedding") or explanation.target is None:
         return ""
-    return f"{aim}: {(names or explanation.names)[int(explanation.target[0])]}"
+    return f"{aim}: {explanation.names[int(explanation.target[0])]}"

@@ -66,11 +66,6 @@ class Channel(Generic[T]):
         """True while a further item needs room to be made."""
         return len(self._items) >= self._capacity
 
-    @property
-    def closed(self) -> bool:
-        """True after `close`."""
-        return self._closed
-
     def put(self, item: T) -> None:
         """Hand over one item; a full channel does as its policy says.
 

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.base import resize
+from nem.pictures import resize
 from stream.frame import Plane
 from stream.palette import Table, Tints
 

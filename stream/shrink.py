@@ -1,4 +1,4 @@
-"""Small pictures of large planes: what `engines.base.resize` gives, in a fraction of its time.
+"""Small pictures of large planes: what `nem.pictures.resize` gives, in a fraction of its time.
 
 OpenCV averages over area pixel by pixel; FFmpeg's swscale does it with vector instructions and
 rounds once at the end: 0.2 instead of 2.4 ms for a plane of 1280x720 to 160x160.
@@ -14,7 +14,7 @@ import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
-from engines.base import resize
+from nem.pictures import resize
 
 MAX_RATIO = 64
 """Of sides: beyond it swscale's weights get too coarse (3 levels off at 240) and then run out."""
@@ -34,7 +34,7 @@ _scalers = _Scalers()
 
 
 def shrink(plane: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Resize one plane, as `engines.base.resize` to within a level.
+    """Resize one plane, as `nem.pictures.resize` to within a level.
 
     Args:
         plane: uint8 (H, W), unit column stride.

@@ -18,15 +18,14 @@ from nem.errors import DataError
 from nem.examples import nearest
 from nem.explanation import AIM_OF, Explanation, class_names
 from nem.gallery import Gallery, read_gallery
-from nem.method_table import check_library, check_method, method_names, takes_target
-from nem.pictures import read_image
+from nem.method_table import check_library, check_method, method_names, summary, takes_target
+from nem.pictures import is_image, read_image
 from nem.relax import bound
 from stream.cli.console import Console
 from stream.errors import SourceError, UsageError
 from stream.panel import Picture, Tile, draw_panel
 from stream.sinks.partial import PartialFile
 from stream.sources import open_source
-from stream.sources.names import is_picture
 
 if TYPE_CHECKING:
     from nem.config import Fill
@@ -70,7 +69,7 @@ def explain_picture(request: Request, console: Console) -> int:
     if importlib.util.find_spec("torch") is None:
         raise UsageError("explain needs torch, not installed: pip install 'nem-stream[eval]'")
     if request.methods == ("list",):
-        print("\n".join(method_names()))
+        print("\n".join(f"{name:<20} {summary(name)}" for name in method_names()))
         return 0
     if not request.methods:
         raise UsageError("--methods: name at least one; --methods list names all")
@@ -106,7 +105,7 @@ def load_picture(name: str, at: float | None) -> Picture:
         UsageError: a time in a picture.
         SourceError: neither, or the video ends before.
     """
-    if is_picture(Path(name)):
+    if is_image(Path(name)):
         if at is not None:
             raise UsageError(f"--at {at:g}: {name} is a picture; leave it out")
         try:

@@ -209,7 +209,6 @@ class VideoEncoder:
         self._picture = av.VideoFrame(width, height, "yuv420p")
         for name in ("color_range", "colorspace", "color_primaries", "color_trc"):
             setattr(self._picture, name, getattr(context, name))
-        self._time_base = first.time_base
         self._last: int | None = None
         self._duration = max(1, round(1 / (rate * first.time_base)))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -37,7 +37,6 @@ class FileSink(Sink):
     Args:
         path: the output: .mp4, .m4v, .mov or .mkv.
         copy_from: file whose sound, subtitles, data, chapters and metadata are copied.
-        inputs: further files that must not be written over.
         overwrite: replace an existing output.
         fps: about how many frames come per second, a hint for the encoder.
         size: (width, height) of the frames to come, so that a GPU too small for them is told of
@@ -60,7 +59,6 @@ class FileSink(Sink):
         path: str | Path,
         *,
         copy_from: Path | None = None,
-        inputs: Iterable[Path] = (),
         overwrite: bool = False,
         fps: Fraction | None = None,
         size: tuple[int, int] | None = None,
@@ -71,8 +69,8 @@ class FileSink(Sink):
         self._format = format_of(path)
         self._choice = choose_encoder(codec, preset, crf, self._format, size)
         self._fps = fps
-        sources = [*inputs] if copy_from is None else [*inputs, copy_from]
-        self._output = PartialFile(path, overwrite=overwrite, inputs=sources)
+        inputs = [] if copy_from is None else [copy_from]
+        self._output = PartialFile(path, overwrite=overwrite, inputs=inputs)
         self._copied: CopiedStreams | None = None
         try:
             if copy_from is not None:

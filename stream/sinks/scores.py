@@ -2,12 +2,12 @@
 
     {"schema": 1, "frame": 12, "seconds": 0.48, "mask_mean": 0.1372, "mask_area": 0.0911,
      "explain": "target", "target": "dog",
-     "top": [{"name": "cat", "score": 0.874}, ...], "embedding": [...]}
+     "top": [{"name": "cat", "score": 0.874}, ...]}
 
 `mask_mean` is the mean of the mask, `mask_area` the share of it at or above 0.5. `explain`
 is what the mask explains, and `target` the class it is for, null for the embedding. `top` is empty
-for a model without classes; `embedding` is there when asked for. A later schema with other
-meanings gets another number; fields may be added under the same one.
+for a model without classes. A later schema with other meanings gets another number; fields may be
+added under the same one.
 """
 
 from __future__ import annotations
@@ -23,16 +23,18 @@ import numpy as np
 
 from nem.explanation import Explanation
 from stream.aim import aim_of
-from stream.errors import SinkError, UsageError
+from stream.errors import SinkError
 from stream.frame import Frame
 from stream.sinks.base import Sink
 from stream.sinks.partial import PartialFile
 
 SCHEMA = 1
 AREA_THRESHOLD = 0.5
+TOP = 5
+"""Classes per line."""
 
 
-def score_line(frame: Frame, explanation: Explanation, top: int, embedding: bool) -> str:
+def score_line(frame: Frame, explanation: Explanation) -> str:
     """The JSON line of one frame, without line end; see the module's header."""
     mask = explanation.mask[0]
     line: dict[str, Any] = {
@@ -45,10 +47,8 @@ def score_line(frame: Frame, explanation: Explanation, top: int, embedding: bool
         "target": None
         if explanation.target is None
         else explanation.names[int(explanation.target[0])],
-        "top": [{"name": name, "score": round(score, 4)} for name, score in explanation.top(top)],
+        "top": [{"name": name, "score": round(score, 4)} for name, score in explanation.top(TOP)],
     }
-    if embedding:
-        line["embedding"] = [round(float(value), 5) for value in explanation.embedding[0]]
     return json.dumps(line, ensure_ascii=False)
 
 
@@ -57,13 +57,11 @@ class ScoresSink(Sink):
 
     Args:
         path: file, or "-".
-        top: number of classes per line.
-        embedding: write the embedding too.
         overwrite: replace an existing file.
         inputs: files that must not be written over.
 
     Raises:
-        UsageError: if `top` is negative or the output is an input.
+        UsageError: if the output is an input.
         SinkError: if the file exists or can't be created, or stdout is closed.
     """
 
@@ -71,16 +69,11 @@ class ScoresSink(Sink):
         self,
         path: str | Path,
         *,
-        top: int = 5,
-        embedding: bool = False,
         overwrite: bool = False,
         inputs: Iterable[Path] = (),
     ) -> None:
-        if top < 0:
-            raise UsageError(f"scores: top {top}; choose 0 or a number of classes")
         if str(path) == "-" and sys.stdout is None:
             raise SinkError("scores: stdout is closed; give a file's name instead of -")
-        self._top, self._embedding = top, embedding
         self._output = (
             None if str(path) == "-" else PartialFile(path, overwrite=overwrite, inputs=inputs)
         )
@@ -96,7 +89,7 @@ class ScoresSink(Sink):
         """
         if self._pipe_closed:
             return
-        line = score_line(frame, explanation, self._top, self._embedding) + "\n"
+        line = score_line(frame, explanation) + "\n"
         out: IO[bytes] = sys.stdout.buffer if self._output is None else self._output.file
         try:
             out.write(line.encode())

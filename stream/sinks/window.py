@@ -19,9 +19,8 @@ from stream.dial import OverlayDial
 from stream.frame import Frame
 from stream.refine import Refiner
 from stream.sinks.base import Sink
-from stream.sinks.screen import Screen, check_display
+from stream.sinks.screen import Screen
 
-__all__ = ["WindowSink", "check_display"]
 log = logging.getLogger(__name__)
 
 HELP = (

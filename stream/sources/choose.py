@@ -12,6 +12,7 @@ from fractions import Fraction
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from nem.pictures import is_image
 from stream.errors import SourceError, UsageError
 from stream.redact import redact
 from stream.sources.base import Source
@@ -20,7 +21,7 @@ from stream.sources.demo import DemoSource
 from stream.sources.file import Decoder, FileSource
 from stream.sources.images import ImagesSource, pictures_in
 from stream.sources.modes import Wish, exact_rate
-from stream.sources.names import is_picture, natural_key
+from stream.sources.names import natural_key
 
 KINDS = (
     "a video file, a picture, a directory of pictures, a quoted pattern ('shots/*.png'), "
@@ -80,7 +81,7 @@ def open_source(
         return _pictures(_in_directory(path), str(spec), options)
     if glob.has_magic(str(path)) and not os.path.exists(path):  # noqa: PTH110
         return _matching(str(path), options)
-    if is_picture(path):
+    if is_image(path):
         return _pictures([path], str(spec), options)
     return _video(path, options)
 
@@ -180,7 +181,7 @@ def _matching(pattern: str, options: Options) -> Source:
     files = [path for path in paths if os.path.isfile(path)]  # noqa: PTH113
     if not files:
         raise SourceError(f"{pattern}: no file matches; check the pattern, and quote it")
-    pictures = [path for path in files if is_picture(path)]
+    pictures = [path for path in files if is_image(path)]
     if len(pictures) == len(files):
         return _pictures(files, pattern, options)
     if len(files) == 1:

@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from engines.base import resize
+from nem.pictures import resize
 from stream.colour import ColourTags
 from stream.errors import SourceError, UsageError
 from stream.frame import Frame, Plane, frame_from_rgb
@@ -54,7 +54,7 @@ class DemoSource(PulledSource):
 
     Raises:
         SourceError: if scikit-image or its photos are missing.
-        UsageError: if a size, rate or number isn't positive, or a side over `MAX_SIDE`.
+        UsageError: if a side is over `MAX_SIDE`.
     """
 
     def __init__(
@@ -69,11 +69,6 @@ class DemoSource(PulledSource):
         wait: Callable[[float], object] | None = None,
     ) -> None:
         super().__init__()
-        if min(width, height, fps) <= 0 or (frames is not None and frames <= 0):
-            raise UsageError(
-                f"demo: size, rate and number of frames must be positive, got {width}x{height}, "
-                f"{fps} per second, {frames} frames"
-            )
         if max(width, height) > MAX_SIDE:
             raise UsageError(f"demo: size {width}x{height}; {MAX_SIDE} pixels a side at most")
         self._photos = bundled_photos()

@@ -8,17 +8,17 @@ from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from nem.pictures import is_image, read_image
 from stream.colour import ColourTags
 from stream.errors import SourceError
 from stream.frame import Frame, frame_from_rgb
 from stream.redact import redact
 from stream.sources.base import SourceInfo
 from stream.sources.modes import exact_rate
-from stream.sources.names import is_picture, natural_key
+from stream.sources.names import natural_key
 from stream.sources.pulled import PulledSource
 
 UNREADABLE = "unreadable pictures skipped"
@@ -115,21 +115,13 @@ class ImagesSource(PulledSource):
 
 def pictures_in(folder: Path) -> list[Path]:
     """The pictures directly in `folder`, in natural order (`img2` before `img10`)."""
-    return sorted((p for p in folder.iterdir() if p.is_file() and is_picture(p)), key=natural_key)
+    return sorted((p for p in folder.iterdir() if p.is_file() and is_image(p)), key=natural_key)
 
 
 def _load(path: Path) -> NDArray[np.uint8] | None:
     """RGB uint8 (H, W, 3), upright; None if it can't be read. 16 bits and alpha are dropped."""
     try:
-        if not path.is_file():  # reading a pipe could wait for ever
-            return None
-        data = np.frombuffer(path.read_bytes(), np.uint8)
-    except OSError:
+        # Reading a pipe could wait for ever.
+        return read_image(path) if path.is_file() else None
+    except (OSError, ValueError):
         return None
-    if data.size == 0:
-        return None
-    try:
-        bgr = cv2.imdecode(data, cv2.IMREAD_COLOR)
-    except cv2.error:
-        return None
-    return None if bgr is None else np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Protocol
@@ -10,17 +9,9 @@ from typing import Any, Protocol
 import cv2
 from numpy.typing import NDArray
 
-from stream.errors import UsageError
-
 
 def exact_rate(fps: Fraction | float) -> Fraction:
-    """`fps` as the fraction it stands for: 29.97 and 23.976 are 30000/1001 and 24000/1001.
-
-    Raises:
-        UsageError: if it is not positive, or infinite.
-    """
-    if not 0 < fps < math.inf:
-        raise UsageError(f"fps must be positive, got {fps}")
+    """`fps` as the fraction it stands for: 29.97 and 23.976 are 30000/1001 and 24000/1001."""
     exact = fps if isinstance(fps, Fraction) else Fraction(str(fps))
     broadcast = Fraction(round(exact * Fraction(1001, 1000)) * 1000, 1001)
     close = exact.denominator > 1 and broadcast > 0 and abs(broadcast - exact) < Fraction(1, 200)
@@ -39,23 +30,11 @@ class Capture(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """The mode asked for; None leaves the choice to the camera.
-
-    Raises:
-        UsageError: if a size or rate isn't positive, or only one side is given.
-    """
+    """The mode asked for; None leaves the choice to the camera."""
 
     width: int | None = None
     height: int | None = None
     fps: Fraction | None = None
-
-    def __post_init__(self) -> None:
-        if (self.width is None) != (self.height is None):
-            raise UsageError(
-                f"camera: give width and height or neither, got {self.width} and {self.height}"
-            )
-        if any(value is not None and value <= 0 for value in (self.width, self.height, self.fps)):
-            raise UsageError(f"camera: size and rate must be positive, got {self}")
 
     def __str__(self) -> str:
         size = "" if self.width is None else f"{self.width}x{self.height}"

@@ -245,3 +245,6 @@ def test_tells_how_it_runs(engine: Engine) -> None:
     assert engine.input_size == (SIZE, SIZE)
     assert engine.device == ("cuda:0" if engine.name == "tensorrt" else "cpu")
     assert engine.precision in ("f32", "bf16")
+
+
+__all__ = [name for name in dir() if name.startswith("test_")]

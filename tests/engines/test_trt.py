@@ -244,10 +244,10 @@ def test_memory_that_is_short_halves_the_batch(
     ("options", "say"),
     [
         ({"device": "cpu"}, "device 'cpu', allowed: auto, cuda, cuda:N"),
-        ({"precision": "int4"}, "engine tensorrt: precision 'int4', allowed: auto, f16, f32, bf16"),
+        ({"precision": "int4"}, "TensorRT precision 'int4', allowed: f16, f32, bf16, int8, fp8"),
         ({"flavour": "trt"}, "flavour 'trt', allowed: tensorrt, tensorrt-rtx"),
         ({"frame_size": (0, 5)}, r"frame size \(0, 5\): height and width from 1"),
-        ({"batch": 0}, "batch 0: frames per launch, from 1"),
+        ({"batch": 0}, "batch 0: frames per call, from 1"),
     ],
 )
 def test_refuses_options_that_are_not(

@@ -15,7 +15,8 @@ import torch
 
 import engines.trt_build
 from engines import EngineError, EngineUnavailable, OptionError
-from engines.trt_build import BuildOptions, build_engine, output_names
+from engines.fixed_graph import FixedGraph
+from engines.trt_build import BuildOptions, build_engine
 from engines.trt_convert import load_converter, register_uint8_output
 from engines.trt_names import _teach_names
 from nem.explanation import AIMS
@@ -111,8 +112,8 @@ def test_a_model_without_target_or_classes_has_fewer_ports(real: Fake) -> None:
     assert asked.names == (("frames",), ("mask_embedding", "embedding"))
     assert len(asked.outputs) == 2
     assert asked.inputs[0].shape == (1, SIZE, SIZE, 3)
-    model = tiny_model(aims=("ranking", "class"))
-    assert output_names(model) == ("mask_ranking", "mask_class", "scores", "embedding")
+    graph = FixedGraph(tiny_model(aims=("ranking", "class")))
+    assert graph.outputs == ["mask_ranking", "mask_class", "scores", "embedding"]
 
 
 def test_options_arrive(fake: Fake) -> None:
@@ -246,7 +247,7 @@ def test_standard_tensorrt_needs_the_gpu(monkeypatch: pytest.MonkeyPatch) -> Non
     ("options", "say"),
     [
         ({"flavour": "trt"}, "flavour 'trt', allowed: tensorrt, tensorrt-rtx"),
-        ({"precision": "fp16"}, "precision 'fp16', allowed: f32, f16, bf16"),
+        ({"precision": "fp16"}, "precision 'fp16', allowed: f16, f32, bf16"),
         ({"frame_size": (0, 10)}, "height and width from 1"),
         ({"batch": 0}, "batch 0: frames per call, from 1"),
         ({"level": 6}, "level 6, allowed: 0 to 5"),

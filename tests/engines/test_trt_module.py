@@ -28,23 +28,7 @@ from nem.bundle_io import load_model
 from scripts.check_models_trt import HOME, judge_report
 from tests.engines.conftest import NAMES, SIZE, random_frames, tiny_model
 from tests.engines.fake_torch_tensorrt import Fake, install
-from tests.engines.test_engine_contract import (  # noqa: F401  run here on the fixture `engine`
-    test_any_class_can_be_asked_for,
-    test_batch_equals_single_frames,
-    test_closed_twice_and_run_after_close,
-    test_every_aim_has_its_map_its_method_and_its_class,
-    test_leaves_frames_alone_and_takes_read_only_and_strided_ones,
-    test_refuses_other_frames,
-    test_refuses_what_it_can_not_explain,
-    test_results_belong_to_the_caller,
-    test_results_outlive_the_engine,
-    test_runs_in_other_threads_one_at_a_time,
-    test_same_frame_gives_same_explanation,
-    test_shapes_types_and_ranges,
-    test_takes_frames_of_any_size,
-    test_tells_how_it_runs,
-    test_the_first_aim_is_the_default,
-)
+from tests.engines.test_engine_contract import *  # noqa: F403  run on the fixture `engine`
 
 GPUS = [Gpu(0, "NVIDIA Fake 1", "8.9", "550.54.14")]
 
@@ -230,7 +214,7 @@ def test_that_it_compiles_is_told_in_the_log_where_nobody_listens(
         ({"precision": "int9"}, "tensorrt-module: precision 'int9', allowed: auto, f16, f32, bf16"),
         ({"flavour": "trt"}, "flavour 'trt', allowed: tensorrt, tensorrt-rtx"),
         ({"frame_size": (0, 5)}, r"frame size \(0, 5\): height and width from 1"),
-        ({"batch": 0}, "batch 0: frames per launch, from 1"),
+        ({"batch": 0}, "batch 0: frames per call, from 1"),
     ],
 )
 def test_refuses_options_that_are_not(

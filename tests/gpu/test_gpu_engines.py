@@ -30,20 +30,7 @@ from engines.quant_check import LEAST_SAME
 from nem.bundle import Bundle, open_bundle
 from tests.engines.conftest import SIZE, random_frames
 from tests.engines.new_process import masks_of_new_process
-from tests.engines.test_engine_contract import (  # noqa: F401  run here on the fixture `engine`
-    test_any_class_can_be_asked_for,
-    test_batch_equals_single_frames,
-    test_closed_twice_and_run_after_close,
-    test_every_aim_has_its_map_its_method_and_its_class,
-    test_leaves_frames_alone_and_takes_read_only_and_strided_ones,
-    test_refuses_other_frames,
-    test_results_belong_to_the_caller,
-    test_results_outlive_the_engine,
-    test_runs_in_other_threads_one_at_a_time,
-    test_same_frame_gives_same_explanation,
-    test_shapes_types_and_ranges,
-    test_takes_frames_of_any_size,
-)
+from tests.engines.test_engine_contract import *  # noqa: F403  run on the fixture `engine`
 from tests.gpu.conftest import F16_BATCH_TOLERANCE, Kind, decided_frames
 from tests.required import need
 

@@ -10,7 +10,6 @@ from nem.masking import (
     hide,
     noise_like,
     random_like,
-    replace,
     replacements,
 )
 from tests.nem.toys import batch
@@ -95,42 +94,13 @@ def test_noise_has_each_pictures_own_mean_and_deviation_per_channel() -> None:
     assert unlike[0, 1].abs() < 0.1
 
 
-def test_replacing_keeps_the_kept_part_and_puts_each_samples_own_kind_elsewhere() -> None:
-    x, mask = batch(3) + 4, torch.zeros(3, 1, 64, 64)
-    mask[..., :32] = 1
-    kind = torch.tensor([REPLACEMENTS.index(name) for name in ("noise", "mean", "blur")])
-    out = replace(x, mask, kind, seeded())
-    assert torch.equal(out[..., :32], x[..., :32])
-    hidden = out[..., 32:]
-    assert torch.equal(hidden[0], noise_like(x, seeded())[0, ..., 32:])
-    assert (hidden[1] == 0).all()
-    assert torch.equal(hidden[2], blur(x)[2, ..., 32:])
-    torch.testing.assert_close(replace(x, mask / 2, kind, seeded())[1], x[1] * mask[1] / 2)
-
-
-def test_a_batch_is_replaced_as_its_samples_alone() -> None:
-    x, mask = batch(2), torch.rand(2, 1, 64, 64, generator=seeded())
-    kind = torch.tensor([REPLACEMENTS.index(name) for name in ("blur", "mean")])
-    together = replace(x, mask, kind)
-    apart = [replace(x[i : i + 1], mask[i : i + 1], kind[i : i + 1]) for i in range(2)]
-    torch.testing.assert_close(together, torch.cat(apart))
-
-
-def test_kinds_are_drawn_evenly_per_sample_and_seeded() -> None:
-    kinds = draw_kinds(3000, seeded())
-    share = kinds.bincount() / 3000
+def test_each_picture_gets_a_replacement_of_its_own_kind() -> None:
+    x, kinds = batch(12) + 4, draw_kinds(12, seeded())
+    share = draw_kinds(3000, seeded()).bincount() / 3000
     torch.testing.assert_close(share, torch.full((3,), 1 / 3), atol=0.03, rtol=0)
-    assert torch.equal(kinds, draw_kinds(3000, seeded()))
-    x = batch(12) + 4
-    drawn, generator = replacements(x, seeded()), seeded()
-    given = replacements(x, generator, draw_kinds(12, generator))
-    assert torch.equal(drawn, given)
-    emptied = (drawn == 0).flatten(1).all(1)
-    assert torch.equal(emptied, draw_kinds(12, seeded()) == REPLACEMENTS.index("mean"))
-    assert 0 < emptied.sum() < 12
-
-
-def test_unknown_kinds_and_counts_of_kinds_are_refused() -> None:
-    for kind in (torch.tensor([0, 3]), torch.tensor([-1, 0]), torch.tensor([0])):
-        with pytest.raises(ArgumentError, match="one place in mean, blur, noise for each of 2"):
-            replacements(batch(2), seeded(), kind)
+    found, generator = replacements(x, seeded()), seeded()
+    draw_kinds(12, generator)
+    whole = {"mean": torch.zeros_like(x), "blur": blur(x), "noise": noise_like(x, generator)}
+    assert set(kinds.tolist()) == {0, 1, 2}
+    for index, kind in enumerate(kinds.tolist()):
+        assert torch.equal(found[index], whole[REPLACEMENTS[kind]][index])

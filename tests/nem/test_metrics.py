@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from nem.metrics import (
-    area,
     entropy,
     gini,
     min_max,
@@ -29,7 +28,6 @@ def test_toy_values() -> None:
     assert pointing_game(TOY, TRUTH) == pytest.approx([1])
     assert entropy(TOY) == pytest.approx([1.27985], abs=1e-5)
     assert gini(TOY) == pytest.approx([0.8125])
-    assert area(TOY) == pytest.approx([10 / 16])
 
 
 def test_extremes() -> None:

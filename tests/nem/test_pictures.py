@@ -4,14 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from engines.base import resize
-from nem.pictures import is_image, read_image, squash
-
-
-@pytest.mark.parametrize("shape", [(64, 48), (20, 90), (90, 20), (16, 16), (32, 32), (1, 1)])
-def test_squash_is_the_engines_resize(shape: tuple[int, int]) -> None:
-    picture = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
-    np.testing.assert_array_equal(squash(picture, 32), resize(picture, (32, 32)))
+from nem.pictures import is_image, read_image
 
 
 def test_exif_orientation_is_applied(tmp_path: Path) -> None:

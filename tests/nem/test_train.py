@@ -132,37 +132,6 @@ def test_another_recipe_backbone_or_data_is_not_continued(pictures: Path, tmp_pa
         )
 
 
-def test_each_batch_tells_of_the_same_values(
-    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Processes that share a training wait for one another at each."""
-    told: list[list[str]] = []
-
-    def step(self: Learner, batch: Any, batch_idx: int, own: Any = Learner.training_step) -> Any:
-        told.append([])
-        return own(self, batch, batch_idx)
-
-    def loss(self: Learner, *given: Any, own: Any = Learner.forward) -> Any:
-        values = own(self, *given)
-        values["area"] = torch.full_like(values["area"], torch.nan)
-        return values
-
-    def log(self: Learner, name: str, *rest: Any, own: Any = Learner.log, **more: Any) -> None:
-        told[-1].append(name)
-        own(self, name, *rest, **more)
-
-    monkeypatch.setattr(Learner, "training_step", step)
-    monkeypatch.setattr(Learner, "forward", loss)
-    monkeypatch.setattr(Learner, "log", log)
-    train(pictures, tmp_path / "out", epochs=1)
-    assert len(told) > 1
-    assert all(names == told[0] for names in told)
-    assert "area_epoch" in told[0]
-    line = json.loads((tmp_path / "out" / "log.jsonl").read_text())
-    assert "area" not in line
-    assert line["kept"] > 0
-
-
 def test_a_damaged_checkpoint_is_refused(pictures: Path, tmp_path: Path) -> None:
     train(pictures, tmp_path, epochs=1)
     path = tmp_path / nem.watch.CHECKPOINT

@@ -142,3 +142,38 @@ def test_a_grid_finer_than_the_picture_is_refused_before_anything_is_written(
     with pytest.raises(TrainError, match=f"grid 128: allowed are 2 to {SIZE}"):
         train_all(pictures, tmp_path / "out", grid=128)
     assert not (tmp_path / "out").exists()
+
+
+def test_each_batch_tells_of_the_same_values(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Processes that share a training wait for one another at each."""
+    told: list[list[str]] = []
+
+    def step(self: Learner, batch: Any, batch_idx: int, own: Any = Learner.training_step) -> Any:
+        told.append([])
+        return own(self, batch, batch_idx)
+
+    def loss(self: Learner, *given: Any, own: Any = Learner.forward) -> Any:
+        values = own(self, *given)
+        values["area"] = torch.full_like(values["area"], torch.nan)
+        return values
+
+    def log(self: Learner, name: str, *rest: Any, own: Any = Learner.log, **more: Any) -> None:
+        told[-1].append(name)
+        own(self, name, *rest, **more)
+
+    monkeypatch.setattr(Learner, "training_step", step)
+    monkeypatch.setattr(Learner, "forward", loss)
+    monkeypatch.setattr(Learner, "log", log)
+    config = TrainConfig(
+        data=(pictures,), out=tmp_path / "out", batch_size=5, epochs=1, accelerator="cpu",
+        decoder_kwargs={"width": 8},
+    )  # fmt: skip
+    fit(config, backbone=tiny_backbone(), progress=False)
+    assert len(told) > 1
+    assert all(names == told[0] for names in told)
+    assert "area_epoch" in told[0]
+    line = json.loads((tmp_path / "out" / "log.jsonl").read_text())
+    assert "area" not in line
+    assert line["kept"] > 0

@@ -19,7 +19,7 @@ from engines.inductor_run import load_package
 from nem.model import NEM
 from scripts import bench_gpu, gpu_measure
 from scripts.bench_gpu import Options, options_of
-from scripts.gpu_calls import BackboneGraph, Call, make_graph, make_model, output_names
+from scripts.gpu_calls import BackboneGraph, Call, make_graph, make_model
 from scripts.gpu_packages import Wanted, build_ahead
 from scripts.gpu_report import Report, Row, percentiles, table
 from scripts.gpu_roofline import Roof, Work, copy_rate, count_work, product_rate
@@ -126,7 +126,7 @@ def test_the_model_alone_gives_what_it_gives_with_its_explanation(model):
     assert isinstance(alone, BackboneGraph)
     with torch.inference_mode():
         few, all_of = alone(frames), whole(frames)
-    assert output_names("lite")[1:] == output_names("backbone")
+    assert whole.outputs[1:] == alone.outputs
     assert (len(all_of), len(few)) == (3, 2)
     for found, expected in zip(few, all_of[1:], strict=True):
         torch.testing.assert_close(found, expected)
@@ -138,7 +138,7 @@ def test_the_model_alone_gives_what_it_gives_with_its_explanation(model):
 def on_the_cpu(model, monkeypatch):
     """All of the measuring, with the CPU in the place of the GPU; "inductor" is wrong."""
 
-    def call(engine, graph, case, batch, package):
+    def call(engine, graph, batch, package):
         assert package == (b"package" if engine == "inductor" else None)
         if batch == 8:
             raise EngineError("too little memory")
@@ -147,12 +147,12 @@ def on_the_cpu(model, monkeypatch):
 
         def run(frames):
             with torch.inference_mode():
-                found = dict(zip(output_names(case), graph(frames), strict=True))
+                found = dict(zip(graph.outputs, graph(frames), strict=True))
             if engine == "inductor":
                 found["scores"] = found["scores"] + 0.5
             return found
 
-        return Call(run, lambda: closed.append(case))
+        return Call(run, lambda: closed.append(graph.outputs[0]))
 
     def elapsed(work):
         began = time.perf_counter()

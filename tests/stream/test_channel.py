@@ -125,7 +125,7 @@ def test_the_first_error_is_kept():
     with pytest.raises(ChannelClosed) as caught:
         channel.get()
     assert caught.value.error is first
-    assert channel.closed
+    assert channel._closed
 
 
 def test_an_error_after_a_plain_close_still_stops():
@@ -151,7 +151,7 @@ def test_who_waits_may_do_something_else():
     calls = []
 
     def idle():
-        calls.append(channel.closed)
+        calls.append(channel._closed)
         if len(calls) == 3:
             channel.put("at last")
 

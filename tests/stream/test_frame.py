@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from engines.base import resize
+from nem.pictures import resize
 from stream.colour import ColourTags
 from stream.frame import Frame, frame_from_rgb
 from tests.builders import make_frame

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from engines.base import resize
+from nem.pictures import resize
 from stream.shrink import KEPT, MAX_RATIO, shrink, shrink_rgb
 
 RNG = np.random.default_rng(0)

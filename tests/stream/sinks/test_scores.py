@@ -33,7 +33,7 @@ def explanation() -> Explanation:
 
 def test_a_line_says_what_was_seen():
     frame = make_frame(index=12, pts=25, time_base=Fraction(1, 50))
-    assert json.loads(score_line(frame, explanation(), 2, True)) == {
+    assert json.loads(score_line(frame, explanation())) == {
         "schema": 1,
         "frame": 12,
         "seconds": 0.5,
@@ -41,25 +41,27 @@ def test_a_line_says_what_was_seen():
         "mask_area": 0.3,
         "explain": "embedding",
         "target": None,
-        "top": [{"name": "猫", "score": 0.7}, {"name": "c", "score": 0.2}],
-        "embedding": [1.5, -0.25],
+        "top": [
+            {"name": "猫", "score": 0.7},
+            {"name": "c", "score": 0.2},
+            {"name": "a", "score": 0.1},
+        ],
     }
 
 
 def test_a_line_names_the_class_that_is_explained():
     shown = replace(explanation(), method="nemt-target", target=np.array([1]))
-    line = json.loads(score_line(make_frame(), shown, 1, False))
+    line = json.loads(score_line(make_frame(), shown))
     assert (line["explain"], line["target"]) == ("target", "猫")
 
 
-def test_embedding_only_when_asked_and_classes_only_if_any():
-    line = json.loads(score_line(make_frame(), make_explanation(classes=0), 5, False))
+def test_classes_only_if_any():
+    line = json.loads(score_line(make_frame(), make_explanation(classes=0)))
     assert line["top"] == []
-    assert "embedding" not in line
 
 
 def test_one_line_per_frame_flushed_as_it_comes(tmp_path):
-    sink = ScoresSink(tmp_path / "s.jsonl", top=1)
+    sink = ScoresSink(tmp_path / "s.jsonl")
     for index in range(3):
         sink.write(make_frame(index=index), make_explanation())
         lines = (tmp_path / "s.jsonl.partial").read_text("utf-8").splitlines()
@@ -103,11 +105,6 @@ def test_a_reader_that_leaves_is_a_clean_end():
     assert run.stderr.read() == b""
     assert run.wait(60) == 0
     run.stderr.close()
-
-
-def test_negative_top_is_refused():
-    with pytest.raises(UsageError, match="top -1"):
-        ScoresSink("-", top=-1)
 
 
 def test_an_input_is_not_written_over(tmp_path):

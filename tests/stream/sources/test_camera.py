@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from stream.errors import SourceError, SourceLost, UsageError
+from stream.errors import SourceError, SourceLost
 from stream.sources import devices
 from stream.sources.camera import FAILED, RESIZED, CameraSource, to_frame
 from stream.sources.modes import Granted, Wish, exact_rate
@@ -203,14 +203,6 @@ def test_a_path_that_is_no_camera_is_refused_quietly(tmp_path, capfd):
     with pytest.raises(SourceError, match="can't be opened"):
         CameraSource(str(path))
     assert capfd.readouterr() == ("", "")
-
-
-@pytest.mark.parametrize(
-    "wish", [{"width": 640}, {"height": 480}, {"width": 0, "height": 480}, {"fps": Fraction(-1)}]
-)
-def test_impossible_wishes_are_refused(wish):
-    with pytest.raises(UsageError):
-        Wish(**wish)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from stream.errors import SourceError, UsageError
+from stream.errors import SourceError
 from stream.sources import demo
 from stream.sources.demo import PHOTOS, SECONDS_PER_PHOTO, DemoSource, bundled_photos
 
@@ -116,9 +116,3 @@ def test_without_photos_the_folder_is_named(monkeypatch, tmp_path):
     monkeypatch.setattr(demo, "find_spec", lambda name: spec)
     with pytest.raises(SourceError, match=f"no photos in {tmp_path}/data"):
         DemoSource()
-
-
-@pytest.mark.parametrize("bad", [{"width": 0}, {"height": -1}, {"fps": 0}, {"frames": 0}])
-def test_impossible_wishes_are_refused(bad):
-    with pytest.raises(UsageError, match="must be positive"):
-        small(**bad)
