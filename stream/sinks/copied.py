@@ -20,7 +20,7 @@ from av.stream import Discard, Stream
 from stream.errors import SinkError
 from stream.sinks.containers import FORMATS, holds
 from stream.sources.decode import BAD_RUN
-from stream.sources.opening import PATIENT, check_file, open_container
+from stream.sources.opening import PATIENT, STILL, check_file, open_container, video_stream
 from stream.sources.stamps import Stamps
 from stream.sources.timeline import Timeline
 
@@ -61,10 +61,7 @@ class CopiedStreams:
             raise
         # Its notes are those of the pictures' source, which reads the same packets.
         self._timeline = Timeline(self._input, Counter())
-        if not self._timeline.may_jump:
-            for stream in self._input.streams:
-                if stream not in self._streams:
-                    stream.discard = Discard.all
+        self._timeline.discard_all_but(self._streams)
         self._packets = self._read()
         self._next: Packet[Stream] | None = None
         self._targets: dict[int, Stream] = {}
@@ -79,6 +76,11 @@ class CopiedStreams:
         # The demuxer discards what it has read itself: MP4's track of chapter names.
         others = [s for s in self._input.streams if s.type != "video" and s.discard != Discard.all]
         kept = [s for s in others if holds(container, s)]
+        explained = video_stream(self._input, str(self._path))
+        for video in self._input.streams.video:
+            if video is not explained and video.discard != Discard.all:
+                what = "cover picture" if video.disposition & STILL else "video track"
+                self.notes.append(f"{what} {video.index} left out: one track is explained")
         for stream in others:
             if stream in kept:
                 continue

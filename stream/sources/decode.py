@@ -71,6 +71,7 @@ def _packets(
 ) -> Iterator[Packet[av.VideoStream] | None]:
     """Packets of `stream`, and a last one (or None) that makes the decoder give all it has."""
     bad, timeline = 0, Timeline(container, counts)
+    timeline.discard_all_but([stream])
     while True:
         try:
             for packet in timeline.demux([stream]):

@@ -15,7 +15,7 @@ from typing import TypeVar, cast
 from av.container import InputContainer
 from av.format import Flags
 from av.packet import Packet
-from av.stream import Stream
+from av.stream import Discard, Stream
 
 from stream.sources.stamps import CONTINUED, NUDGED
 
@@ -25,6 +25,8 @@ BACK = Fraction(1)
 """Seconds that a track's stamps may go back before it is a new start of the clock."""
 AHEAD = Fraction(10)
 """Seconds that a stamp may lie ahead of all others before it has to be confirmed by the next."""
+WRAP = 1 << 33
+"""Ticks of 1/90000 s after which the stamps of MPEG start over: 26.5 hours."""
 HELD = 500
 """Packets held at most until then."""
 
@@ -34,7 +36,7 @@ class Timeline:
 
     A jump back by more than `BACK` begins a new part, which continues after the latest end of all
     tracks. A single stamp far ahead, that the track's next one takes back, is damage and becomes
-    the end of the packet before it. A gap that lasts is left as it is.
+    the end of the packet before it. A gap that lasts is left as it is. Clocks that run over go on.
 
     Args:
         container: open file.
@@ -53,6 +55,13 @@ class Timeline:
         """Whether the time of files in this format may jump; if not, nothing is changed."""
         return bool(self._container.format.flags & cast(int, Flags.ts_discont.value))
 
+    def discard_all_but(self, streams: Sequence[Stream]) -> None:
+        """Skip tracks that are not needed, so that damage in them ends nothing."""
+        if not self.may_jump:
+            for stream in self._container.streams:
+                if stream not in streams:
+                    stream.discard = Discard.all
+
     def demux(self, streams: Sequence[StreamT]) -> Iterator[Packet[StreamT]]:
         """The packets of some tracks, in the order of the file."""
         if not self.may_jump:
@@ -65,6 +74,7 @@ class Timeline:
     def join(self, packets: Iterable[Packet[Stream]]) -> Iterator[Packet[Stream]]:
         """The packets, of all tracks and in the order of the file, with stamps that go on."""
         for packet in packets:
+            self._unwrap(packet)
             said = _seconds(packet)
             if said is None:
                 yield from self._release(None)
@@ -79,6 +89,20 @@ class Timeline:
             else:
                 yield self._moved(packet, said)
         yield from self._release(None)
+
+    def _unwrap(self, packet: Packet[Stream]) -> None:
+        """Take the stamps for what is nearest to the others, as they are known up to `WRAP`."""
+        stamp = packet.pts if packet.dts is None else packet.dts
+        if stamp is None or self._container.format.name not in ("mpegts", "mpeg"):
+            return
+        start = Fraction(self._container.start_time or 0, 1_000_000) + self._shifts[0]
+        near = max(self._ends.values(), default=start) - self._shifts[0]
+        near_ticks = round(near / packet.time_base)
+        if packet.dts is not None:
+            packet.dts -= round((packet.dts - near_ticks) / WRAP) * WRAP
+            near_ticks = packet.dts
+        if packet.pts is not None:
+            packet.pts -= round((packet.pts - near_ticks) / WRAP) * WRAP
 
     def _fits(self, packet: Packet[Stream], said: Fraction) -> Fraction | None:
         """The shift, of this part or the one before, by which the packet follows its track's last.

@@ -160,3 +160,23 @@ def test_a_colon_in_the_name_is_no_protocol(tmp_path, monkeypatch):
     clip = make_clip(tmp_path / "raw.mp4", audio=True).rename(tmp_path / "http:x 12:30.mp4")
     annotate(clip.relative_to(tmp_path), tmp_path / "out.mp4", frames=5)
     assert read_packets(tmp_path / "out.mp4", "audio") == read_packets(clip, "audio")
+
+
+@pytest.mark.parametrize(("cover", "what"), [(False, "video track 1"), (True, "cover picture 1")])
+def test_further_pictures_are_told_to_be_left_out(tmp_path, cover, what):
+    clip = tmp_path / "in.mp4"
+    with av.open(str(clip), "w") as out:
+        for index in range(2):
+            video = out.add_stream("mjpeg", rate=25)
+            video.width, video.height, video.pix_fmt = 96, 64, "yuvj420p"
+            if index and cover:
+                video.disposition = av.stream.Disposition.attached_pic
+        out.start_encoding()
+        for index in range(5):
+            for video in list(out.streams)[: 1 if cover and index else 2]:
+                frame = av.VideoFrame(96, 64, "yuvj420p")
+                frame.pts, frame.time_base = index, Fraction(1, 25)
+                out.mux(video.encode(frame))
+    assert annotate(clip, tmp_path / "out.mp4", frames=5) == (
+        f"{what} left out: one track is explained",
+    )

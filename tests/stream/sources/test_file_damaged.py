@@ -175,3 +175,15 @@ def test_the_outer_structure(tmp_path):
     other = tmp_path / "x.ts"
     other.write_bytes(b"\x47" * 400)
     assert examine(other) == Extent(400, 0, 400)
+
+
+def test_damage_in_the_sound_ends_no_picture(tmp_path):
+    clip = make_clip(tmp_path / "c.mp4", frames=250, options={"g": "25"}, audio=True)
+    data = bytearray(clip.read_bytes())
+    tables = [i for i in range(len(data)) if data[i : i + 4] == b"stco"]
+    count = int.from_bytes(data[tables[1] + 8 : tables[1] + 12], "big")
+    data[tables[1] + 12 + 4 * (count // 4)] ^= 0x40  # one piece of sound lies a gigabyte away
+    clip.write_bytes(data)
+    frames, source = read(clip)
+    assert indices(frames) == list(range(250))
+    assert source.counts == {}

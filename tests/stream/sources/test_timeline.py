@@ -33,10 +33,13 @@ def packet(track, seconds):
     return FakePacket(SimpleNamespace(index=track), stamp, stamp, CHUNK if track else FRAME)
 
 
+MPEG = SimpleNamespace(format=SimpleNamespace(name="mpegts"), start_time=0)
+
+
 def joined(*told):
     """(track, seconds) of each packet, repaired and rounded, and what was counted."""
     counts: Counter[str] = Counter()
-    timeline = Timeline(SimpleNamespace(), counts)
+    timeline = Timeline(MPEG, counts)
     out = timeline.join([packet(track, seconds) for track, seconds in told])
     return [(p.stream.index, p.dts and round(p.dts / 90000, 2)) for p in out], counts
 
@@ -83,8 +86,25 @@ def test_a_picture_is_not_shown_long_after_it_is_decoded():
     late = packet(0, 1.0)
     late.pts += 2**31
     counts: Counter[str] = Counter()
-    [mended] = Timeline(SimpleNamespace(), counts).join([late])
+    [mended] = Timeline(MPEG, counts).join([late])
     assert (mended.pts, counts) == (mended.dts, {NUDGED: 1})
+
+
+def test_clocks_that_run_over_go_on():
+    """Each track when it comes to it, and back for the packets that are late."""
+    over = (1 << 33) / 90000
+    told = [(0, over - 0.08), (1, over - 0.02), (0, over - 0.04), (1, 0.0), (0, 0.0), (1, 0.02)]
+    out, counts = joined(*told)
+    end = [(t, round(s + over if s < 1 else s, 2)) for t, s in told]
+    start = [(t, round(s if s < 1 else s - over, 2)) for t, s in told]
+    assert out in (start, end)
+    assert counts == {}
+
+
+def test_a_run_in_before_zero_is_no_day_ahead():
+    over = (1 << 33) / 90000
+    told = [(0, 0.0), (0, 0.04), (1, over - 0.02), (1, 0.0), (1, 0.02)]
+    assert joined(*told) == ([(0, 0.0), (0, 0.04), (1, -0.02), (1, 0.0), (1, 0.02)], {})
 
 
 def recording(path, frames, sound):
