@@ -281,3 +281,9 @@ def test_missing_exporter_is_named(
     )
     with pytest.raises(EngineUnavailable, match=r"needs onnxscript.*nem-stream\[train\]"):
         export_file(bundle, tmp_path / "nem.onnx", "onnx", precision=HALF)
+
+
+def test_a_name_that_is_no_utf8_is_refused(bundle: Bundle, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match=r"caf\\udce9.onnx': runtimes can't open such names"):
+        export_file(bundle, tmp_path / "caf\udce9.onnx", "onnx")
+    assert list(tmp_path.iterdir()) == []
