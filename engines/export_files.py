@@ -138,8 +138,10 @@ def _checked(
     suffix = SUFFIXES[format][-1]
     if path.suffix != suffix or path.name == suffix:
         raise OptionError(f"{path}: a file of format {format} ends in {suffix}; give such a name")
-    if not str(path).isprintable():  # half characters, too: a name that is no UTF-8
-        raise OptionError(f"{ascii(str(path))}: runtimes can't open such names; give another")
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:  # of bytes that are no UTF-8
+        raise OptionError(f"{str(path)!a}: runtimes can't open such names; give another") from None
     allowed, precision = PRECISIONS[format], PRECISION_NAMES.get(precision, precision)
     if precision not in ("auto", *allowed):
         raise OptionError(
