@@ -193,9 +193,11 @@ def _run(trainer: pl.Trainer, learner: Learner, checkpoint: Path | None) -> None
     handler = signal.getsignal(signal.SIGINT)
     try:
         trainer.fit(learner, ckpt_path=None if checkpoint is None else str(checkpoint))
-    except SystemExit:
+    except SystemExit as error:
         # Lightning turns Ctrl-C into an exit and leaves the signal ignored; the caller decides.
         signal.signal(signal.SIGINT, handler)
+        if error.code == 128 + signal.SIGTERM:  # the caller's own answer to that
+            raise
         raise KeyboardInterrupt from None
 
 

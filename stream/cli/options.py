@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from os.path import realpath  # pathlib's raises where links go in a circle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -169,7 +170,7 @@ def plan_outputs(options: Options, *, live: bool, path: Path | None) -> tuple[Pa
                 f"{options.source}: no name for the output; give one, as out.mp4, or --show"
             )
     scores = None if options.scores in (None, STDOUT) else Path(str(options.scores))
-    if output is not None and scores is not None and output.resolve() == scores.resolve():
+    if output is not None and scores is not None and realpath(output) == realpath(scores):
         raise UsageError(f"{output}: is the video and --scores, too; give two names")
     silent = output is None and options.scores is None
     show = options.show if options.show is not None else live and silent

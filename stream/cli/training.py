@@ -75,7 +75,7 @@ def train_bundle(
 
     try:
         model = fit(config, progress=progress and console.verbosity >= 0, say=console.say)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):
         kept = (out / CHECKPOINT).exists()
         cure = "the same command with --resume goes on from the last checkpoint"
         console.say(f"stopped; {cure if kept else 'before the first checkpoint'}")

@@ -76,8 +76,9 @@ class CopiedStreams:
         # The demuxer discards what it has read itself: MP4's track of chapter names.
         others = [s for s in self._input.streams if s.type != "video" and s.discard != Discard.all]
         kept = [s for s in others if holds(container, s)]
-        explained = video_stream(self._input, str(self._path))
-        for video in self._input.streams.video:
+        videos = self._input.streams.video
+        explained = video_stream(self._input, str(self._path)) if videos else None
+        for video in videos:
             if video is not explained and video.discard != Discard.all:
                 what = "cover picture" if video.disposition & STILL else "video track"
                 self.notes.append(f"{what} {video.index} left out: one track is explained")
@@ -221,7 +222,7 @@ def _known(stream: Stream) -> bool:
 
 
 def _codec(stream: Stream) -> str:
-    return "unknown" if stream.codec_context is None else stream.codec_context.name
+    return getattr(stream, "name", None) or "unknown"  # some tracks without a decoder have none
 
 
 def _kept(metadata: dict[str, str]) -> dict[str, str]:

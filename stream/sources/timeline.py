@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from fractions import Fraction
 from typing import TypeVar, cast
 
 from av.container import InputContainer
@@ -17,26 +16,20 @@ from av.format import Flags
 from av.packet import Packet
 from av.stream import Discard, Stream
 
-from stream.sources.stamps import CONTINUED, NUDGED
+from stream.sources.clock import AHEAD, Clock
+from stream.sources.stamps import NUDGED
 
 StreamT = TypeVar("StreamT", bound=Stream)
 
-BACK = Fraction(1)
-"""Seconds that a track's stamps may go back before it is a new start of the clock."""
-AHEAD = Fraction(10)
-"""Seconds that a stamp may lie ahead of all others before it has to be confirmed by the next."""
 WRAP = 1 << 33
 """Ticks of 1/90000 s after which the stamps of MPEG start over: 26.5 hours."""
-HELD = 500
-"""Packets held at most until then."""
 
 
 class Timeline:
-    """Moves the stamps of a file's packets so that time goes on.
+    """Moves the stamps of a file's packets so that time goes on; see `Clock`.
 
-    A jump back by more than `BACK` begins a new part, which continues after the latest end of all
-    tracks. A single stamp far ahead, that the track's next one takes back, is damage and becomes
-    the end of the packet before it. A gap that lasts is left as it is. Clocks that run over go on.
+    Clocks that run over go on. The programs of a broadcast have clocks of their own: a track that
+    begins more than `AHEAD` from all others is of another one.
 
     Args:
         container: open file.
@@ -46,9 +39,10 @@ class Timeline:
     def __init__(self, container: InputContainer, counts: Counter[str]) -> None:
         self._container = container
         self._counts = counts
-        self._shifts = [Fraction(0)]  # of the part that is read, and of the one before
-        self._ends: dict[int, Fraction] = {}
-        self._held: list[Packet[Stream]] = []
+        self._clocks: list[Clock] = []
+        self._of: dict[int, Clock] = {}
+        self._start = (container.start_time or 0) / 1_000_000
+        self._wraps = container.format.name in ("mpegts", "mpeg")
 
     @property
     def may_jump(self) -> bool:
@@ -74,85 +68,44 @@ class Timeline:
     def join(self, packets: Iterable[Packet[Stream]]) -> Iterator[Packet[Stream]]:
         """The packets, of all tracks and in the order of the file, with stamps that go on."""
         for packet in packets:
-            self._unwrap(packet)
-            said = _seconds(packet)
-            if said is None:
-                yield from self._release(None)
-                yield packet
-            elif self._held:
-                suspect = self._held[0].stream.index
-                self._held.append(packet)
-                if packet.stream.index == suspect or len(self._held) > HELD:
-                    yield from self._release(said)
-            elif self._fits(packet, said) is None and self._is_far(said):
-                self._held.append(packet)
-            else:
-                yield self._moved(packet, said)
-        yield from self._release(None)
+            track = packet.stream.index
+            if packet.pts is None and packet.dts is None:
+                clock = self._of.get(track)
+                yield from [packet] if clock is None else clock.take(packet, None)
+                continue
+            if self._wraps:
+                self._unwrap(packet)
+            self._agree(packet)
+            said = (packet.pts if packet.dts is None else packet.dts) * float(packet.time_base)  # type: ignore[operator]
+            if track not in self._of:
+                self._of[track] = self._clock_at(said)
+            yield from self._of[track].take(packet, said)
+        for clock in self._clocks:
+            yield from clock.flush()
+
+    def _clock_at(self, said: float) -> Clock:
+        """The clock that is about there, or a new one."""
+        near = [c for c in self._clocks if abs(said - c.now) <= AHEAD]
+        if not near:
+            near = [Clock(self._counts)]
+            self._clocks += near
+        return min(near, key=lambda clock: abs(said - clock.now))
 
     def _unwrap(self, packet: Packet[Stream]) -> None:
         """Take the stamps for what is nearest to the others, as they are known up to `WRAP`."""
-        stamp = packet.pts if packet.dts is None else packet.dts
-        if stamp is None or self._container.format.name not in ("mpegts", "mpeg"):
+        clock = self._of.get(packet.stream.index) or next(iter(self._clocks), None)
+        near = round((self._start if clock is None else clock.now) / float(packet.time_base))
+        if packet.dts is not None:
+            packet.dts -= round((packet.dts - near) / WRAP) * WRAP
+        if packet.pts is not None:
+            packet.pts -= round((packet.pts - near) / WRAP) * WRAP
+
+    def _agree(self, packet: Packet[Stream]) -> None:
+        """Of two stamps far apart one is wrong: no picture waits long for its turn."""
+        pts, dts, base = packet.pts, packet.dts, float(packet.time_base)
+        if pts is None or dts is None or abs(pts - dts) * base <= AHEAD:
             return
-        start = Fraction(self._container.start_time or 0, 1_000_000) + self._shifts[0]
-        near = max(self._ends.values(), default=start) - self._shifts[0]
-        near_ticks = round(near / packet.time_base)
-        if packet.dts is not None:
-            packet.dts -= round((packet.dts - near_ticks) / WRAP) * WRAP
-            near_ticks = packet.dts
-        if packet.pts is not None:
-            packet.pts -= round((packet.pts - near_ticks) / WRAP) * WRAP
-
-    def _fits(self, packet: Packet[Stream], said: Fraction) -> Fraction | None:
-        """The shift, of this part or the one before, by which the packet follows its track's last.
-
-        The last packets of a part may come after the first ones of the next.
-        """
-        end = self._ends.get(packet.stream.index)
-        fits = (s for s in self._shifts if end is not None and abs(said + s - end) <= BACK)
-        return next(fits, None)
-
-    def _is_far(self, said: Fraction) -> bool:
-        moved = said + self._shifts[0]
-        return moved - max(self._ends.values(), default=moved) > AHEAD
-
-    def _release(self, confirmed: Fraction | None) -> Iterator[Packet[Stream]]:
-        """What was held; `confirmed` is what the track of the first says next."""
-        held, self._held = self._held, []
-        for number, packet in enumerate(held):
-            said = _seconds(packet)
-            assert said is not None
-            if not number and (confirmed is None or confirmed < said - BACK):
-                self._counts[NUDGED] += 1
-                end = self._ends.get(packet.stream.index, max(self._ends.values()))
-                yield self._put(packet, said, end - said)
-            else:
-                yield self._moved(packet, said)
-
-    def _moved(self, packet: Packet[Stream], said: Fraction) -> Packet[Stream]:
-        fits, end = self._fits(packet, said), self._ends.get(packet.stream.index)
-        if fits is not None:
-            self._shifts.sort(key=lambda shift: shift != fits)
-        elif end is not None and said + self._shifts[0] < end - BACK:
-            self._counts[CONTINUED] += 1
-            self._shifts = [max(self._ends.values()) - said, self._shifts[0]]
-        return self._put(packet, said, self._shifts[0])
-
-    def _put(self, packet: Packet[Stream], said: Fraction, shift: Fraction) -> Packet[Stream]:
-        base = packet.time_base
-        self._ends[packet.stream.index] = said + shift + (packet.duration or 0) * base
-        ticks = round(shift / base)
-        if packet.dts is not None:
-            packet.dts += ticks
-        if packet.pts is not None:
-            packet.pts += ticks
-            if packet.dts is not None and abs(packet.pts - packet.dts) * base > AHEAD:
-                self._counts[NUDGED] += 1  # no picture waits that long for its turn
-                packet.pts = packet.dts
-        return packet
-
-
-def _seconds(packet: Packet[Stream]) -> Fraction | None:
-    stamp = packet.pts if packet.dts is None else packet.dts
-    return None if stamp is None else stamp * packet.time_base
+        self._counts[NUDGED] += 1
+        clock = self._of.get(packet.stream.index)
+        near = self._start if clock is None else clock.now
+        packet.pts = packet.dts = min(pts, dts, key=lambda stamp: abs(stamp * base - near))

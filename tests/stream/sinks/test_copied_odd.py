@@ -180,3 +180,9 @@ def test_further_pictures_are_told_to_be_left_out(tmp_path, cover, what):
     assert annotate(clip, tmp_path / "out.mp4", frames=5) == (
         f"{what} left out: one track is explained",
     )
+
+
+def test_sound_may_come_from_a_file_without_pictures(tmp_path):
+    clip = make_clip(tmp_path / "in.m4a", video=False, audio=True)
+    assert annotate(clip, tmp_path / "out.mp4", frames=10) == ()
+    assert read_packets(tmp_path / "out.mp4", "audio") == read_packets(clip, "audio")

@@ -74,6 +74,40 @@ def test_a_stamp_that_the_next_one_takes_back_is_damage():
     )
 
 
+def test_a_gap_stays_where_it_is_beside_a_track_without_stamps():
+    told = [(0, 1.0), (2, None), (0, 1.04), (0, 16.0), (2, None), (0, 16.04), (2, None), (0, 16.08)]
+    out, counts = joined(*told)
+    assert [item for item in out if item[0] == 0] == [item for item in told if item[0] == 0]
+    assert len(out) == len(told)
+    assert counts == {}
+
+
+def test_programs_with_clocks_of_their_own_restart_alone():
+    told = [(0, 3600.0), (1, 3600.0), (2, 18000.0), (3, 18000.0), (0, 3590.0), (1, 3590.0)]
+    told += [(2, 18000.04), (3, 18000.02), (0, 3590.04)]
+    out, counts = joined(*told)
+    assert out[:4] == told[:4]
+    assert out[4:] == [
+        (0, 3600.04), (1, 3600.04), (2, 18000.04), (3, 18000.02), (0, 3600.08),
+    ]  # fmt: skip
+    assert counts == {CONTINUED: 1}
+
+
+def test_a_track_that_ended_early_goes_on_in_the_new_part():
+    told = [(1, 0.5), (0, 3.96), (0, 0.0), (1, 0.0), (0, 0.04), (1, 0.02)]
+    assert joined(*told)[0] == [
+        (1, 0.5), (0, 3.96), (0, 4.0), (1, 4.0), (0, 4.04), (1, 4.02),
+    ]  # fmt: skip
+
+
+def test_a_wild_decoding_stamp_leaves_the_picture_where_it_is():
+    first, second = packet(0, 1.0), packet(0, 1.04)
+    second.dts += 2**31
+    counts: Counter[str] = Counter()
+    out = list(Timeline(MPEG, counts).join([first, second]))
+    assert (out[1].pts, counts) == (round(1.04 * 90000), {NUDGED: 1})
+
+
 def test_at_the_end_a_stamp_far_ahead_is_damage():
     assert joined((0, 1.0), (0, 9001.0)) == ([(0, 1.0), (0, 1.04)], {NUDGED: 1})
     assert joined((0, 1.0), (0, 9001.0), (0, None)) == (
