@@ -34,7 +34,8 @@ def choose_engine(device: str = "auto") -> Choice:
     """The engine for a device; loads no runtime.
 
     A GPU's engines are tensorrt, tensorrt-rtx and inductor, in this order, the first that can also
-    be built here; on the CPU it is openvino. Only `device` auto may end on the CPU.
+    be built here, where a GPU is asked for else the first that can run; on the CPU it is openvino.
+    Only `device` auto may end on the CPU.
 
     Args:
         device: "auto", "cpu", "cuda" or "cuda:N".
@@ -55,14 +56,19 @@ def choose_engine(device: str = "auto") -> Choice:
         raise EngineUnavailable(f"device {device}: {reason}; use --device cpu")
     found = {info.name: info for info in available_engines()}
     missing: list[str] = []
+    built_only = ""
     for name in GPU_ORDER:
-        reason = found[name].reason or found[name].no_build or _blind(name) or ""
-        if not reason:
+        lacking = found[name].reason or _blind(name)
+        if lacking is None and found[name].no_build is None:
             before = f"; {'; '.join(missing)}" if missing else ""
             asked = "cuda" if device == "auto" else device
             return Choice(name, asked, f"{gpus[0].name} is there{before}")
-        missing.append(f"{name}: {reason}")
+        if lacking is None and not built_only:
+            built_only = name
+        missing.append(f"{name}: {lacking or found[name].no_build}")
     text = "; ".join(missing)
+    if device != "auto" and built_only:
+        return Choice(built_only, device, f"it runs what is built already; {text}")
     if device != "auto":
         raise EngineUnavailable(f"device {device}: no engine can use it: {text}")
     return Choice("openvino", "cpu", f"{gpus[0].name} is there, but no engine for it: {text}", True)

@@ -148,6 +148,7 @@ class Cuda:
     def __init__(self, device: int) -> None:
         try:
             self._cuda = importlib.import_module("cuda.bindings.runtime")
+            self._driver = importlib.import_module("cuda.bindings.driver")
         except ImportError:
             raise EngineUnavailable(
                 "cuda-bindings is not installed: pip install 'nem-stream[tensorrt]'"
@@ -159,14 +160,18 @@ class Cuda:
 
     @contextmanager
     def current(self) -> Iterator[None]:
-        """Make this GPU the calling thread's, and after that the one which was."""
-        before = self._ask(self._cuda.cudaGetDevice(), "asking for the GPU in use")
+        """Make this GPU the calling thread's, and after that the one which was.
+
+        Of a thread that used none nothing is put back: setting the first GPU would take memory on
+        it.
+        """
+        status, context = self._driver.cuCtxGetCurrent()
         self._ask(self._cuda.cudaSetDevice(self.device), f"using cuda:{self.device}")
         try:
             yield
         finally:
-            if before != self.device:
-                self._cuda.cudaSetDevice(before)
+            if not int(status) and int(context):
+                self._driver.cuCtxSetCurrent(context)
 
     def stream(self) -> Any:
         """A stream of its own that does not wait for the default stream."""

@@ -32,7 +32,7 @@ from nem.bundle import Bundle
 from nem.errors import first_line
 from nem.manifest import GRAPH, WEIGHTS
 
-RECIPE = "2"
+RECIPE = "3"
 """Version of what `nem.model`, `engines.fixed_graph`, `engines.inductor_build` and `engines.golden`
 do; part of the store's key."""
 

@@ -79,9 +79,8 @@ def prune_stored(store: Store | None = None, *, unused_days: float = 30.0) -> li
         return entry is None or (entry.problem is None and now - entry.used_at <= unused_days * DAY)
 
     deleted, kept = [], set()
-    for entry in _entries(store, check=True):
-        with _held(store, entry.key, 0) as free:
-            # Once more: it may have been used or built anew meanwhile; or be under way.
+    for entry in _entries(store, check=False):
+        with _held(store, entry.key, 0) as free:  # else it is being built
             if not free or is_kept(_entry(store, entry.key, check=True)):
                 kept.add(entry.key)
             else:

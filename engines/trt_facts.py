@@ -10,7 +10,7 @@ from engines.trt_build import BuildOptions
 from nem.bundle import Bundle
 from nem.manifest import GRAPH, WEIGHTS
 
-RECIPE = "2"
+RECIPE = "3"
 """Version of what `engines.fixed_graph`, `engines.trt_build` and `engines.golden` do; part of the
 store's key."""
 

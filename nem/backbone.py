@@ -99,8 +99,13 @@ class Backbone(nn.Module):
 
     @torch.no_grad()
     def _fit(self) -> None:
-        """Set the input size and try it: models refuse one in many ways, some only when run."""
+        """Set an input size that is not timm's, and try it.
+
+        Models refuse one in many ways, some only when run.
+        """
         side, model = self.input_size, cast(Any, self.model)
+        if side == int(model.pretrained_cfg["input_size"][-1]) == (_built_size(model) or side):
+            return
         if not self.is_pyramid and side % self.strides[-1]:
             raise ModelError(
                 f"backbone {self.name}: input size {side} is no multiple of its patches' "

@@ -58,11 +58,23 @@ class Bundle:
             raise BundleError(
                 f"bundle {self.path}: can't read {name} ({error.strerror}); get the bundle again"
             ) from None
-        if hashlib.sha256(data).hexdigest() != self.manifest.files[name]:
+        self.check(name, hashlib.sha256(data).hexdigest())
+        return data
+
+    def check(self, name: str, found: str | None = None) -> None:
+        """Make sure that a file is still the one that the manifest tells.
+
+        Args:
+            name: `WEIGHTS` or `GRAPH`.
+            found: its SHA-256; None: of the file as it is now.
+
+        Raises:
+            BundleError: it was changed since the bundle was opened.
+        """
+        if (found or sha256_of(self.path / name)) != self.manifest.files[name]:
             raise BundleError(
                 f"bundle {self.path}: {name} was changed since the bundle was opened; open it again"
             )
-        return data
 
     @property
     def card_path(self) -> Path:

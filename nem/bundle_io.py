@@ -17,8 +17,8 @@ from typing import Any, Literal
 
 import torch
 from pydantic import ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from nem.backbone import Backbone, create_backbone
@@ -211,12 +211,16 @@ def decoder_state(bundle: Bundle) -> dict[str, Tensor]:
 def _part(bundle: Bundle, prefix: str) -> dict[str, Tensor]:
     """The tensors of one part, and of that part alone: the file holds both."""
     try:
-        tensors = load(bundle.read(WEIGHTS))
-    except SafetensorError as error:
+        with safe_open(bundle.weights_path, framework="pt") as file:
+            names = list(file.keys())
+            if foreign := [n for n in names if not n.startswith(PARTS)]:
+                raise _cannot_build(bundle, ValueError(f"tensor {foreign[0]} belongs to no part"))
+            wanted = [n for n in names if n.startswith(prefix)]
+            tensors = {n.removeprefix(prefix): file.get_tensor(n).clone() for n in wanted}
+        bundle.check(WEIGHTS)  # after they were read: the folder may be replaced meanwhile
+    except (SafetensorError, OSError) as error:
         raise _cannot_build(bundle, error) from None
-    if foreign := [name for name in tensors if not name.startswith(PARTS)]:
-        raise _cannot_build(bundle, ValueError(f"tensor {foreign[0]} belongs to no part"))
-    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+    return tensors
 
 
 def _cannot_build(bundle: Bundle, error: Exception) -> BundleError:

@@ -19,7 +19,7 @@ from nem.errors import ModelError
 from nem.explained import Explained, Of, check_pictures, library, parts, targets
 from nem.layers import resize
 from nem.method import Map
-from nem.stages import find_stage, layout_of, stage_names
+from nem.stages import final_layout, find_stage, layout_of, stage_names
 
 
 def grad_cam(
@@ -248,7 +248,8 @@ def _classifier_rows(backbone: Backbone) -> Tensor:
 
 def _embed_places(backbone: Backbone, final: Tensor) -> Tensor:
     """The head's embedding of each place alone, (N, D, H, W), from the final map or tokens."""
-    layout, model = layout_of(backbone), cast(Any, backbone.model)
+    model = cast(Any, backbone.model)
+    layout = final_layout(backbone)
     drawn, prefix = layout.split(final)
     n, _, height, width = drawn.shape
     places = drawn.permute(0, 2, 3, 1).reshape(n * height * width, -1)

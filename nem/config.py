@@ -17,7 +17,7 @@ Variant = Literal["intent", "code", "printed"]
 Precision = Literal["32", "bf16"]
 Score = Literal["softmax", "logits"]
 
-# What may change between a training and its continuation.
+# What may change between a training and its continuation; of the devices not their number.
 _FREE = frozenset({"out", "resume", "workers", "accelerator", "devices", "memory_mb", "data"})
 
 

@@ -45,6 +45,13 @@ class Layout(NamedTuple):
         return tokens if prefix is None else torch.cat([prefix, tokens], 1)
 
 
+def final_layout(backbone: Backbone) -> Layout:
+    """The layout of what `forward_features` gives and `forward_head` takes, as timm tells it."""
+    model: Any = backbone.model
+    last = getattr(model, "output_fmt", "NCHW") == "NHWC"
+    return Layout(int(getattr(model, "num_prefix_tokens", 0)), last)
+
+
 _LAYOUTS: WeakKeyDictionary[Backbone, dict[str, Layout]] = WeakKeyDictionary()
 
 
@@ -89,19 +96,21 @@ def _find_layout(backbone: Backbone, name: str, level: int) -> Layout:
 
 def _compare(output: Tensor, drawn: Tensor) -> Layout | None:
     """The layout in which a stage's output is the map (1, C, H, W), or None."""
-    _, channels, height, width = drawn.shape
+    height, width = drawn.shape[2:]
+    guesses = [Layout(0, False), Layout(0, True)]
     if output.ndim == 3:
-        layout = Layout(output.shape[1] - height * width, False)
-    else:
-        layout = Layout(0, output.shape[1:] == (height, width, channels))
-    if layout.prefix < 0 or (output.ndim == 3 and height != width):
-        return None
-    found = layout.split(output)[0]
-    if found.shape != drawn.shape:
-        return None
-    # A norm may lie between the two; but the same values elsewhere are another order of places.
-    same = torch.equal(found.flatten().sort().values, drawn.flatten().sort().values)
-    return None if same and not torch.equal(found, drawn) else layout
+        prefix = output.shape[1] - height * width
+        guesses = [Layout(prefix, False)] if prefix >= 0 and height == width else []
+    found = {guess: guess.split(output)[0] for guess in guesses}
+    found = {guess: values for guess, values in found.items() if values.shape == drawn.shape}
+    for guess, values in found.items():
+        if torch.equal(values, drawn):
+            return guess
+    for guess, values in found.items():
+        # A norm may lie between the two; but the same values elsewhere are another order of places.
+        same = torch.equal(values.flatten().sort().values, drawn.flatten().sort().values)
+        return None if same else guess
+    return None
 
 
 def stage_names(backbone: Backbone) -> list[str]:

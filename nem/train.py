@@ -203,6 +203,7 @@ def _run(trainer: pl.Trainer, learner: Learner, checkpoint: Path | None) -> None
 
 def _check_continues(checkpoint: Path, recipe: dict[str, Any]) -> None:
     before = load_tree(checkpoint).get("recipe", {})
+    before.setdefault("processes", recipe["processes"])  # older ones did not tell
     differ = sorted(k for k in recipe.keys() | before.keys() if recipe.get(k) != before.get(k))
     if differ:
         first = differ[0]

@@ -119,8 +119,14 @@ class FakeCuda(ModuleType):
         self._thread.device = device
         return (self._begin("cudaSetDevice"),)
 
-    def cudaGetDevice(self) -> tuple[Any, ...]:
-        return OK, getattr(self._thread, "device", 0)
+    # Of cuda.bindings.driver: the context of a GPU is its number and one.
+
+    def cuCtxGetCurrent(self) -> tuple[Any, ...]:
+        return OK, getattr(self._thread, "device", -1) + 1
+
+    def cuCtxSetCurrent(self, context: int) -> tuple[Any, ...]:
+        self._thread.device = context - 1
+        return (OK,)
 
     def cudaMalloc(self, size: int) -> tuple[Any, ...]:
         return self._take("cudaMalloc", size, self.on_device, self.memory)

@@ -236,6 +236,7 @@ def install(patch: pytest.MonkeyPatch, fakes: Fakes) -> Fakes:
     """Put the fakes in the place of TensorRT, CUDA, the driver and the builder."""
     patch.setitem(sys.modules, fakes.trt.__name__, fakes.trt)
     patch.setitem(sys.modules, "cuda.bindings.runtime", fakes.cuda)
+    patch.setitem(sys.modules, "cuda.bindings.driver", fakes.cuda)
     patch.setattr("engines.gpus.find_gpus", lambda: tuple(fakes.gpus))
     patch.setattr("engines.trt_build.build_engine", fakes.build)
     return fakes

@@ -159,6 +159,9 @@ def test_an_engine_that_can_not_be_built_is_not_taken_by_itself(
     choice = choose_engine()
     assert (choice.engine, choice.device, choice.wanting) == ("openvino", "cpu", True)
     assert "tensorrt: torch is not installed" in choice.why
+    asked = choose_engine("cuda")  # then it may run what is built already
+    assert (asked.engine, asked.device) == ("tensorrt", "cuda")
+    assert "torch is not installed" in asked.why
 
 
 def test_a_torch_for_cpus_sees_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -155,6 +155,7 @@ def test_a_classifier_with_layers_before_it() -> None:
     ("name", "size", "say"),
     [
         ("vit_tiny_patch16_224", 200, "200 is no multiple of its patches' 16 pixels.* take 192"),
+        ("vit_tiny_patch16_224", 230, "take 224"),
         ("mixer_s32_224", 96, "does not run on pictures of 96 x 96"),
     ],
 )

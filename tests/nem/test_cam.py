@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from nem.backbone import create_backbone
 from nem.cam import cam, grad_cam, grad_cam_plus_plus, lafam
 from nem.errors import ArgumentError, MissingError, ModelError
 from nem.stages import layout_of
@@ -89,6 +90,14 @@ def test_cam_says_when_a_head_needs_the_whole_map(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(backbone.model, "forward_head", whole)
     with pytest.raises(ModelError, match=r"can't be applied to a single place .*take lafam"):
         cam(backbone, batch(1), torch.tensor([1]))
+
+
+@pytest.mark.parametrize("name", ["cait_xxs24_224", "twins_svt_small"])
+def test_cam_needs_no_stage(name: str) -> None:
+    """Their blocks hold no class token, or have names that timm does not know."""
+    backbone = create_backbone(name, num_classes=3)
+    x = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    assert torch.isfinite(cam(backbone, x, torch.tensor([1])).map).all()
 
 
 def test_lafam_is_the_scaled_mean_over_channels() -> None:

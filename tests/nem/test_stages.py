@@ -7,7 +7,7 @@ import torch
 
 from nem.backbone import create_backbone
 from nem.errors import ModelError
-from nem.stages import find_stage, layout_of
+from nem.stages import Layout, find_stage, layout_of
 from tests.nem.toys import FAMILIES, tiny_backbone
 
 
@@ -38,6 +38,11 @@ def test_layouts_of_their_own_are_refused(name: str, layer: str | None) -> None:
     """Places in another order, and a list of maps."""
     with pytest.raises(ModelError, match="in a way of its own; take a method that needs no layer"):
         layout_of(create_backbone(name), layer)
+
+
+def test_a_map_as_deep_as_it_is_wide() -> None:
+    """64 x 64 x 64 looks the same in both orders."""
+    assert layout_of(create_backbone("resnet18", input_size=256), "layer1") == Layout(0, False)
 
 
 def test_a_layer_that_is_not_there() -> None:
