@@ -18,7 +18,8 @@ from torch import Tensor
 
 from engines.batches import fill_classes
 from engines.cuda_memory import LEGACY_STREAM
-from engines.torch_devices import Setting, exact_sums
+from engines.setting import Setting
+from engines.torch_devices import exact_sums
 
 WARM_UPS = 3
 """Runs before the capture: the first folds constants, and cuDNN picks its kernels."""

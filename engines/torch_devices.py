@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 
 from engines.cuda_memory import DeviceMemoryError
 from engines.errors import EngineUnavailable, OptionError
+from engines.setting import Setting
 from nem.errors import first_line
 
 ALLOWED = "auto, cpu, cuda, cuda:N"
@@ -75,34 +75,6 @@ def free_memory(device: torch.device) -> int:
     torch.cuda.empty_cache()
     free, _ = torch.cuda.mem_get_info(device)
     return int(free)
-
-
-class Setting:
-    """A setting of the whole process, changed as long as any thread needs it.
-
-    Args:
-        change: changes it and returns what puts it back.
-    """
-
-    def __init__(self, change: Callable[[], Callable[[], None]]) -> None:
-        self._change = change
-        self._lock = threading.Lock()
-        self._needed = 0
-
-    @contextmanager
-    def __call__(self) -> Iterator[None]:
-        """Changed inside; at the end of the last who need it as it was before the first."""
-        with self._lock:
-            if not self._needed:
-                self._restore = self._change()
-            self._needed += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._needed -= 1
-                if not self._needed:
-                    self._restore()
 
 
 def _sum_exactly() -> Callable[[], None]:

@@ -2,33 +2,20 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import partial
 
 import cv2
 
-_lock = threading.Lock()
-_inside, _before = 0, 0
+from engines.setting import Setting
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """OpenCV works in the thread that calls it; at the end of the last of these as it was before.
+def _one_thread() -> Callable[[], None]:
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    return partial(cv2.setNumThreads, before)
 
-    Of small pictures its threads cost more than they bring. The number is the whole process's,
-    and several pipelines may run and end in any order.
-    """
-    global _inside, _before
-    with _lock:
-        if not _inside:
-            _before = cv2.getNumThreads()
-            cv2.setNumThreads(1)
-        _inside += 1
-    try:
-        yield
-    finally:
-        with _lock:
-            _inside -= 1
-            if not _inside:
-                cv2.setNumThreads(_before)
+
+one_thread = Setting(_one_thread)
+"""OpenCV works in the thread that calls it: of small pictures its threads cost more than they
+bring. Their number is the whole process's, and pipelines may run and end in any order."""

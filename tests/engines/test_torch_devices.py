@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
 from engines import EngineError, EngineUnavailable, OptionError, open_engine
-from engines.torch_devices import Setting, exact_sums, find_device, memory_told
+from engines.torch_devices import exact_sums, find_device, memory_told
 from nem.bundle import Bundle
 
 CPU = torch.device("cpu")
@@ -145,23 +144,3 @@ print(before == (conv.fp32_precision, torch.backends.cuda.matmul.fp32_precision)
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
     )
     assert done.stdout.split() == ["True", "ieee", "True"]
-
-
-def test_what_several_threads_need_is_put_back_by_the_last() -> None:
-    log: list[str] = []
-
-    def change() -> Callable[[], None]:
-        log.append("changed")
-        return lambda: log.append("put back")
-
-    setting = Setting(change)
-    first, second = setting(), setting()
-    first.__enter__()
-    second.__enter__()
-    first.__exit__(None, None, None)
-    assert log == ["changed"]
-    second.__exit__(None, None, None)
-    assert log == ["changed", "put back"]
-    with setting():
-        pass
-    assert log == ["changed", "put back"] * 2
