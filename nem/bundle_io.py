@@ -159,10 +159,11 @@ def load_model(bundle: Bundle) -> NEM:
             tensors have another hash than the manifest says.
     """
     manifest = bundle.manifest
-    backbone = load_backbone(bundle)
+    backbone_state, decoder = _parts(bundle, *PARTS)
+    backbone = _backbone(bundle, backbone_state)
     try:
         model = NEM(backbone, manifest.decoder.kind, manifest.heads, **manifest.decoder.kwargs)
-        model.decoder.load_state_dict(decoder_state(bundle))
+        model.decoder.load_state_dict(decoder)
     except (ModelError, RuntimeError, TypeError) as error:
         raise _cannot_build(bundle, error) from None
     return model.eval()
@@ -174,6 +175,10 @@ def load_backbone(bundle: Bundle) -> Backbone:
     Raises:
         BundleError: see `load_model`.
     """
+    return _backbone(bundle, *_parts(bundle, PARTS[0]))
+
+
+def _backbone(bundle: Bundle, state: Mapping[str, Tensor]) -> Backbone:
     manifest = bundle.manifest
     info = manifest.backbone
     kwargs: dict[str, Any] = dict(info.kwargs)
@@ -187,7 +192,7 @@ def load_backbone(bundle: Bundle) -> Backbone:
             **kwargs,
         )
         backbone.source = info.source
-        backbone.load_state_dict(_part(bundle, "backbone."))
+        backbone.load_state_dict(state)
     except (ModelError, RuntimeError, TypeError) as error:
         raise _cannot_build(bundle, error) from None
     actual = state_sha256(backbone.state_dict())
@@ -205,22 +210,25 @@ def decoder_state(bundle: Bundle) -> dict[str, Tensor]:
     Raises:
         BundleError: the file can't be read.
     """
-    return _part(bundle, "decoder.")
+    [state] = _parts(bundle, PARTS[1])
+    return state
 
 
-def _part(bundle: Bundle, prefix: str) -> dict[str, Tensor]:
-    """The tensors of one part, and of that part alone: the file holds both."""
+def _parts(bundle: Bundle, *prefixes: str) -> list[dict[str, Tensor]]:
+    """The tensors of some parts, and of these alone: the file holds all."""
     try:
         with safe_open(bundle.weights_path, framework="pt") as file:
             names = list(file.keys())
             if foreign := [n for n in names if not n.startswith(PARTS)]:
                 raise _cannot_build(bundle, ValueError(f"tensor {foreign[0]} belongs to no part"))
-            wanted = [n for n in names if n.startswith(prefix)]
-            tensors = {n.removeprefix(prefix): file.get_tensor(n).clone() for n in wanted}
+            parts = [
+                {n.removeprefix(p): file.get_tensor(n).clone() for n in names if n.startswith(p)}
+                for p in prefixes
+            ]
         bundle.check(WEIGHTS)  # after they were read: the folder may be replaced meanwhile
     except (SafetensorError, OSError) as error:
         raise _cannot_build(bundle, error) from None
-    return tensors
+    return parts
 
 
 def _cannot_build(bundle: Bundle, error: Exception) -> BundleError:
