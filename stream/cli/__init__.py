@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from stream.cli.console import PROGRAM, Console
+from stream.stdout import forget_stdout
 
 COMMANDS = ("run", "train", "explain", "gallery", "bundles", "engines", "export", "doctor")
 
@@ -78,12 +79,6 @@ def _run(given: list[str], console: Console) -> int:
     return code if isinstance(code, int) else 0
 
 
-def _forget_stdout(code: int) -> int:
-    """Nothing may be flushed into it again at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return code or 5
-
-
 def _terminate(number: int, _: object) -> NoReturn:
     raise SystemExit(128 + number)
 
@@ -93,11 +88,11 @@ def _leave(code: int) -> int:
     try:
         if sys.stdout is not None:  # None: it was closed before the start
             sys.stdout.flush()
-    except BrokenPipeError:
-        code = _forget_stdout(code)  # the reader left
     except OSError as error:
-        Console().error(f"stdout: writing failed: {error.strerror}")
-        code = _forget_stdout(code)
+        if not isinstance(error, BrokenPipeError):  # that is: the reader left
+            Console().error(f"stdout: writing failed: {error.strerror}")
+        forget_stdout()
+        code = code or 5
     if any(thread.name.startswith("nem-") for thread in threading.enumerate()):
         sys.stderr.flush()
         os._exit(code)

@@ -13,7 +13,6 @@ added under the same one.
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -27,6 +26,7 @@ from stream.errors import SinkError
 from stream.frame import Frame
 from stream.sinks.base import Sink
 from stream.sinks.partial import PartialFile
+from stream.stdout import forget_stdout
 
 SCHEMA = 1
 AREA_THRESHOLD = 0.5
@@ -95,7 +95,9 @@ class ScoresSink(Sink):
             out.write(line.encode())
             out.flush()
         except BrokenPipeError:
-            self._forget_pipe()
+            self._pipe_closed = True
+            if self._output is None:
+                forget_stdout()
         except OSError as error:
             if self._output is None:
                 raise SinkError(f"stdout: writing scores failed: {error.strerror}") from error
@@ -117,11 +119,3 @@ class ScoresSink(Sink):
             self._output.finish()
         else:
             self._output.leave()
-
-    def _forget_pipe(self) -> None:
-        """Point stdout at nothing, so that the flush at exit does not fail a second time."""
-        self._pipe_closed = True
-        if self._output is None:
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, sys.stdout.fileno())
-            os.close(nowhere)
