@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import platform
 from pathlib import Path
 
@@ -21,6 +22,11 @@ def cpu_flags() -> frozenset[str]:
     """Instruction sets as Linux names them ("avx512_bf16", ...); empty on other systems."""
     entries = _first_processor()
     return frozenset((entries.get("flags") or entries.get("Features") or "").split())
+
+
+def flags_digest() -> str:
+    """The instruction sets in 16 characters, for the keys of what is compiled for them."""
+    return hashlib.sha256(" ".join(sorted(cpu_flags())).encode()).hexdigest()[:16]
 
 
 def has_bf16(flags: frozenset[str]) -> bool | None:

@@ -6,7 +6,6 @@ that fails is damage, which the store moves aside; one just built that fails is 
 
 from __future__ import annotations
 
-import hashlib
 import platform
 import re
 from collections.abc import Callable
@@ -18,7 +17,7 @@ import torch
 from engines.base import Frames
 from engines.batches import fitting_batch
 from engines.changes import installed, what_changed
-from engines.cpu import cpu_flags, cpu_model
+from engines.cpu import cpu_model, flags_digest
 from engines.cuda_memory import DeviceMemoryError
 from engines.errors import EngineError, StoreError
 from engines.golden import GoldenEngine, check, decided, golden_frames, pack, reference, unpack
@@ -111,9 +110,8 @@ def package_facts(wish: Wish, batch: int) -> dict[str, str]:
         "device": wish.device.type,
         "system": f"{platform.system()} {platform.machine()}",
     }
-    flags = hashlib.sha256(" ".join(sorted(cpu_flags())).encode()).hexdigest()
     # A GPU's package, too, has code for the very CPU that it was compiled on.
-    facts |= {"CPU": cpu_model(), "CPU flags": flags[:16]}
+    facts |= {"CPU": cpu_model(), "CPU flags": flags_digest()}
     return facts if wish.gpu is None else facts | wish.gpu.facts
 
 

@@ -11,7 +11,6 @@ the rounded graph is kept in their place, see `engines.ov_int8`.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import platform
 from collections import OrderedDict
@@ -26,7 +25,7 @@ from engines.base import Arrays, Engine, Frames
 from engines.batches import check_batch, fill_classes, filled, run_pieces
 from engines.calibration import check_given, hash_files, read_pictures
 from engines.changes import installed
-from engines.cpu import cpu_flags, cpu_model, has_bf16
+from engines.cpu import cpu_flags, cpu_model, flags_digest, has_bf16
 from engines.errors import EngineError, EngineUnavailable, OptionError, StoreError
 from engines.onnx_passes import (
     CLASSES,
@@ -195,7 +194,6 @@ class OpenVinoEngine(Engine):
 
     def _facts(self, batch: int) -> dict[str, str]:
         manifest = self._bundle.manifest
-        flags = hashlib.sha256(" ".join(sorted(cpu_flags())).encode()).hexdigest()
         return {
             "engine": self.name,
             "bundle": manifest.name,
@@ -208,7 +206,7 @@ class OpenVinoEngine(Engine):
             "batch": str(batch),
             "shape": "x".join(map(str, (batch, *self.input_size, 3))),
             "cpu": cpu_model(),
-            "cpu_flags": flags[:16],
+            "cpu_flags": flags_digest(),
         }
 
     def _graph(self, batch: int) -> Any:
