@@ -82,21 +82,23 @@ class CopiedStreams:
             if video is not explained and video.discard != Discard.all:
                 what = "cover picture" if video.disposition & STILL else "video track"
                 self.notes.append(f"{what} {video.index} left out: one track is explained")
+        suffix = next(s for s, name in FORMATS.items() if name == container)
+        heard = [s for s in others if s.type in ("audio", "subtitle")]
+        wanted = [s for s in heard if s.codec_context is not None]
         for stream in others:
             if stream in kept:
                 continue
-            suffix = next(s for s, name in FORMATS.items() if name == container)
             what = f"{stream.type} track {stream.index} ({_codec(stream)})"
-            heard = [s for s in others if s.type in ("audio", "subtitle")]
-            wanted = [s for s in heard if s.codec_context is not None]
-            cures = [s for s, name in FORMATS.items() if all(holds(name, w) for w in wanted)]
-            if stream in wanted and cures:
-                raise SinkError(
-                    f"{self._path}: its {what} can't be stored in {suffix}; "
-                    f"write to {' or '.join(cures)}"
-                )
-            known = stream in wanted or stream not in heard
-            why = f"{suffix} can't hold it" if known else "this FFmpeg has no decoder for it"
+            why = f"{suffix} can't hold it"
+            if stream in wanted:
+                cures = [s for s, name in FORMATS.items() if all(holds(name, w) for w in wanted)]
+                if cures:
+                    raise SinkError(
+                        f"{self._path}: its {what} can't be stored in {suffix}; "
+                        f"write to {' or '.join(cures)}"
+                    )
+            elif stream in heard:
+                why = "this FFmpeg has no decoder for it"
             self.notes.append(f"{what} left out: {why}")
         return kept
 
