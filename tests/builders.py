@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -170,6 +170,25 @@ def make_clip(
         if text is not None:
             out.mux(_subtitle_packet(text, str(subtitle)))
     return path
+
+
+def copy_packets(
+    old: av.container.InputContainer,
+    streams: Mapping[int, av.stream.Stream],
+    prepare: Callable[[av.Packet], bool] = lambda _: True,
+) -> None:
+    """Mux every packet of an open file into the track that stands for its own.
+
+    Args:
+        old: what is read.
+        streams: tracks of the output by the index of the input's; others are left out.
+        prepare: may change a packet; False leaves it out.
+    """
+    for packet in old.demux():
+        stream = streams.get(packet.stream.index)
+        if stream is not None and packet.dts is not None and prepare(packet):
+            packet.stream = stream
+            stream.container.mux(packet)
 
 
 def _video_stream(

@@ -51,6 +51,23 @@ def command(*arguments: object) -> list[str]:
     return [sys.executable, "-c", code, *map(str, arguments)]
 
 
+def leave_after_a_line(*arguments: object) -> tuple[str, int, str]:
+    """Run the command and close its stdout after the first line: that line, exit code, stderr."""
+    with subprocess.Popen(
+        command(*arguments),
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        line = process.stdout.readline()
+        process.stdout.close()
+        err = process.stderr.read()
+        return line, process.wait(SECONDS), err
+
+
 def nem_stream(*arguments: object, cwd: Path | None = None, **changes: str):
     """Run the command to its end; both outputs as text."""
     return subprocess.run(

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from tests.builders import make_clip
-from tests.stream.cli.support import SECONDS, command, environment, nem_stream
+from tests.stream.cli.support import SECONDS, command, environment, leave_after_a_line, nem_stream
 
 
 def shell(line, *arguments, cwd):
@@ -29,17 +29,9 @@ def shell(line, *arguments, cwd):
 
 def test_a_video_cut_by_the_reader_of_the_scores_is_no_success(tmp_path, fake):
     clip = make_clip(tmp_path / "clip.mp4", frames=300)
-    with subprocess.Popen(
-        command(clip, tmp_path / "o.mp4", "--scores", "-", "-q", *fake),
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert json.loads(process.stdout.readline())["frame"] == 0
-        process.stdout.close()
-        err = process.stderr.read()
-        code = process.wait(SECONDS)
+    given = (clip, tmp_path / "o.mp4", "--scores", "-", "-q", *fake)
+    line, code, err = leave_after_a_line(*given)
+    assert json.loads(line)["frame"] == 0
     assert code == 5
     assert "ended before" in err
     assert "o.mp4.partial" in err

@@ -10,7 +10,13 @@ import pytest
 
 from stream.cli.signals import Interrupts
 from tests.builders import make_clip
-from tests.stream.cli.support import SECONDS, command, environment, nem_stream
+from tests.stream.cli.support import (
+    SECONDS,
+    command,
+    environment,
+    leave_after_a_line,
+    nem_stream,
+)
 
 # The engine sends the signals, at frames it knows: no test has to hit a moment.
 SELF_SIGNALLING = """
@@ -100,17 +106,8 @@ def test_stdout_is_json_lines_only(tmp_path, fake):
 
 def test_a_reader_that_leaves_ends_the_run_quietly(tmp_path, fake):
     clip = make_clip(tmp_path / "clip.mp4", frames=300)
-    with subprocess.Popen(
-        command(clip, "-o", "none", "--scores", "-", *fake),
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert json.loads(process.stdout.readline())["frame"] == 0
-        process.stdout.close()
-        err = process.stderr.read()
-        code = process.wait(SECONDS)
+    line, code, err = leave_after_a_line(clip, "-o", "none", "--scores", "-", *fake)
+    assert json.loads(line)["frame"] == 0
     assert code == 0, err
     assert "rror" not in err
 

@@ -10,7 +10,7 @@ import pytest
 from stream.errors import SinkError, SourceError
 from stream.sinks import FileSink
 from stream.sources import open_source
-from tests.builders import make_clip, make_explanation, make_frame
+from tests.builders import copy_packets, make_clip, make_explanation, make_frame
 from tests.stream.sinks.reading import DATA, names, read_packets, read_video
 
 EXPLANATION = make_explanation()
@@ -52,10 +52,7 @@ def remuxed(source, target, container, *, chapters=False, attachment=False):
                 ]
             )
         new.metadata["title"] = "A film"
-        for packet in old.demux():
-            if packet.dts is not None:
-                packet.stream = streams[packet.stream.index]
-                new.mux(packet)
+        copy_packets(old, streams)
     return target
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from stream.sinks import FileSink
 from stream.sinks.copied import DAMAGED
-from tests.builders import make_clip, make_explanation, make_frame
+from tests.builders import copy_packets, make_clip, make_explanation, make_frame
 from tests.stream.sinks.reading import read_packets
 
 
@@ -23,15 +23,15 @@ def annotate(source, output, frames=50, start=0):
 
 def remuxed(source, target, moved=0, sound_from=0):
     """`source` with all stamps moved by so many seconds, and the sound by some more."""
+
+    def move(packet):
+        late = sound_from if packet.stream.type == "audio" else 0
+        ticks = round((moved + late) / packet.time_base)
+        packet.pts, packet.dts = packet.pts + ticks, packet.dts + ticks
+        return True
+
     with av.open(str(source)) as old, av.open(str(target), "w") as new:
-        streams = [new.add_stream_from_template(stream) for stream in old.streams]
-        for packet in old.demux():
-            if packet.dts is not None:
-                late = sound_from if packet.stream.type == "audio" else 0
-                ticks = round((moved + late) / packet.time_base)
-                packet.pts, packet.dts = packet.pts + ticks, packet.dts + ticks
-                packet.stream = streams[packet.stream.index]
-                new.mux(packet)
+        copy_packets(old, {s.index: new.add_stream_from_template(s) for s in old.streams}, move)
     return target
 
 
@@ -69,10 +69,7 @@ def short_packets(path, seconds=4):
     with av.open(str(path.with_suffix(".mp4"))) as old, av.open(str(path), "w") as new:
         video = new.add_stream_from_template(old.streams.video[0])
         sound = new.add_stream("pcm_s16le", rate=48000, layout="mono")
-        for packet in old.demux():
-            if packet.dts is not None:
-                packet.stream = video
-                new.mux(packet)
+        copy_packets(old, {0: video})
         for start in range(0, seconds * 48000, 40):
             frame = av.AudioFrame.from_ndarray(np.zeros((1, 40), np.int16), "s16", "mono")
             frame.sample_rate, frame.pts, frame.time_base = 48000, start, Fraction(1, 48000)
@@ -96,10 +93,7 @@ def test_subtitles_of_one_moment_stay_there(tmp_path):
     with av.open(str(tmp_path / "raw.mkv")) as old, av.open(str(clip), "w") as new:
         video = new.add_stream_from_template(old.streams.video[0])
         text = new.add_mux_stream("subrip")
-        for packet in old.demux():
-            if packet.dts is not None:
-                packet.stream = video
-                new.mux(packet)
+        copy_packets(old, {0: video})
         for number in range(40):
             line = av.Packet(f"sign {number}".encode())
             line.stream, line.time_base = text, Fraction(1, 1000)
@@ -145,10 +139,7 @@ def test_a_title_in_an_old_encoding(tmp_path, suffix):
     with av.open(str(raw)) as old, av.open(str(clip), "w") as new:
         new.metadata["title"] = "Caf@ de Paris"
         video = new.add_stream_from_template(old.streams.video[0])
-        for packet in old.demux():
-            if packet.dts is not None:
-                packet.stream = video
-                new.mux(packet)
+        copy_packets(old, {0: video})
     clip.write_bytes(clip.read_bytes().replace(b"Caf@", b"Caf\xe9"))
     annotate(clip, tmp_path / "out.mkv", frames=5)
     with av.open(str(tmp_path / "out.mkv")) as out:

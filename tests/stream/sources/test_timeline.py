@@ -12,7 +12,7 @@ from stream.sinks import FileSink
 from stream.sources.file import FileSource
 from stream.sources.stamps import CONTINUED, NUDGED
 from stream.sources.timeline import Timeline
-from tests.builders import make_clip, make_explanation, read_index
+from tests.builders import copy_packets, make_clip, make_explanation, read_index
 
 FRAME, CHUNK = 3600, 1920  # ticks of a picture and of a piece of sound
 
@@ -145,12 +145,11 @@ def recording(path, frames, sound):
     """A broadcast recording of so many frames, its sound cut off at `sound` seconds."""
     whole = make_clip(path.with_suffix(".mp4"), frames=frames, audio=True)
     with av.open(str(whole)) as old, av.open(str(path), "w") as new:
-        streams = [new.add_stream_from_template(stream) for stream in old.streams]
-        for found in old.demux():
-            kind = found.stream.type
-            if found.dts is not None and (kind == "video" or found.pts * found.time_base < sound):
-                found.stream = streams[found.stream.index]
-                new.mux(found)
+        copy_packets(
+            old,
+            {s.index: new.add_stream_from_template(s) for s in old.streams},
+            lambda p: p.stream.type == "video" or p.pts * p.time_base < sound,
+        )
     return path
 
 
