@@ -28,6 +28,11 @@ class Capture(Protocol):
     def release(self) -> None: ...  # noqa: D102
 
 
+QUEUE = 2
+"""Pictures in the driver's queue: one is filled while another is read. With a single one the
+driver has none to fill meanwhile and loses up to every second picture."""
+
+
 @dataclass(frozen=True, slots=True)
 class Wish:
     """The mode asked for; None leaves the choice to the camera."""
@@ -42,14 +47,17 @@ class Wish:
         return " at ".join(part for part in (size, rate) if part)
 
     def ask(self, capture: Capture) -> None:
-        """Ask for MJPG first (sizes and rates depend on it), then size, rate, a short queue."""
+        """Ask for MJPG first (sizes and rates depend on it), then a short queue, size and rate.
+
+        The rate comes last: with each of the others OpenCV asks for a rate of its own again.
+        """
         capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*"MJPG"))
+        capture.set(cv2.CAP_PROP_BUFFERSIZE, QUEUE)
         if self.width is not None and self.height is not None:
             capture.set(cv2.CAP_PROP_FRAME_WIDTH, self.width)
             capture.set(cv2.CAP_PROP_FRAME_HEIGHT, self.height)
         if self.fps is not None:
             capture.set(cv2.CAP_PROP_FPS, float(self.fps))
-        capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
 
 
 @dataclass(frozen=True, slots=True)

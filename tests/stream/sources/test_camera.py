@@ -23,15 +23,15 @@ def camera(capture: FakeCapture, **options) -> CameraSource:
     return CameraSource(0, opening=lambda device: capture, **options)
 
 
-def test_mjpg_is_asked_first_then_size_rate_and_a_short_queue():
+def test_mjpg_is_asked_first_then_a_short_queue_size_and_at_last_the_rate():
     capture = FakeCapture(counted_bgr(1))
     camera(capture, wish=Wish(1280, 720, Fraction(30))).close()
     assert capture.asked == [
         (cv2.CAP_PROP_FOURCC, MJPG),
+        (cv2.CAP_PROP_BUFFERSIZE, 2),
         (cv2.CAP_PROP_FRAME_WIDTH, 1280),
         (cv2.CAP_PROP_FRAME_HEIGHT, 720),
         (cv2.CAP_PROP_FPS, 30.0),
-        (cv2.CAP_PROP_BUFFERSIZE, 1),
     ]
 
 
