@@ -15,7 +15,7 @@ from stream.errors import SourceError, SourceLost
 from stream.frame import Frame, frame_from_rgb
 from stream.sources.base import SourceInfo
 from stream.sources.devices import Device, check_device, describe, open_capture
-from stream.sources.modes import Capture, Granted, Wish
+from stream.sources.modes import QUEUE, Capture, Granted, Wish
 from stream.sources.pulled import PulledSource
 from stream.sources.side_thread import SideThread, TimedOut
 
@@ -23,6 +23,8 @@ TIME_BASE = Fraction(1, 90000)
 COLOUR = ColourTags("bt601", full_range=False)
 FAILED = "camera reads without a picture"
 RESIZED = "frames of another size scaled to the first"
+OLD_SECONDS = 0.1
+"""Age from which the first picture is not shown: it was taken to see that the camera works."""
 RETRY_SECONDS = 0.02
 RELEASE_SECONDS = 2.0
 Picture = tuple[NDArray[np.uint8], float]
@@ -78,7 +80,7 @@ class CameraSource(PulledSource):
             self._free()
             raise
         self._ahead = first
-        self._began = first[1]
+        self._began: float | None = None
         height, width = first[0].shape[:2]
         self._size = (width, height)
         self.info = SourceInfo(
@@ -131,6 +133,10 @@ class CameraSource(PulledSource):
 
     def _read(self) -> Frame | None:
         picture = self._ahead or self._next_picture(self._limit)
+        if self._ahead is not None and self._clock() - self._ahead[1] > OLD_SECONDS:
+            # Others queued behind it while a model was loaded; on arrival they would pass as new.
+            for _ in range(1 + QUEUE):
+                picture = picture and self._next_picture(self._limit)
         self._ahead = None
         if self._closing.is_set():
             return None
@@ -144,6 +150,7 @@ class CameraSource(PulledSource):
             self.counts[RESIZED] += 1
             bgr = np.asarray(cv2.resize(bgr, self._size), np.uint8)
         index, self._index = self._index, self._index + 1
+        self._began = at if self._began is None else self._began
         self._last_pts = max(round((at - self._began) / TIME_BASE), self._last_pts + 1)
         return to_frame(bgr, index=index, pts=self._last_pts, captured_at=at)
 

@@ -67,6 +67,27 @@ def test_stamps_are_the_time_of_arrival():
         assert abs(frame.pts_seconds - (frame.captured_at - first)) <= 1 / 90000
 
 
+def test_pictures_that_waited_for_the_first_read_are_not_shown():
+    clock = FakeClock(0.01)
+    with camera(FakeCapture(counted_bgr(8)), clock=clock) as source:
+        clock.now += 2  # a model is loaded; a driver's queue fills meanwhile
+        frames = [next(source) for _ in range(3)]
+    assert [read_index(frame.y) for frame in frames] == [3, 4, 5]
+    assert [frame.index for frame in frames] == [0, 1, 2]
+    assert frames[0].pts == 0
+    assert frames[1].pts_seconds < 0.1
+
+
+def test_a_camera_lost_before_the_first_read_is_waited_for_once():
+    clock = FakeClock(0.01)
+    with camera(FakeCapture(counted_bgr(1)), clock=clock) as source:
+        clock.now += 2
+        began = clock.now
+        with pytest.raises(SourceLost, match=r"no picture for 0\.5 s after frame 0"):
+            next(source)
+    assert clock.now - began < 0.7
+
+
 def test_stamps_increase_even_if_the_clock_stands():
     with camera(FakeCapture(counted_bgr(4)), clock=lambda: 5.0) as source:
         assert [next(source).pts for _ in range(4)] == [0, 1, 2, 3]
