@@ -71,7 +71,7 @@ class CameraSource(PulledSource):
         self._stuck = False
         self._capture: Capture | None = None
         self._ahead: Picture | None = None
-        self._side = SideThread(f"nem {self._name}")
+        self._side = SideThread(f"nem-{self._name}")
         try:
             wish = wish or Wish()
             granted = self._open(opening or open_capture, device, wish, open_seconds)

@@ -179,6 +179,12 @@ def test_a_driver_stuck_in_opening_does_not_hang_and_is_released_later():
     assert released.wait(10)
 
 
+def test_the_program_can_tell_that_a_camera_is_stuck():
+    # By this name `nem-stream` knows at its end that a thread hangs in a driver.
+    with camera(FakeCapture(counted_bgr(1))):
+        assert "nem-camera 0" in [thread.name for thread in threading.enumerate()]
+
+
 def test_close_frees_a_reader_that_waits_for_a_stuck_driver():
     capture = FakeCapture(counted_bgr(5), stuck_after=2)
     source, seen = camera(capture, stall_seconds=60, clock=lambda: 0.0), []
