@@ -14,7 +14,7 @@ class Setting:
         change: changes it and returns what puts it back.
     """
 
-    def __init__(self, change: Callable[[], Callable[[], None]]) -> None:
+    def __init__(self, change: Callable[[], Callable[[], object]]) -> None:
         self._change = change
         self._lock = threading.Lock()
         self._needed = 0

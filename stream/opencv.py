@@ -1,4 +1,4 @@
-"""OpenCV's own threads, switched off while a pipeline runs."""
+"""OpenCV's settings of the whole process: its own threads, and its talk on stderr."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 import cv2
+from cv2.utils import logging as cv2_logging
 
 from engines.setting import Setting
 
@@ -19,3 +20,12 @@ def _one_thread() -> Callable[[], None]:
 one_thread = Setting(_one_thread)
 """OpenCV works in the thread that calls it: of small pictures its threads cost more than they
 bring. Their number is the whole process's, and pipelines may run and end in any order."""
+
+
+def _quiet() -> Callable[[], object]:
+    # Sets it, and returns the one before.
+    return partial(cv2_logging.setLogLevel, cv2_logging.setLogLevel(cv2_logging.LOG_LEVEL_SILENT))
+
+
+quiet = Setting(_quiet)
+"""OpenCV says nothing on stderr; two cameras may be opened at once."""

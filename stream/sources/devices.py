@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 import cv2
-from cv2.utils import logging as cv2_logging
 
 from stream.errors import SourceError
+from stream.opencv import quiet
 from stream.sources.names import natural_key
 
 Device = int | str
@@ -57,9 +57,5 @@ def check_device(device: Device) -> None:
 def open_capture(device: Device) -> cv2.VideoCapture:
     """Open a camera with OpenCV; its own messages on stderr are kept back."""
     backend = cv2.CAP_V4L2 if sys.platform.startswith("linux") else cv2.CAP_ANY
-    level = cv2_logging.getLogLevel()
-    cv2_logging.setLogLevel(cv2_logging.LOG_LEVEL_SILENT)
-    try:
+    with quiet():
         return cv2.VideoCapture(device, backend)
-    finally:
-        cv2_logging.setLogLevel(level)

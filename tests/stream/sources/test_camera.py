@@ -6,6 +6,7 @@ from fractions import Fraction
 import cv2
 import numpy as np
 import pytest
+from cv2.utils import logging as cv2_logging
 
 from stream.errors import SourceError, SourceLost
 from stream.sources import devices
@@ -230,6 +231,26 @@ def test_a_path_that_is_no_camera_is_refused_quietly(tmp_path, capfd):
     with pytest.raises(SourceError, match="can't be opened"):
         CameraSource(str(path))
     assert capfd.readouterr() == ("", "")
+
+
+def test_opencv_speaks_again_after_two_cameras_were_opened_at_once(monkeypatch):
+    before = cv2_logging.getLogLevel()
+    gates = {"first": threading.Event(), "second": threading.Event()}
+    inside = threading.Semaphore(0)
+
+    def opening(device, backend):
+        inside.release()
+        gates[device].wait(10)
+
+    monkeypatch.setattr(devices.cv2, "VideoCapture", opening)
+    threads = [threading.Thread(target=devices.open_capture, args=(name,)) for name in gates]
+    for thread in threads:
+        thread.start()
+        assert inside.acquire(timeout=10)
+    for thread, gate in zip(threads, gates.values(), strict=True):
+        gate.set()
+        thread.join(10)
+    assert cv2_logging.getLogLevel() == before
 
 
 @pytest.mark.parametrize(
