@@ -154,12 +154,10 @@ def _path(text: str) -> Path:
 
 
 def _is_device(path: Path) -> bool:
-    if path.parts[:2] == ("/", "dev"):
-        return True
     try:
         return stat.S_ISCHR(path.stat().st_mode)
     except OSError:
-        return False
+        return path.parts[:2] == ("/", "dev")  # absent: as a camera it is told which there are
 
 
 def _in_directory(folder: Path) -> list[Path]:

@@ -62,6 +62,16 @@ def test_cameras(monkeypatch, spec, device):
     assert str(options["wish"]) == "640x480 at 29.97 fps"
 
 
+@pytest.mark.skipif(not os.path.isdir("/dev/fd"), reason="needs files under /dev")  # noqa: PTH112
+def test_a_file_under_dev_is_no_camera(folder):
+    # As those that Linux keeps in memory, in /dev/shm.
+    with Path("clip.mp4").open("rb") as clip:
+        spec = f"/dev/fd/{clip.fileno()}"
+        assert kind_and_count(spec) == (FileSource, spec, 2)
+    with pytest.raises(SourceError, match="/dev/fd: no pictures in this directory"):
+        open_source("/dev/fd")
+
+
 def test_files_called_like_a_keyword_or_pattern(folder):
     for name in ("demo", "0", "[a].mp4"):
         Path("clip.mp4").rename(name)
