@@ -5,6 +5,8 @@ Run as a program of its own by `stream.sinks.screen`, and so importing nothing o
     in   {"show": [height, width]}, then height x width x 3 bytes of BGR
     in   {"poll": milliseconds}
     out  {"key": code or -1, "open": true or false}     after the start and after each poll
+
+Codes under 128 are characters.
 """
 
 from __future__ import annotations
@@ -31,7 +33,9 @@ def serve(title: str, requests: BinaryIO, answers: BinaryIO, gui: Any = cv2) -> 
     size = None
 
     def poll(milliseconds: int) -> None:
-        key = gui.waitKey(max(1, milliseconds))  # 0 would wait for ever
+        # Not waitKey, whose codes are cut to a byte: an arrow would be a letter, the left one Q.
+        code = gui.waitKeyEx(max(1, milliseconds))  # 0 would wait for ever
+        key = code & 0xFFFF if code >= 0 else -1  # above are Shift, Num Lock and the like
         # Before the first picture some systems do not count the window as visible.
         is_open = size is None or gui.getWindowProperty(title, cv2.WND_PROP_VISIBLE) >= 1
         answers.write(json.dumps({"key": key, "open": is_open}).encode() + b"\n")

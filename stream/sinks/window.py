@@ -130,7 +130,7 @@ class WindowSink(Sink):
         if not is_open:
             self._quit = True
         elif key >= 0:
-            self._answer(key & 0xFF)
+            self._answer(key)
 
     def stop_requested(self) -> bool:
         """True after q, Esc or a closed window."""

@@ -6,12 +6,13 @@ import io
 import json
 
 import numpy as np
+import pytest
 
 from stream.sinks.viewer import serve
 
 
 class FakeGui:
-    """The window functions of OpenCV; `keys` are what `waitKey` returns, one by one."""
+    """The window functions of OpenCV; `keys` are what `waitKeyEx` returns, one by one."""
 
     def __init__(self, keys=()) -> None:
         self._keys = iter(keys)
@@ -29,7 +30,7 @@ class FakeGui:
         self.calls.append(("imshow", title))
         self.shown.append(picture)
 
-    def waitKey(self, milliseconds):  # noqa: N802
+    def waitKeyEx(self, milliseconds):  # noqa: N802
         assert milliseconds > 0, "0 waits for ever"
         return next(self._keys, -1)
 
@@ -71,6 +72,15 @@ def test_shows_pictures_byte_by_byte():
 def test_tells_keys():
     answers = run(FakeGui([-1, 113, -1]), POLL, POLL)
     assert [a["key"] for a in answers] == [-1, 113, -1]
+
+
+@pytest.mark.parametrize(
+    ("code", "key"),
+    [(0x100071, ord("q")), (0xFF51, 0xFF51), (0x10FF53, 0xFF53), (27, 27)],
+    ids=["q with Num Lock, GTK", "left", "right with Num Lock, GTK", "Esc"],
+)
+def test_arrows_are_no_letters(code, key):
+    assert run(FakeGui([-1, code]), POLL)[1]["key"] == key
 
 
 def test_a_window_counts_as_closed_only_after_it_showed_something():

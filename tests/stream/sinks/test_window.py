@@ -89,6 +89,14 @@ def test_quits(key):
     assert not screen.is_open
 
 
+def test_keys_without_a_meaning_do_nothing():
+    arrows = "".join(map(chr, range(0xFF50, 0xFF58)))  # as X11 counts them
+    sink, _, _, said = open_window(arrows, dial=OverlayDial(Overlay()))
+    write(sink, len(arrows))
+    assert not sink.stop_requested()
+    assert said == []
+
+
 def test_pause_holds_the_frame_until_space():
     sink, screen, _, said = open_window(" ....... .")
     write(sink)
