@@ -36,8 +36,12 @@ def serve(title: str, requests: BinaryIO, answers: BinaryIO, gui: Any = cv2) -> 
         # Not waitKey, whose codes are cut to a byte: an arrow would be a letter, the left one Q.
         code = gui.waitKeyEx(max(1, milliseconds))  # 0 would wait for ever
         key = code & 0xFFFF if code >= 0 else -1  # above are Shift, Num Lock and the like
+        try:
+            visible = gui.getWindowProperty(title, cv2.WND_PROP_VISIBLE) >= 1
+        except cv2.error:  # so with Qt, which ends with its last window
+            visible = False
         # Before the first picture some systems do not count the window as visible.
-        is_open = size is None or gui.getWindowProperty(title, cv2.WND_PROP_VISIBLE) >= 1
+        is_open = visible or size is None
         answers.write(json.dumps({"key": key, "open": is_open}).encode() + b"\n")
         answers.flush()
 

@@ -109,6 +109,35 @@ def test_a_real_window(x_server):
     assert sink._screen._viewer.returncode == 0
 
 
+CLOSED_AT_THE_THIRD_POLL = """
+import sys
+import cv2
+sys.path.insert(0, {folder!r})
+from viewer import serve
+class Gui:
+    polls = 0
+    def __getattr__(self, name):
+        return getattr(cv2, name)
+    def waitKeyEx(self, milliseconds):
+        Gui.polls += 1
+        if Gui.polls == 4:
+            cv2.destroyWindow(sys.argv[1])
+        return cv2.waitKeyEx(milliseconds)
+serve(sys.argv[1], sys.stdin.buffer, sys.stdout.buffer, Gui())
+"""
+
+
+def test_a_real_window_that_is_closed_quits(x_server, tmp_path):
+    folder = str(screen.VIEWER.parent)
+    shown = open_screen(tmp_path, CLOSED_AT_THE_THIRD_POLL.format(folder=folder))
+    with WindowSink(screen=shown) as sink:
+        for index in range(3):
+            assert not sink.stop_requested()
+            sink.write(make_frame(120, 320, index=index), make_explanation())
+        assert sink.stop_requested()
+    assert shown._viewer.returncode == 0
+
+
 def test_a_display_that_goes_away_ends_the_run_with_a_reason(x_server):
     sink = WindowSink()
     sink.write(make_frame(120, 320), make_explanation())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 
+import cv2
 import numpy as np
 import pytest
 
@@ -35,6 +36,8 @@ class FakeGui:
         return next(self._keys, -1)
 
     def getWindowProperty(self, title, prop):  # noqa: N802
+        if self.visible is None:
+            raise cv2.error("NULL guiReceiver (please create a window)")
         return self.visible
 
 
@@ -83,8 +86,9 @@ def test_arrows_are_no_letters(code, key):
     assert run(FakeGui([-1, code]), POLL)[1]["key"] == key
 
 
-def test_a_window_counts_as_closed_only_after_it_showed_something():
+@pytest.mark.parametrize("visible", [0.0, -1.0, None], ids=["hidden", "gone", "Qt has ended"])
+def test_a_window_counts_as_closed_only_after_it_showed_something(visible):
     gui = FakeGui()
-    gui.visible = 0.0
+    gui.visible = visible
     answers = run(gui, POLL, show(np.zeros((2, 2, 3), np.uint8)), POLL)
     assert [a["open"] for a in answers] == [True, True, False]
