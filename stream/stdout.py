@@ -1,13 +1,13 @@
-"""A stdout whose reader went away, or that takes no more."""
+"""A stdout or stderr whose reader went away, or that takes no more."""
 
 from __future__ import annotations
 
 import os
-import sys
+from typing import TextIO
 
 
-def forget_stdout() -> None:
-    """Point stdout at nothing, so that the flush at exit does not fail a second time."""
+def forget(stream: TextIO) -> None:
+    """Point stdout or stderr at nothing, so that nothing written to it later fails again."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
+    os.dup2(nowhere, stream.fileno())
     os.close(nowhere)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from stream.cli.console import PROGRAM, Console
-from stream.stdout import forget_stdout
+from stream.stdout import forget
 
 COMMANDS = ("run", "train", "explain", "gallery", "bundles", "engines", "export", "doctor")
 
@@ -91,7 +91,7 @@ def _leave(code: int) -> int:
     except OSError as error:
         if not isinstance(error, BrokenPipeError):  # that is: the reader left
             Console().error(f"stdout: writing failed: {error.strerror}")
-        forget_stdout()
+        forget(sys.stdout)
         code = code or 5
     if any(thread.name.startswith("nem-") for thread in threading.enumerate()):
         sys.stderr.flush()

@@ -8,6 +8,7 @@ import sys
 
 from stream.errors import UsageError
 from stream.redact import redact
+from stream.stdout import forget
 
 PROGRAM = "nem-stream"
 
@@ -43,19 +44,19 @@ class Console:
     def say(self, text: str) -> None:
         """Print unless quiet."""
         if self.verbosity >= 0:
-            print(text, file=sys.stderr, flush=True)
+            _print(text)
 
     def detail(self, text: str) -> None:
         """Print with -v."""
         if self.verbosity >= 1:
-            print(text, file=sys.stderr, flush=True)
+            _print(text)
 
     def error(self, text: str) -> None:
         """Print always, marked as an error; passwords of URLs are left out."""
         mark = "error:"
         if self.interactive and not os.environ.get("NO_COLOR"):
             mark = f"\033[1;31m{mark}\033[0m"
-        print(f"{PROGRAM}: {mark} {redact(text)}", file=sys.stderr, flush=True)
+        _print(f"{PROGRAM}: {mark} {redact(text)}")
 
     def start_logging(self) -> None:
         """Send what the packages log to stderr, from the level that was asked for."""
@@ -65,3 +66,10 @@ class Console:
             format=f"{PROGRAM}: %(levelname)s: %(name)s: %(message)s",
             stream=sys.stderr,
         )
+
+
+def _print(text: str) -> None:
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except OSError:  # the terminal was closed, or who read the log left: no reason to end a run
+        forget(sys.stderr)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Callable
 from types import FrameType
 from typing import Self
+
+from stream.stdout import forget
 
 FIRST = b"\nstopping: finishing the frames under way; once more to stop at once\n"
 SECOND = b"\nstopped at once\n"
@@ -56,7 +59,10 @@ class Interrupts:
         if self._stop is None or self._abort is None:
             raise SystemExit(128 + number)
         # Not print: the handler may have interrupted a print, which can't be entered twice.
-        os.write(2, FIRST if first else SECOND)
+        try:
+            os.write(2, FIRST if first else SECOND)
+        except OSError:  # the terminal was closed
+            forget(sys.stderr)
         if first:
             self._stop()
         else:

@@ -26,7 +26,7 @@ from stream.errors import SinkError
 from stream.frame import Frame
 from stream.sinks.base import Sink
 from stream.sinks.partial import PartialFile
-from stream.stdout import forget_stdout
+from stream.stdout import forget
 
 SCHEMA = 1
 AREA_THRESHOLD = 0.5
@@ -97,7 +97,7 @@ class ScoresSink(Sink):
         except BrokenPipeError:
             self._pipe_closed = True
             if self._output is None:
-                forget_stdout()
+                forget(sys.stdout)
         except OSError as error:
             if self._output is None:
                 raise SinkError(f"stdout: writing scores failed: {error.strerror}") from error

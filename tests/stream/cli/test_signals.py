@@ -1,6 +1,8 @@
 """Signals, pipes and stdout, each in a process of its own."""
 
 import json
+import os
+import pty
 import signal
 import subprocess
 import sys
@@ -71,6 +73,35 @@ def test_the_first_signal_drains_and_leaves_a_playable_file(tmp_path, fake, numb
     assert "cut short" in done.stderr
     assert not (tmp_path / "clip.nem.mp4").exists()
     assert frames_in(tmp_path / "clip.nem.mp4.partial") == written
+
+
+def test_a_terminal_that_was_closed_ends_no_run(tmp_path, fake):
+    pytest.importorskip("skimage")
+    output = tmp_path / "demo.mp4"
+    near, far = pty.openpty()
+    code = SELF_SIGNALLING.format(signals={5: (int(signal.SIGTERM),)})
+    code = code.replace("honest,", "os.close(int(sys.argv.pop(1))); honest,")
+    arguments = ["demo", output, "--size", "160x120", "--fps", 200, *fake]
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(near), *map(str, arguments)],
+        env=environment(TERM="xterm"),
+        stderr=far,
+        pass_fds=[near],
+    ) as process:
+        os.close(far)
+        os.close(near)
+        assert process.wait(SECONDS) == 0
+    assert frames_in(output) >= 5
+
+
+def test_a_log_whose_reader_left_ends_no_run(tmp_path, fake):
+    clip = make_clip(tmp_path / "clip.mp4", frames=30)
+    with subprocess.Popen(
+        command(clip, *fake), env=environment(), stderr=subprocess.PIPE, text=True
+    ) as process:
+        process.stderr.close()
+        assert process.wait(SECONDS) == 0
+    assert frames_in(tmp_path / "clip.nem.mp4") == 30
 
 
 def test_the_second_signal_stops_at_once(tmp_path, fake):
