@@ -26,6 +26,8 @@ RESIZED = "frames of another size scaled to the first"
 OLD_SECONDS = 0.1
 """Age from which the first picture is not shown: it was taken to see that the camera works."""
 RETRY_SECONDS = 0.02
+STUCK_SECONDS = 0.5
+"""A read that lasted longer when the camera is closed isn't waited for."""
 RELEASE_SECONDS = 2.0
 Picture = tuple[NDArray[np.uint8], float]
 
@@ -161,7 +163,8 @@ class CameraSource(PulledSource):
             try:
                 picture = self._side.call(self._grab, left)
             except TimedOut:
-                self._stuck = not self._closing.is_set()
+                waited = left - (deadline - self._clock())
+                self._stuck = not self._closing.is_set() or waited > STUCK_SECONDS
                 return None
             if picture is not None:
                 return picture

@@ -200,6 +200,23 @@ def test_close_frees_a_reader_that_waits_for_a_stuck_driver():
     assert capture.released == 1
 
 
+def test_a_camera_that_is_closed_while_it_stalls_is_not_waited_for():
+    clock, capture = FakeClock(0.0), FakeCapture(counted_bgr(5), stuck_after=2)
+    source = camera(capture, stall_seconds=60, clock=clock)
+    reader = threading.Thread(target=lambda: list(source))
+    reader.start()
+    try:
+        assert capture.stuck.wait(10)
+        clock.now += 1.5
+        source.close()
+        reader.join(1.5)  # a release is waited for longer
+        assert not reader.is_alive()
+        assert not capture.released
+    finally:
+        capture.release_stuck.set()
+    reader.join(10)
+
+
 def test_absent_camera_names_what_was_found(tmp_path, monkeypatch):
     monkeypatch.setattr(devices, "DEV", tmp_path)
     monkeypatch.setattr(devices, "NAMES", tmp_path / "names")
