@@ -79,7 +79,8 @@ class Granted:
         letters = bytes((code >> shift) & 0xFF for shift in (0, 8, 16, 24)) if code > 0 else b""
         codec = letters.decode("ascii", "ignore")
         rate = capture.get(cv2.CAP_PROP_FPS)
-        fps = Fraction(rate).limit_denominator(1001) if 0 < rate < 1000 else None
+        # A USB camera counts 100 ns: of 30000/1001 it says 10000000/333667.
+        fps = exact_rate(Fraction(rate).limit_denominator(1001)) if 0 < rate < 1000 else None
         return cls(codec if codec.isprintable() else "", fps)
 
     def sentence(self, size: tuple[int, int], wish: Wish) -> str:

@@ -46,10 +46,13 @@ def test_what_was_granted_is_said():
     assert info.frames_declared is None
 
 
-def test_a_wish_that_was_met_is_not_repeated():
-    capture = FakeCapture(counted_bgr(1), {cv2.CAP_PROP_FPS: 29.97})
-    with camera(capture, wish=Wish(96, 64)) as source:
+@pytest.mark.parametrize("said", [29.97, 10_000_000 / 333_667, 30000 / 1001])
+@pytest.mark.parametrize("asked", [None, exact_rate(29.97)])
+def test_a_wish_that_was_met_is_not_repeated(said, asked):
+    capture = FakeCapture(counted_bgr(1), {cv2.CAP_PROP_FPS: said})
+    with camera(capture, wish=Wish(96, 64, asked)) as source:
         assert source.info.notes == ("camera granted MJPG 96x64 at 29.97 fps",)
+        assert source.info.fps_declared == Fraction(30000, 1001)
 
 
 def test_a_camera_that_says_nothing():
