@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import TypeVar
+
+GRACE_SECONDS = 0.2
+"""What a call gets after its limit: if the whole process was stopped (Ctrl-Z) it had no time."""
 
 T = TypeVar("T")
 
@@ -48,10 +52,12 @@ class SideThread:
         if self._given_up:
             raise TimedOut
         self._jobs.put((job, answer))
-        try:
-            result = answer.get(timeout=limit)
-        except Empty:
-            raise TimedOut from None
+        for seconds in (limit, GRACE_SECONDS):
+            with suppress(Empty):
+                result = answer.get(timeout=seconds)
+                break
+        else:
+            raise TimedOut
         if isinstance(result, _Raised):
             raise result.error
         return result  # type: ignore[return-value]  # put there by this job alone

@@ -4,6 +4,7 @@ import threading
 
 import pytest
 
+from stream.sources import side_thread
 from stream.sources.side_thread import SideThread, TimedOut
 
 
@@ -29,6 +30,13 @@ def test_a_late_answer_is_not_taken_for_the_next_one(side):
         side.call(lambda: go.wait(10), 0.02)
     go.set()
     assert side.call(lambda: "next", 10) == "next"
+
+
+def test_an_answer_just_after_the_limit_counts(side, monkeypatch):
+    # A process that was stopped for longer than the limit goes on with its clock far ahead.
+    monkeypatch.setattr(side_thread, "GRACE_SECONDS", 10)
+    threading.Timer(0.1, (go := threading.Event()).set).start()
+    assert side.call(lambda: go.wait(10), 0.01) is True
 
 
 def test_giving_up_wakes_the_waiting_and_all_later_calls(side):
