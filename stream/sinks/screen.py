@@ -54,6 +54,11 @@ class Screen:
         if platform.startswith("linux") and not display:
             raise SinkError(f"window: no display (DISPLAY and WAYLAND_DISPLAY are not set); {CURE}")
         self._where = f"on display {display}" if display else "here"
+        # Qt complains about fonts that these windows have no use for.
+        environ = {"QT_LOGGING_RULES": "default.warning=false", **environ}
+        if wanted := environ.get("QT_QPA_PLATFORM"):
+            # As wayland, for the desktop's own programs. The Qt in OpenCV has xcb alone.
+            environ["QT_QPA_PLATFORM"] = f"{wanted};xcb"
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 - closed in `close`
         self._viewer = subprocess.Popen(
             # -P: this folder has modules with everyday names, none of them meant for imports.
@@ -62,8 +67,7 @@ class Screen:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._said,
-            # Qt complains about fonts that these windows have no use for.
-            env={"QT_LOGGING_RULES": "default.warning=false", **environ},
+            env=environ,
             start_new_session=True,  # Ctrl-C is for this process
         )
         watchdog = threading.Timer(START_SECONDS, self._viewer.kill)

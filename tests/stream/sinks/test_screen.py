@@ -101,7 +101,11 @@ def x_server(monkeypatch):
     server.wait(10)
 
 
-def test_a_real_window(x_server):
+@pytest.mark.parametrize("platform", [None, "wayland"])
+def test_a_real_window(x_server, monkeypatch, platform):
+    monkeypatch.delenv("QT_QPA_PLATFORM", raising=False)
+    if platform:
+        monkeypatch.setenv("QT_QPA_PLATFORM", platform)
     with WindowSink() as sink:
         for index in range(5):
             sink.write(make_frame(120, 320, index=index), make_explanation())
