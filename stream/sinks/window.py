@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -233,7 +234,10 @@ class WindowSink(Sink):
         try:
             path.write_bytes(cv2.imencode(".png", picture)[1].tobytes())
         except OSError as error:
-            self._tell(f"picture not saved: {path.absolute()}: {error.strerror}")
+            with suppress(OSError):
+                path.unlink()
+            # As it is: a folder that was removed has no absolute path.
+            self._tell(f"picture not saved: {path}: {error.strerror}")
         else:
             self._tell(f"saved {path.absolute()}")
 

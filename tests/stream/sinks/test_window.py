@@ -5,7 +5,6 @@ from __future__ import annotations
 from fractions import Fraction
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 
@@ -18,7 +17,6 @@ from stream.sinks import WindowSink
 from stream.sinks.window import HELP, fitted
 from tests.builders import make_explanation, make_frame
 from tests.stream.sinks.fake_screen import FakeScreen
-from tests.stream.sinks.reading import names
 
 EXPLANATION = make_explanation()
 SIZE = (120, 320)
@@ -123,27 +121,6 @@ def test_pause_ends_with_the_run():
     screen = FakeScreen(" ", stop_in_the_third_wait)
     sink = WindowSink(screen=screen)
     write(sink)
-    assert not sink.stop_requested()
-
-
-def test_saves_pictures_without_losing_any(tmp_path):
-    sink, _, _, said = open_window("sss", snapshots=tmp_path)
-    frame = make_frame(1080, 1920, index=7)
-    for _ in range(2):
-        sink.write(frame, EXPLANATION)
-    sink.write(make_frame(*SIZE, index=8), EXPLANATION)
-    expected = ["nem-stream-000007-2.png", "nem-stream-000007.png", "nem-stream-000008.png"]
-    assert names(tmp_path) == expected
-    saved = cv2.imread(str(tmp_path / "nem-stream-000007.png"))
-    assert np.array_equal(saved[..., ::-1], frame.rgb())
-    assert said[0] == f"saved {tmp_path / 'nem-stream-000007.png'}"
-
-
-def test_a_picture_that_cannot_be_saved_ends_nothing(tmp_path):
-    sink, _, _, said = open_window("s", snapshots=tmp_path / "nowhere")
-    write(sink, 2)
-    assert "not saved" in said[0]
-    assert "No such file" in said[0]
     assert not sink.stop_requested()
 
 
