@@ -218,10 +218,9 @@ def create_backbone(
             f"backbone {name}: can't fetch it from the hub ({first_line(error)}); check the "
             "network, or give a local weights file (--weights FILE) or none (--weights none)"
         ) from None
-    except (TypeError, ValueError, RuntimeError, AttributeError, AssertionError) as error:
+    except (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as e:
         raise ModelError(
-            f"backbone {name} with {json.dumps(kwargs, default=str)}: timm refuses: "
-            f"{first_line(error)}"
+            f"backbone {name} with {json.dumps(kwargs, default=str)}: timm refuses: {first_line(e)}"
         ) from None
     if own_file is not None:
         load_weights(model, own_file, name)

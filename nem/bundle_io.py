@@ -164,7 +164,7 @@ def load_model(bundle: Bundle) -> NEM:
     try:
         model = NEM(backbone, manifest.decoder.kind, manifest.heads, **manifest.decoder.kwargs)
         model.decoder.load_state_dict(decoder)
-    except (ModelError, RuntimeError, TypeError) as error:
+    except (RuntimeError, TypeError, ValueError) as error:
         raise _cannot_build(bundle, error) from None
     return model.eval()
 

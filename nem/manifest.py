@@ -20,9 +20,11 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
-# timm arguments that fetch or read weights from elsewhere: a bundle brings its own.
+# What fetches or reads weights from elsewhere, in timm and in `nem.backbone.create_backbone`: a
+# bundle brings its own.
 FOREIGN_ARGUMENTS = frozenset(
     {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir"}
+    | {"weights"}
 )
 
 

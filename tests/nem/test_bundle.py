@@ -67,6 +67,17 @@ def test_opens_a_folder(folder: Path) -> None:
             },
             "may not ask for weights elsewhere",
         ),
+        (
+            {
+                "backbone": {
+                    "name": "resnet18",
+                    "kwargs": {"weights": "timm"},
+                    "source": "",
+                    "sha256": "0" * 64,
+                }
+            },
+            "may not ask for weights elsewhere",
+        ),
     ],
 )
 def test_refuses_a_manifest(folder: Path, changes: dict[str, object], reason: str) -> None:

@@ -114,6 +114,9 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         {"decoder": manifest.decoder.model_copy(update={"kwargs": {"width": 8}})},
         {"decoder": manifest.decoder.model_copy(update={"kwargs": {"nonsense": 8}})},
         {"decoder": manifest.decoder.model_copy(update={"kwargs": {"width": "wide"}})},
+        {"decoder": manifest.decoder.model_copy(update={"kwargs": {"width": 1.5}})},
+        {"backbone": manifest.backbone.model_copy(update={"kwargs": {"act_layer": "x"}})},
+        {"backbone": manifest.backbone.model_copy(update={"kwargs": {"channels": []}})},
         {"backbone": manifest.backbone.model_copy(update={"name": "no_such_net"})},
         {"classes": ("a",)},
     ):
