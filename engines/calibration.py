@@ -150,8 +150,10 @@ def _count_frames(path: Path) -> int:
     """Frames of a video as its head tells, 0 where it tells nothing: memory alone hangs on it."""
     import av
 
+    from nem.videos import open_video
+
     try:
-        with av.open(path) as container:
+        with open_video(path) as container:
             stream = container.streams.video[0]
             if stream.frames:
                 return stream.frames

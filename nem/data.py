@@ -20,6 +20,7 @@ from torch.utils.data import Dataset
 
 from nem.errors import DataError, first_line
 from nem.pictures import Picture, is_image, is_video, read_image, squash
+from nem.videos import open_video
 
 _READ_AHEAD = 64
 UNTAGGED, BT709, HD_LINES = 2, 1, 720
@@ -143,7 +144,7 @@ def read_video(path: Path, every: int) -> Iterator[Picture]:
 
 def _read_video(path: Path, every: int) -> Iterator[Picture]:
     count = 0
-    with av.open(path, metadata_errors="replace") as container:
+    with open_video(path) as container:
         if not container.streams.video:
             raise ValueError("no video stream")
         stream = container.streams.video[0]

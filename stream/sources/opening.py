@@ -13,16 +13,11 @@ from av.codec.hwaccel import HWAccel
 from av.container import InputContainer
 from av.stream import Disposition
 
+from nem.videos import open_video
 from stream.errors import SourceError
 from stream.sources.container import Extent, examine
 
 STILL = Disposition.attached_pic | Disposition.timed_thumbnails
-# What FFmpeg would take for a video though it is text (drawn as a picture) or a list of other
-# files, which it would go and fetch; a live list without an end would even hold up the opening.
-NO_VIDEO = frozenset(
-    {"applehttp", "concat", "dash", "ffmetadata", "hls", "imf", "lavfi"}
-    | {"rtp", "rtsp", "sdp", "tty", "webm_dash_manifest"}
-)
 
 PATIENT = {"probesize": "100000000", "analyzeduration": "60000000"}
 """Options of FFmpeg to look 60 s into the file for what its tracks are, or 100 MB."""
@@ -74,24 +69,14 @@ def open_container(
     Raises:
         SourceError: if FFmpeg knows no such format, or too much of the file is missing.
     """
-    # With a protocol in front, no file name is taken for another protocol or a pattern.
-    locations = [f"file:{path}"]
+    lengths: list[int | None] = [None]
     if extent.missing and extent.whole:
         # Cut inside a part of the index: FFmpeg refuses the file, but reads it up to there.
-        locations.append(f"subfile,,start,0,end,{extent.whole},,:{path}")
-    safe = {
-        "protocol_whitelist": "file,subfile",
-        "format_whitelist": ",".join(sorted(av.formats_available - NO_VIDEO)),
-    }
+        lengths.append(extent.whole)
     failure: av.FFmpegError | None = None
-    for location in locations:
+    for whole in lengths:
         try:
-            return av.open(
-                location,
-                options=safe | dict(options),
-                hwaccel=device,
-                metadata_errors="replace",  # titles in older encodings are no reason to refuse
-            )
+            return open_video(path, whole=whole, device=device, options=options)
         except av.FFmpegError as error:
             failure = error
     if extent.missing:

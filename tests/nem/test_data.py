@@ -130,6 +130,15 @@ def test_photos_make_room_for_video_frames(folder: Path) -> None:
         np.testing.assert_array_equal(small.pixels(index), large.pixels(index))
 
 
+def test_a_list_of_other_files_is_no_video(folder: Path) -> None:
+    write_video(folder / "other.mp4").rename(folder / "other.bin")
+    (folder / "list.mp4").write_text("ffconcat version 1.0\nfile other.bin\n")
+    found = collect([folder], 16)
+    assert [(s.path.name, s.reason) for s in found.skipped] == [
+        ("list.mp4", "not a readable video (Invalid argument)")
+    ]
+
+
 def test_a_video_of_an_unknown_codec_is_skipped(folder: Path) -> None:
     clip = folder / "deep" / "v.mp4"
     clip.write_bytes(clip.read_bytes().replace(b"avc1", b"zzz1").replace(b"avcC", b"free"))

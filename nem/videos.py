@@ -1,0 +1,50 @@
+"""Opening video files with FFmpeg, and them alone: whatever a file says, no other one is read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+import av
+from av.codec.hwaccel import HWAccel
+from av.container import InputContainer
+
+# What FFmpeg would take for a video though it is text (drawn as a picture) or a list of other
+# files, which it would go and fetch; a live list without an end would even hold up the opening.
+NO_VIDEO = frozenset(
+    {"applehttp", "concat", "dash", "ffmetadata", "hls", "imf", "lavfi"}
+    | {"rtp", "rtsp", "sdp", "tty", "webm_dash_manifest"}
+)
+
+
+def open_video(
+    path: Path,
+    *,
+    whole: int | None = None,
+    device: HWAccel | None = None,
+    options: Mapping[str, str] = MappingProxyType({}),
+) -> InputContainer:
+    """Open a video file for reading.
+
+    Args:
+        path: the file.
+        whole: bytes of it to read, None for all.
+        device: decodes the video tracks; None is the CPU.
+        options: further ones of FFmpeg.
+
+    Raises:
+        av.FFmpegError: it can't be read, or is of no format that holds pictures itself.
+    """
+    # With a protocol in front, no file name is taken for another protocol or a pattern.
+    location = f"file:{path}" if whole is None else f"subfile,,start,0,end,{whole},,:{path}"
+    safe = {
+        "protocol_whitelist": "file,subfile",
+        "format_whitelist": ",".join(sorted(av.formats_available - NO_VIDEO)),
+    }
+    return av.open(
+        location,
+        options=safe | dict(options),
+        hwaccel=device,
+        metadata_errors="replace",  # titles in older encodings are no reason to refuse
+    )
