@@ -6,13 +6,14 @@
 
 `mask_mean` is the mean of the mask, `mask_area` the share of it at or above 0.5. `explain`
 is what the mask explains, and `target` the class it is for, null for the embedding. `top` is empty
-for a model without classes. A later schema with other meanings gets another number; fields may be
-added under the same one.
+for a model without classes. A mean or score that is no number is null. A later schema with other
+meanings gets another number; fields may be added under the same one.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -41,15 +42,20 @@ def score_line(frame: Frame, explanation: Explanation) -> str:
         "schema": SCHEMA,
         "frame": frame.index,
         "seconds": round(frame.pts_seconds, 6),
-        "mask_mean": round(float(mask.mean()), 4),
+        "mask_mean": _rounded(float(mask.mean())),
         "mask_area": round(float(np.mean(mask >= AREA_THRESHOLD)), 4),
         "explain": aim_of(explanation),
         "target": None
         if explanation.target is None
         else explanation.names[int(explanation.target[0])],
-        "top": [{"name": name, "score": round(score, 4)} for name, score in explanation.top(TOP)],
+        "top": [{"name": name, "score": _rounded(score)} for name, score in explanation.top(TOP)],
     }
     return json.dumps(line, ensure_ascii=False)
+
+
+def _rounded(value: float) -> float | None:
+    """Four digits of a number; None of what is none, which JSON can't say."""
+    return round(value, 4) if math.isfinite(value) else None
 
 
 class ScoresSink(Sink):

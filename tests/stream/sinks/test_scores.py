@@ -55,6 +55,14 @@ def test_a_line_names_the_class_that_is_explained():
     assert (line["explain"], line["target"]) == ("target", "猫")
 
 
+def test_what_is_no_number_is_null():
+    shown = explanation()
+    shown.mask[0, 0, 0], shown.scores[0, 0] = np.nan, np.inf
+    line = json.loads(score_line(make_frame(), shown), parse_constant=pytest.fail)
+    assert line["mask_mean"] is None
+    assert line["top"][0] == {"name": "a", "score": None}
+
+
 def test_classes_only_if_any():
     line = json.loads(score_line(make_frame(), make_explanation(classes=0)))
     assert line["top"] == []
