@@ -8,6 +8,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from nem.errors import BundleError
+
 Aim = Literal["embedding", "class", "ranking", "target"]
 """What a trained head explains: the features; the decided class; the decided class by rank of
 pixels; any class that is asked for."""
@@ -24,7 +26,16 @@ AIM_OF: dict[str, Aim] = {method: aim for aim, method in METHOD_OF.items()}
 
 
 def class_names(names: tuple[str, ...], count: int) -> tuple[str, ...]:
-    """The names of `count` scores: those given, or numbers where a model's classes have none."""
+    """The names of `count` scores: those given, or numbers where a model's classes have none.
+
+    Raises:
+        BundleError: names for another number of classes.
+    """
+    if names and len(names) != count:
+        raise BundleError(
+            f"{len(names)} class names for {count} classes: the manifest is that of another model; "
+            "get the bundle again"
+        )
     return names if names or not count else tuple(f"class {i}" for i in range(count))
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from engines import EngineError, Explanation, FakeEngine, measure, percentiles, resize
+from nem.errors import BundleError
 from nem.explanation import class_names
 
 
@@ -124,6 +125,8 @@ def test_names_are_numbers_where_nobody_gave_any() -> None:
     assert class_names((), 2) == ("class 0", "class 1")
     assert class_names(("a", "b"), 2) == ("a", "b")
     assert class_names((), 0) == ()
+    with pytest.raises(BundleError, match="2 class names for 3 classes"):
+        class_names(("a", "b"), 3)
 
 
 def test_explanation_shows_shapes_not_numbers() -> None:
