@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from nem.bundle import Bundle, list_bundles, open_bundle
+from stream.cli.console import printable
 
 
 def print_list() -> None:
@@ -34,7 +35,7 @@ def print_bundle(name: str) -> None:
     rows["card"] = str(bundle.card_path)
     width = max(map(len, rows))
     for key, value in rows.items():
-        print(f"{key:<{width}}  {value}")
+        print(printable(f"{key:<{width}}  {value}"))
 
 
 def check(name: str) -> None:

@@ -26,8 +26,13 @@ def start_console(*, quiet: bool, verbose: int = 0) -> Console:
     return console
 
 
+def printable(text: str) -> str:
+    """`text` with what steers a terminal spelled out: names and notes come from others' files."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 class Console:
-    """Prints to stderr as much as was asked for.
+    """Prints to stderr as much as was asked for, without passwords of URLs.
 
     Args:
         verbosity: -1 errors only, 0 usual, 1 more, 2 everything, with tracebacks.
@@ -52,24 +57,31 @@ class Console:
             _print(text)
 
     def error(self, text: str) -> None:
-        """Print always, marked as an error; passwords of URLs are left out."""
+        """Print always, marked as an error."""
         mark = "error:"
         if self.interactive and not os.environ.get("NO_COLOR"):
             mark = f"\033[1;31m{mark}\033[0m"
-        _print(f"{PROGRAM}: {mark} {redact(text)}")
+        _print(text, f"{PROGRAM}: {mark} ")
 
     def start_logging(self) -> None:
         """Send what the packages log to stderr, from the level that was asked for."""
         levels = {-1: logging.ERROR, 0: logging.WARNING, 1: logging.INFO}
-        logging.basicConfig(
-            level=levels.get(self.verbosity, logging.DEBUG),
-            format=f"{PROGRAM}: %(levelname)s: %(name)s: %(message)s",
-            stream=sys.stderr,
-        )
+        handler = logging.StreamHandler()
+        handler.setFormatter(_Plain(f"{PROGRAM}: %(levelname)s: %(name)s: %(message)s"))
+        logging.basicConfig(level=levels.get(self.verbosity, logging.DEBUG), handlers=[handler])
 
 
-def _print(text: str) -> None:
+class _Plain(logging.Formatter):
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        return _plain(super().formatMessage(record))
+
+
+def _plain(text: str) -> str:
+    return printable(redact(text))
+
+
+def _print(text: str, lead: str = "") -> None:
     try:
-        print(text, file=sys.stderr, flush=True)
+        print(lead + _plain(text), file=sys.stderr, flush=True)
     except OSError:  # the terminal was closed, or who read the log left: no reason to end a run
         forget(sys.stderr)

@@ -17,7 +17,7 @@ from nem.examples import nearest, simplex
 from nem.gallery import Gallery, read_gallery
 from nem.gallery_build import Embed, build_gallery, pictures_below
 from nem.pictures import read_image
-from stream.cli.console import PROGRAM, Console
+from stream.cli.console import PROGRAM, Console, printable
 from stream.cli.progress import open_progress
 from stream.errors import SourceError, UsageError
 from stream.sinks.partial import PartialFile
@@ -159,7 +159,7 @@ def _tell(made: Gallery, out: Path, console: Console) -> None:
     skipped = made.manifest.skipped
     listed = skipped if console.verbosity > 0 else skipped[:LISTED]
     for one in listed:
-        console.say(f"skipped: {_printable(one.name)}: {one.reason}")
+        console.say(f"skipped: {one.name}: {one.reason}")
     if len(listed) < len(skipped):
         console.say(f"skipped: {len(skipped) - len(listed)} more; -v names all")
     console.say(
@@ -171,16 +171,11 @@ def _tell(made: Gallery, out: Path, console: Console) -> None:
 def _print(kept: Gallery, rows: list[tuple[int, dict[str, float]]], *, as_json: bool) -> None:
     """Print values, label and name of examples, a line each."""
     names, labels = kept.manifest.names, kept.manifest.labels
-    width = max((len(_printable(labels[index])) for index, _ in rows), default=0)
+    width = max((len(printable(labels[index])) for index, _ in rows), default=0)
     for index, values in rows:
         if as_json:
             facts = {key: float(value) for key, value in values.items()}
             print(json.dumps({**facts, "label": labels[index], "name": names[index]}))
             continue
         numbers = "  ".join(f"{value:>10.4g}" for value in values.values())
-        print(f"{numbers}  {_printable(labels[index]):<{width}}  {_printable(names[index])}")
-
-
-def _printable(text: str) -> str:
-    """`text` without characters that steer a terminal: it may come from someone else's file."""
-    return "".join(c if c.isprintable() else "?" for c in text)
+        print(f"{numbers}  {printable(labels[index]):<{width}}  {printable(names[index])}")

@@ -1,10 +1,11 @@
+import logging
 from pathlib import Path
 
 import pytest
 
 from engines import EngineError, EngineUnavailable, OptionError, StoreError
 from nem import BundleError, DataError, ModelError, TrainError
-from stream.cli.console import Console
+from stream.cli.console import Console, start_console
 from stream.cli.errors import exit_code, one_line, report
 from stream.cli.options import default_output, pick_places, read_wishes
 from stream.errors import SinkError, SourceError, SourceLost, StreamError, UsageError
@@ -106,7 +107,17 @@ def test_exit_codes(error, code, capsys):
 
 def test_passwords_are_left_out(capsys):
     Console().error("no directory http:/user:secret@host")
+    Console().say("http:/user:secret@host: h264")
     assert "secret" not in capsys.readouterr().err
+
+
+def test_nothing_steers_the_terminal(capsys, monkeypatch):
+    monkeypatch.setattr(logging, "root", logging.RootLogger(logging.WARNING))
+    console = start_console(quiet=False, verbose=1)
+    text = "clip\x1b[2J\x9b31m\r\n\udcff é猫.mp4"
+    for tell in (console.say, console.detail, console.error, logging.warning):
+        tell(text)
+        assert capsys.readouterr().err.endswith("clip\\x1b[2J\\x9b31m\\r\\n\\udcff é猫.mp4\n")
 
 
 def test_messages_are_one_line():
