@@ -19,6 +19,8 @@ CARD = "README.md"
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+Name = Annotated[str, Field(pattern=r"^[^\p{Cc}\p{Zl}\p{Zp}]*$")]
+"""One line that steers no terminal: it is drawn, and written to lines of JSON."""
 
 # What fetches or reads weights from elsewhere, in timm and in `nem.backbone.create_backbone`: a
 # bundle brings its own.
@@ -88,7 +90,7 @@ class Manifest(_Frozen):
     input_size: Annotated[int, Field(ge=16, le=4096)]
     mean: tuple[Finite, Finite, Finite]
     std: tuple[Positive, Positive, Positive]
-    classes: tuple[str, ...] = ()
+    classes: tuple[Name, ...] = ()
     backbone: BackboneInfo
     decoder: DecoderInfo
     files: dict[str, Sha256]

@@ -49,6 +49,8 @@ def test_opens_a_folder(folder: Path) -> None:
         ({"std": [0.2, 0.2, 0]}, "std.2: Input should be greater than 0"),
         ({"mean": [0.2, 0.2]}, "mean.2: Field required"),
         ({"input_size": 0}, "input_size: Input should be greater"),
+        ({"classes": ["cat", "\x9b2J"]}, "classes.1: String should match"),
+        ({"classes": ["cat\n"]}, "classes.0: String should match"),
         ({"files": {}}, "files must name"),
         ({"files": {"../../etc/passwd": "0" * 64}}, "files must name"),
         ({"backbone": 3}, "backbone: Input should be"),
