@@ -35,11 +35,15 @@ def read_image(path: Path) -> Picture:
         ValueError: not an image, or damaged.
         OSError: the file can't be read.
     """
-    data = np.fromfile(path, np.uint8)
+    if not path.is_file() and path.exists():  # reading a pipe could wait for ever
+        raise ValueError("is no regular file")
     try:
+        data = np.fromfile(path, np.uint8)
         picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
     except cv2.error as error:
         raise ValueError(f"not a readable image ({error.err})") from None
+    except MemoryError:
+        raise ValueError("too large for the memory") from None
     if picture is None:
         raise ValueError("empty file" if data.size == 0 else "not a readable image")
     return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.uint8)

@@ -121,7 +121,6 @@ def pictures_in(folder: Path) -> list[Path]:
 def _load(path: Path) -> NDArray[np.uint8] | None:
     """RGB uint8 (H, W, 3), upright; None if it can't be read. 16 bits and alpha are dropped."""
     try:
-        # Reading a pipe could wait for ever.
-        return read_image(path) if path.is_file() else None
+        return read_image(path)
     except (OSError, ValueError):
         return None
