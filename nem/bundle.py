@@ -137,6 +137,10 @@ def _open_folder(path: Path) -> Bundle:
     if not path.is_dir():
         found = "a file" if path.exists() else "nothing"
         raise BundleError(f"bundle {path}: expected a folder, found {found}; give a bundle folder")
+    for file in (path / name for name in (MANIFEST, WEIGHTS, GRAPH)):
+        # A pipe would be waited for, a link to a device read without an end.
+        if file.exists() and not file.is_file():
+            raise BundleError(f"bundle {path}: {file.name} is no file; get the bundle again")
     manifest = _read_manifest(path)
     for name, expected in manifest.files.items():
         try:

@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -112,6 +113,15 @@ def test_refuses_damaged_and_missing_files(folder: Path, name: str) -> None:
         open_bundle(folder)
     file.unlink()
     with pytest.raises(BundleError, match=f"can't read {name}"):
+        open_bundle(folder)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+@pytest.mark.parametrize("name", ["nem.json", "graph.onnx", "weights.safetensors"])
+def test_waits_for_no_pipe(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    with pytest.raises(BundleError, match=f"{name} is no file"):
         open_bundle(folder)
 
 
