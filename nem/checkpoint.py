@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from nem.errors import TrainError
+from nem.errors import TrainError, first_line
 
 _TREE = "tree"
 
@@ -53,9 +53,11 @@ def load_tree(path: Path, device: str = "cpu") -> dict[str, Any]:
             if text is None:
                 raise TrainError(f"checkpoint {path}: a safetensors file, but not of a training")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        tree: dict[str, Any] = dict(_decode(json.loads(text), tensors))
     except (OSError, SafetensorError) as error:
         raise TrainError(f"checkpoint {path}: can't be read: {error}") from None
-    tree: dict[str, Any] = _decode(json.loads(text), tensors)
+    except (LookupError, RecursionError, TypeError, ValueError) as error:
+        raise TrainError(f"checkpoint {path}: damaged: {first_line(error)}") from None
     return tree
 
 

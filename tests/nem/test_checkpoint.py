@@ -61,6 +61,13 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
             load_tree(tmp_path / name)
 
 
+@pytest.mark.parametrize("text", ["", "3", "{}", '{"dict": [[1]]}', '{"tensor": "b"}'])
+def test_a_damaged_tree_is_refused(tmp_path: Path, text: str) -> None:
+    save_file({"a": torch.ones(1)}, tmp_path / "c", metadata={"tree": text})
+    with pytest.raises(TrainError, match="damaged"):
+        load_tree(tmp_path / "c")
+
+
 def test_the_plugin_saves_loads_and_removes(tmp_path: Path) -> None:
     io, path = SafetensorsIO(), tmp_path / "c"
     io.save_checkpoint({"a": torch.ones(2)}, path)
