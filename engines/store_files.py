@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -60,7 +62,7 @@ def read_manifest(folder: Path, key: str) -> StoredManifest:
         StoreError: it is not one of ours, or of another entry.
         OSError: it can't be read.
     """
-    text = (folder / f"{key}.json").read_bytes()
+    text = _read_own(folder / f"{key}.json")
     try:
         manifest = StoredManifest.model_validate_json(text)
     except ValidationError as error:
@@ -80,7 +82,7 @@ def read_entry(folder: Path, key: str) -> bytes:
     """
     manifest = read_manifest(folder, key)
     try:
-        blob = (folder / f"{key}.blob").read_bytes()
+        blob = _read_own(folder / f"{key}.blob")
     except FileNotFoundError:
         raise StoreError("its blob is missing") from None
     found = hashlib.sha256(blob).hexdigest()
@@ -90,6 +92,14 @@ def read_entry(folder: Path, key: str) -> bytes:
             f"{manifest.size} bytes of {manifest.sha256[:12]}..."
         )
     return blob
+
+
+def _read_own(path: Path) -> bytes:
+    """The bytes of a file of this user: the folder may have been open to others."""
+    with path.open("rb") as file:
+        if sys.platform != "win32" and os.fstat(file.fileno()).st_uid != os.geteuid():
+            raise StoreError(f"its {path.suffix} was written by another user")
+        return file.read()
 
 
 def _write_whole(path: Path, data: bytes) -> None:

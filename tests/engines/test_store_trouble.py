@@ -84,6 +84,24 @@ def test_a_store_of_somebody_else_is_not_used(
 
 
 @POSIX_ONLY
+def test_what_somebody_else_put_there_is_not_loaded(
+    unprivileged: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    if os.getuid() != 0:
+        pytest.skip("only root can write as somebody else")
+    store = Store(unprivileged / "engines")
+    Builder("planted").fetch(store)
+    os.seteuid(0)
+    for end in (".json", ".blob"):
+        path = store.folder / f"{key_of(FACTS)}{end}"
+        os.chown(path, 1, -1)
+        path.chmod(0o644)
+    os.seteuid(65534)
+    assert Builder("mine").fetch(store) == "mine"
+    assert "its .json was written by another user" in messages(caplog)[0]
+
+
+@POSIX_ONLY
 def test_a_full_disk_stops_nothing(store: Store, caplog: pytest.LogCaptureFixture) -> None:
     """The limit on file sizes fails a write half way, as a full disk does."""
     builder = Builder("x" * 100_000)
