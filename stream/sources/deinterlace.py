@@ -9,6 +9,8 @@ import av
 from av.filter import Graph
 
 DEINTERLACED = "interlaced frames made whole"
+UNSTATED = 2, 0
+"""FFmpeg's numbers of a colour matrix and a range that are not stated."""
 
 
 def deinterlace(
@@ -20,8 +22,7 @@ def deinterlace(
     """
     graph: _Bwdif | None = None
     for frame in frames:
-        # The filter takes no pictures smaller than this (bwdif: 3 columns, 4 lines).
-        flagged = frame.interlaced_frame and frame.width >= 3 and frame.height >= 4
+        flagged = frame.interlaced_frame and _large_enough(frame)
         counts.update({DEINTERLACED: 1} if flagged else {})
         if graph is not None and not graph.fits(frame):
             yield from graph.finish()
@@ -41,7 +42,7 @@ class _Bwdif:
 
     def __init__(self, frame: av.VideoFrame) -> None:
         self._key = _key(frame)
-        self._stamps: deque[int | None] = deque()
+        self._facts: deque[tuple[int | None, int, int]] = deque()
         graph = Graph()
         graph.threads = 1
         source = graph.add_buffer(
@@ -56,7 +57,10 @@ class _Bwdif:
         return _key(frame) == self._key
 
     def push(self, frame: av.VideoFrame) -> Iterator[av.VideoFrame]:
-        self._stamps.append(frame.pts)
+        # Pixels that the filter does not take are converted by the graph, their values as they are
+        # where it is told of no matrix and range. The stamps it counts in half ticks.
+        self._facts.append((frame.pts, frame.colorspace, frame.color_range))
+        frame.colorspace, frame.color_range = UNSTATED
         self._graph.vpush(frame)
         yield from self._pull()
 
@@ -70,9 +74,14 @@ class _Bwdif:
                 frame = self._graph.vpull()
             except (av.BlockingIOError, av.EOFError):
                 return
-            # The filter counts in half ticks; the stamps are known better here.
-            frame.pts = self._stamps.popleft()
+            frame.pts, frame.colorspace, frame.color_range = self._facts.popleft()
             yield frame
+
+
+def _large_enough(frame: av.VideoFrame) -> bool:
+    """Whether the smallest plane has what the filter takes (bwdif: 3 columns, 4 lines)."""
+    pixels = frame.format
+    return pixels.chroma_width(frame.width) >= 3 and pixels.chroma_height(frame.height) >= 4
 
 
 def _key(frame: av.VideoFrame) -> tuple[int, int, str]:
