@@ -16,6 +16,8 @@ from stream.sources.orientation import Orientation, read_orientation
 
 PLANAR_420 = frozenset({"yuv420p", "yuvj420p", "yuva420p"})
 SWS_MATRIX: dict[Matrix, int] = {"bt709": 1, "bt601": 5, "bt2020": 9}
+LEFT_UNDONE = frozenset({"yuyv422", "uyvy422", "nv24", "nv42"})
+"""Of these swscale's way to 4:2:0 leaves the last row or columns of an odd size unwritten."""
 LIMITED_GREY = frozenset({"h264", "hevc", "av1", "vp9", "mpeg2video"})
 RESIZED = "frames of another size scaled to the first"
 RECOLOURED = "frames of other colour tags converted to the first"
@@ -117,6 +119,8 @@ class Door:
         if not _read_alike(tags, self.colour) and not _is_rgb(frame.format):
             # From YUV to YUV swscale keeps the matrix whatever is asked for; from RGB it doesn't.
             frame = self._reformat(frame, "gbrp", tags, tags)
+        elif frame.format.name in LEFT_UNDONE and (frame.width % 2 or frame.height % 2):
+            frame = self._reformat(frame, "yuv444p", tags, tags)
         return self._reformat(frame, target, tags, self.colour)
 
     def _reformat(

@@ -206,6 +206,18 @@ def test_bottom_up_planes():
     np.testing.assert_array_equal(v, reference[80:].reshape(32, 48)[::-1])
 
 
+@pytest.mark.parametrize("size", [(37, 60), (36, 61), (3, 3)])
+@pytest.mark.parametrize("pixels", ["yuyv422", "uyvy422", "nv24", "nv42"])
+def test_a_flat_picture_of_odd_size_is_flat_up_to_its_edges(pixels, size):
+    frame = av.VideoFrame(size[1], size[0], pixels)
+    for plane in frame.planes:
+        np.frombuffer(memoryview(plane), np.uint8)[:] = 90
+    door = Door("x", frame, "rawvideo", None, Counter())
+    for _ in range(2):
+        for plane in door.planes(frame):
+            assert np.abs(plane.astype(int) - 90).max() <= 1
+
+
 def test_a_new_size_midway_is_scaled_to_the_first(tmp_path):
     parts = [
         make_clip(tmp_path / f"{width}.ts", width=width, height=height, frames=30)
