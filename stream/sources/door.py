@@ -172,12 +172,18 @@ def _plane(frame: av.VideoFrame, index: int, shape: tuple[int, int]) -> Plane:
 def _square_pixels(
     width: int, height: int, aspect: Fraction | None
 ) -> tuple[tuple[int, int], list[str]]:
-    """(width, height) with square pixels; only ever enlarged, so that nothing is lost."""
+    """(width, height) with square pixels; only ever enlarged, so that nothing is lost.
+
+    The side that grows becomes even: a DVD's 853.3 is 854 and not 853 and a repeated column.
+    """
     if aspect is None or aspect <= 0 or abs(aspect - 1) < Fraction(1, 100):
         return (width, height), []
     if not Fraction(1, 4) <= aspect <= 4:
         return (width, height), [f"pixel aspect {aspect} is not believable and not applied"]
-    size = (round(width * aspect), height) if aspect > 1 else (width, round(height / aspect))
+    if aspect > 1:
+        size = (2 * round(width * aspect / 2), height)
+    else:
+        size = (width, 2 * round(height / aspect / 2))
     return size, [f"pixels of aspect {aspect} made square: {width}x{height} to {size[0]}x{size[1]}"]
 
 

@@ -252,8 +252,11 @@ def test_new_colour_tags_midway_are_converted_to_the_first(tmp_path):
 
 @pytest.mark.parametrize(
     ("aspect", "size"),
-    [("16/11", (140, 64)), ("1/2", (96, 128)), ("1", (96, 64)), ("1/100", (96, 64))],
-)
+    [
+        ("16/11", (140, 64)), ("32/27", (114, 64)), ("8/9", (96, 72)), ("64/63", (98, 64)),
+        ("1/2", (96, 128)), ("48/49", (96, 66)), ("1", (96, 64)), ("1/100", (96, 64)),
+    ],
+)  # fmt: skip
 def test_pixels_become_square(tmp_path, aspect, size):
     plain = make_clip(tmp_path / "p.mp4", frames=2)
     squeezed = tmp_path / "s.mp4"
