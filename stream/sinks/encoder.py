@@ -141,6 +141,12 @@ def _try(codec: str, options: dict[str, str], size: tuple[int, int], *, encode: 
     except (av.FFmpegError, OSError) as error:
         if codec in NVENC:
             raise EncoderUnable(codec, nvenc_trouble(codec, size, error)) from error
+        if size != TRIAL_SIZE:
+            _try(codec, options, TRIAL_SIZE, encode=encode)  # raises unless it is the size
+            raise SinkError(
+                f"encoder {codec}: takes no pictures of {size[0]}x{size[1]} ({error.strerror}); "
+                "libx264 takes sides up to 16384, ffv1 with .mkv all"
+            ) from error
         raise SinkError(
             f"encoder {codec} with {said}: does not open here ({error.strerror}); try libx264 "
             "and its own presets (ultrafast .. veryslow) and crf (0 .. 51)"
