@@ -63,11 +63,11 @@ def holds(container: str, stream: Stream) -> bool:
     return True
 
 
-def holds_encoder(container: str, codec: str) -> bool:
+def holds_encoder(container: str, codec: str, options: dict[str, str]) -> bool:
     """Whether the container can store what this encoder writes, which must open here."""
     try:
         with av.open(io.BytesIO(), "w", format=container) as trial:
-            trial.add_stream(codec, rate=25)
+            trial.add_stream(codec, rate=25, options=options)
             trial.start_encoding()
     except (av.FFmpegError, ValueError):
         return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -22,6 +23,9 @@ from stream.sinks.nvenc import NVENC, nvenc_options, nvenc_trouble
 
 FAST = {"libx264": ("ultrafast", 20), "libx265": ("ultrafast", 24)}
 """Preset and crf where none are given: fastest, and good enough to see no difference."""
+QUIET = {"libx265": {"x265-params": "log-level=error"}}
+"""Encoders write some 20 lines to stderr each time they open: this option keeps x265 silent."""
+os.environ.setdefault("SVT_LOG", "1")  # and this SVT-AV1, but for errors
 MAX_CRF = 51
 HEVC = frozenset({"libx265", "hevc_nvenc"})
 FFMPEG_MATRIX: dict[Matrix, int] = {"bt601": 6, "bt709": 1, "bt2020": 9}
@@ -97,7 +101,7 @@ def choose_encoder(
     else:
         options = _cpu_options(codec, preset, crf)
     _try(codec, options, _even(size or TRIAL_SIZE), encode=_is_hardware(found))
-    if not holds_encoder(container, codec):
+    if not holds_encoder(container, codec, options):
         raise UsageError(f"encoder {codec}: its video can't be stored in {container}; try .mkv")
     return EncoderChoice(codec, options)
 
@@ -124,7 +128,8 @@ def _cpu_options(codec: str, preset: str | None, crf: float | None) -> dict[str,
         raise UsageError(f"encoder {codec}: crf {crf}; choose 0 (best) .. {MAX_CRF} (smallest)")
     usual_preset, usual_crf = FAST.get(codec, (None, None))
     chosen = {"preset": preset or usual_preset, "crf": usual_crf if crf is None else crf}
-    return {name: str(value) for name, value in chosen.items() if value is not None}
+    wished = {name: str(value) for name, value in chosen.items() if value is not None}
+    return wished | QUIET.get(codec, {})
 
 
 def _try(codec: str, options: dict[str, str], size: tuple[int, int], *, encode: bool) -> None:
@@ -134,7 +139,8 @@ def _try(codec: str, options: dict[str, str], size: tuple[int, int], *, encode: 
     context.pix_fmt = "yuv420p"
     context.framerate, context.time_base = USUAL_FPS, 1 / USUAL_FPS
     context.options = dict(options)
-    said = ", ".join(f"{name} {value}" for name, value in options.items()) or "no options"
+    wished = {name: options[name] for name in ("preset", "crf") if name in options}
+    said = ", ".join(f"{name} {value}" for name, value in wished.items()) or "no options"
     try:
         context.open()
         works = not encode or _encodes(context)

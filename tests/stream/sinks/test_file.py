@@ -186,6 +186,12 @@ def test_a_failure_of_the_first_frame_leaves_nothing(tmp_path, monkeypatch):
     assert names(tmp_path) == []
 
 
+@pytest.mark.parametrize("codec", ["libx265", "libsvtav1"])
+def test_encoders_write_nothing_to_the_terminal(tmp_path, codec, capfd):
+    write(tmp_path / "c.mkv", range(3), codec=codec)
+    assert capfd.readouterr() == ("", "")
+
+
 def test_codec_preset_and_crf_reach_the_encoder(tmp_path):
     sizes = {}
     for crf in (5, 45):

@@ -27,7 +27,7 @@ def works(monkeypatch):
         tried.append((codec, options, size, encode))
 
     monkeypatch.setattr(encoder, "_try", try_it)
-    monkeypatch.setattr(encoder, "holds_encoder", lambda container, codec: True)
+    monkeypatch.setattr(encoder, "holds_encoder", lambda container, codec, options: True)
     return tried
 
 
