@@ -221,6 +221,7 @@ class VideoEncoder:
         self._picture = av.VideoFrame(width, height, "yuv420p")
         for name in ("color_range", "colorspace", "color_primaries", "color_trc"):
             setattr(self._picture, name, getattr(context, name))
+        self._frames = 0
         self._last: int | None = None
         self._duration = max(1, round(1 / (rate * first.time_base)))
 
@@ -241,13 +242,18 @@ class VideoEncoder:
         if self._last is not None:
             self._duration = frame.pts - self._last
         self._last = frame.pts
+        self._frames += 1
         self._picture.pts, self._picture.time_base = frame.pts, frame.time_base
         self._picture.duration = self._duration
         return list(self._stream.encode(self._picture))
 
     def flush(self) -> list[Packet[VideoStream]]:
         """The packets still inside."""
-        return list(self._stream.encode(None))
+        packets = list(self._stream.encode(None))
+        if self._frames <= 2:  # x265 makes up wild decoding times for fewer frames than its delay
+            for packet in packets:
+                packet.dts = packet.pts
+        return packets
 
 
 def _fill(target: VideoPlane, plane: Plane) -> None:

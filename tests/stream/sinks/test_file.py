@@ -192,6 +192,17 @@ def test_encoders_write_nothing_to_the_terminal(tmp_path, codec, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize("codec", ["libx264", "libx265", "libsvtav1"])
+@pytest.mark.parametrize("frames", [1, 2, 3])
+def test_a_few_frames_have_sane_times(tmp_path, codec, frames):
+    video = write(tmp_path / "c.mp4", range(frames), codec=codec)
+    assert video.indices == list(range(frames))
+    with av.open(str(tmp_path / "c.mp4")) as clip:
+        ahead = [(p.pts - p.dts) * p.time_base for p in clip.demux(video=0) if p.size]
+    assert len(ahead) == frames
+    assert max(map(abs, ahead)) < 1
+
+
 def test_codec_preset_and_crf_reach_the_encoder(tmp_path):
     sizes = {}
     for crf in (5, 45):
