@@ -74,8 +74,11 @@ class Frame:
 
         Each plane is brought to the size first, so a small picture of a large frame is cheap.
         """
-        target = size or (self.height, self.width)
-        planes = [shrink(plane, target) for plane in (self.y, self.u, self.v)]
+        height, width = size or (self.height, self.width)
+        # In its own size chroma stays over its pairs of pixels, of which the last may be a half.
+        chroma = size or (2 * self.u.shape[0], 2 * self.u.shape[1])
+        planes = [shrink(self.y, (height, width))]
+        planes += [shrink(plane, chroma)[:height, :width] for plane in (self.u, self.v)]
         rgb = cv2.transform(cv2.merge(planes), yuv_to_rgb_matrix(self.colour))
         return np.asarray(rgb, dtype=np.uint8)
 
@@ -93,7 +96,9 @@ def frame_from_rgb(
     colour = colour or ColourTags()
     yuv = cv2.transform(rgb, rgb_to_yuv_matrix(colour))
     height, width = rgb.shape[:2]
-    half = ((width + 1) // 2, (height + 1) // 2)
+    if height % 2 or width % 2:  # pairs to the end, else all averages drift
+        yuv = cv2.copyMakeBorder(yuv, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
+    half = yuv.shape[1] // 2, yuv.shape[0] // 2
     y, u, v = (np.ascontiguousarray(yuv[..., i], np.uint8) for i in range(3))
     u, v = (np.asarray(cv2.resize(p, half, interpolation=cv2.INTER_AREA), np.uint8) for p in (u, v))
-    return Frame(y, u, v, index, pts, time_base, captured_at, colour)
+    return Frame(y[:height, :width], u, v, index, pts, time_base, captured_at, colour)

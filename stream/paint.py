@@ -27,11 +27,11 @@ def tint(planes: Planes, levels: Levels, tints: Tints) -> Planes:
     """Blend each pixel with the colour of its mask level."""
     y, u, v = planes
     keep = _look_up(levels, tints.keep)
-    keep_chroma = resize(keep, _size(u))
+    keep_chroma = _on_chroma(keep, y)
     return (
         _blend(y, resize(keep, _size(y)), resize(_look_up(levels, tints.y), _size(y))),
-        _blend(u, keep_chroma, resize(_look_up(levels, tints.u), _size(u))),
-        _blend(v, keep_chroma, resize(_look_up(levels, tints.v), _size(v))),
+        _blend(u, keep_chroma, _on_chroma(_look_up(levels, tints.u), y)),
+        _blend(v, keep_chroma, _on_chroma(_look_up(levels, tints.v), y)),
     )
 
 
@@ -54,7 +54,7 @@ def outline(
         casing: Y, U, V of the casing, which sets the line off from a picture of its colour.
     """
     y, u, v = planes
-    inside = (resize(levels, _size(u)) >= threshold).astype(np.uint8)
+    inside = (_on_chroma(levels, y) >= threshold).astype(np.uint8)
     found, _ = cv2.findContours(inside, cv2.RETR_LIST, cv2.CHAIN_APPROX_TC89_L1)
     # Found on the chroma grid; sample i of it lies over luma pixels 2i and 2i + 1, and polylines
     # takes half pixels with shift=1: 2 (2i + 0.5) = 4i + 1.
@@ -97,6 +97,17 @@ def _blend(plane: Plane, keep: Plane, add: Plane) -> Plane:
 
 def _look_up(levels: Levels, table: Table) -> Levels:
     return np.asarray(cv2.LUT(levels, table), dtype=np.uint8)
+
+
+def _on_chroma(levels: Levels, y: Plane) -> Levels:
+    """Enlarged to the chroma planes beside `y`: each sample lies over two pixels, also the last."""
+    height, width = _size(y)
+    if height % 2 or width % 2:
+        whole = cv2.copyMakeBorder(
+            resize(levels, _size(y)), 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE
+        )
+        levels = np.asarray(whole, np.uint8)
+    return resize(levels, ((height + 1) // 2, (width + 1) // 2))
 
 
 def _size(plane: Plane) -> tuple[int, int]:

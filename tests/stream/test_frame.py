@@ -37,6 +37,17 @@ def test_chroma_of_odd_sizes_is_rounded_up(height, width):
     assert frame.rgb((2, 3)).shape == (2, 3, 3)
 
 
+def test_one_more_row_and_column_moves_no_colour():
+    rgb = np.random.default_rng(0).integers(0, 256, (35, 41, 3), dtype=np.uint8)
+    odd, even = of(rgb), of(rgb[:34, :40])
+    for name in ("y", "u", "v"):
+        before = getattr(even, name)
+        np.testing.assert_array_equal(
+            getattr(odd, name)[: before.shape[0], : before.shape[1]], before
+        )
+    np.testing.assert_array_equal(odd.rgb()[:33, :39], even.rgb()[:33, :39])
+
+
 def test_wrong_chroma_is_refused_with_both_sizes():
     y, c = np.zeros((5, 7), np.uint8), np.zeros((2, 3), np.uint8)
     with pytest.raises(ValueError, match=r"7x5: chroma planes must be \(3, 4\), got \(2, 3\)"):
