@@ -46,6 +46,7 @@ class Checkpoint(NamedTuple):
     learning_rate: float
 
 
+@torch.inference_mode(False)
 def influence(
     model: nn.Module,
     train: Tensor,
@@ -95,6 +96,7 @@ def influence(
     return _products(losses, torch.stack(solved), train, batch_size) / len(train)
 
 
+@torch.inference_mode(False)
 def lissa(
     model: nn.Module,
     train: Tensor,
@@ -160,6 +162,7 @@ def lissa(
     return _products(losses, v, train, batch_size) / (scale * len(train))
 
 
+@torch.inference_mode(False)
 def tracin(
     model: nn.Module,
     train: Tensor,

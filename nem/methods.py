@@ -41,6 +41,7 @@ from nem.topk import percentile
 __all__ = ["METHODS", "Method", "check_method", "explain", "method_names", "summary"]
 
 
+@torch.inference_mode(False)  # gradients are taken also for a caller who asked for none
 def explain(
     method: str,
     /,

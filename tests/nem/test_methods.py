@@ -94,6 +94,17 @@ def test_the_same_seed_gives_the_same_map_and_torch_s_own_chance_is_left_alone(
 
 
 @methods
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
+def test_a_caller_without_gradients_gets_the_same(method: str, context: Any, model: NEM) -> None:
+    options = OPTIONS.get(method, {})
+    one = explain(method, model, PICTURES[:1], **options)
+    with context():
+        other = explain(method, model, PICTURES[:1], **options)
+        assert not torch.is_grad_enabled()
+    np.testing.assert_array_equal(one.raw, other.raw)
+
+
+@methods
 def test_little_memory_gives_the_same_map(method: str, model: NEM) -> None:
     options = OPTIONS.get(method, {})
     one = explain(method, model, PICTURES, memory_mb=1, **options).raw
