@@ -52,6 +52,19 @@ def test_the_mask_covers_what_makes_the_class() -> None:
         assert inside(found[i : i + 1], place, place) > 0.95
 
 
+def test_a_class_is_its_probability_not_its_logit() -> None:
+    backbone, quarters_of = quarters(), Quarters()
+
+    def logits(x: Tensor) -> Tensor:
+        last, first = (quarters_of(x)[:, i] for i in (0, 1))
+        return torch.stack([3 * first, 2 * first + last], 1)
+
+    backbone.model.forward = logits  # the first quarter adds to class 1, and more to its rival
+    x, target = torch.ones(1, 3, SIZE, SIZE), torch.tensor([1])
+    found = extremal(backbone, x, target, of="class", areas=[0.2], steps=20).map
+    assert inside(found, slice(HALF - 2, None), slice(HALF - 2, None)) > 0.95
+
+
 def test_masks_keep_more_than_others_of_their_area() -> None:
     backbone, x = quarters(), batch(2)
     whole = backbone.embed(x)

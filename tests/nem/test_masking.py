@@ -48,6 +48,8 @@ def test_the_control_has_the_same_values_at_other_places() -> None:
         assert torch.equal(one.flatten().sort().values, other.flatten().sort().values)
         assert not torch.equal(one, other)
     corner = control[0, 0]
+    other = random_like(mask, torch.Generator().manual_seed(1))
+    assert not torch.equal(control, other)
     # Smooth, not speckled: neighbours mostly agree.
     assert ((corner[:, 1:] > 0) == (corner[:, :-1] > 0)).float().mean() > 0.9
 

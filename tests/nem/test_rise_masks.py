@@ -39,6 +39,7 @@ def test_offsets_are_uniform() -> None:
         counts = np.bincount(offsets, minlength=8)
         assert counts.shape == (8,)
         assert np.abs(counts - 500).max() < 110
+    assert abs(np.corrcoef(rows, columns)[0, 1]) < 0.06
 
 
 def test_mask_k_depends_on_seed_and_k_alone() -> None:
