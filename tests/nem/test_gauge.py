@@ -2,7 +2,7 @@ import numpy as np
 import torch
 
 from nem.gauge import gauge, gauge_picture
-from nem.masking import hide
+from nem.masking import hide, random_like
 from tests.nem.toys import SIZE, batch, tiny_nem
 
 
@@ -24,6 +24,8 @@ def test_values_are_cosines_of_embeddings() -> None:
     torch.testing.assert_close(result.kept, cosine(embed(x), embed(hide(x, mask))))
     torch.testing.assert_close(result.complement, cosine(embed(x), embed(hide(x, 1 - mask))))
     torch.testing.assert_close(result.area, mask.mean((1, 2, 3)))
+    control = random_like(mask, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(result.control, cosine(embed(x), embed(hide(x, control))))
     again = gauge(model, x, mask, generator=torch.Generator().manual_seed(0))
     assert torch.equal(result.control, again.control)
 

@@ -1,14 +1,17 @@
+import math
+
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.distributions import Normal, kl_divergence
 
-from nem.activations import activation_statistics
+from nem.activations import activation_statistics, captured
 from nem.backbone import Backbone
 from nem.errors import ArgumentError, ModelError
 from nem.iba import LEAST_STD, _Bottleneck, iba
 from nem.stages import Layout, layout_of
-from tests.nem.toys import FAMILIES, batch, tiny_backbone
+from tests.nem.toys import FAMILIES, SIZE, batch, tiny_backbone
 
 FEW = {"steps": 2, "samples": 2}
 
@@ -69,6 +72,46 @@ def test_information_is_the_kl_divergence_to_normal_noise() -> None:
     torch.testing.assert_close(signal + noise, torch.ones_like(signal))
     expected = kl_divergence(Normal(signal * normal, noise), Normal(0.0, 1.0))
     torch.testing.assert_close(neck.information(), expected)
+
+
+# Few bits cost so little here that what the model loses counts as much.
+@pytest.mark.parametrize(("of", "beta"), [("class", 1e-2), ("embedding", 1e-4)])
+def test_the_map_is_what_plain_autograd_makes_of_the_paper(of: str, beta: float) -> None:
+    backbone, x, target, size = tiny_backbone(), batch(1), torch.tensor([3]), 8
+    statistics = activation_statistics(backbone, batch(16, seed=1), layer="layer2")
+    found = iba(
+        backbone, x, target, of=of, statistics=statistics, beta=beta, steps=3, samples=4, seed=5
+    ).map
+    model, whole = backbone.model, backbone.embed(x)
+    with captured(backbone, "layer2") as seen:
+        backbone.embed(x)
+    (real,), mean, std = seen, statistics.mean, statistics.std.clamp_min(LEAST_STD)
+    line = torch.exp(-0.5 * torch.arange(-2.0, 3.0) ** 2)
+    kernel = torch.outer(line, line)[None, None] / line.sum() ** 2
+    alpha = torch.full_like(real, 5.0, requires_grad=True)
+    adam, generator = torch.optim.Adam([alpha], lr=1.0), torch.Generator().manual_seed(5)
+
+    def flow() -> tuple[torch.Tensor, torch.Tensor]:
+        padded = F.pad(alpha.sigmoid(), (2,) * 4, mode="replicate").transpose(0, 1)
+        share = F.conv2d(padded, kernel).transpose(0, 1)
+        through = Normal(share * real + (1 - share) * mean, (1 - share) * std)
+        return share, kl_divergence(through, Normal(mean, std))
+
+    for _ in range(3):
+        share, nats = flow()
+        noise = torch.randn(4, *real.shape[1:], generator=generator) * std + mean
+        rest = model.layer4(model.layer3(share * real + (1 - share) * noise))
+        if of == "class":
+            lost = F.cross_entropy(model.forward_head(rest), target.expand(4))
+        else:
+            embedding = model.forward_head(rest, pre_logits=True)
+            lost = (1 - F.cosine_similarity(embedding, whole)).mean()
+        adam.zero_grad()
+        (lost + beta * nats.mean()).backward()
+        adam.step()
+    bits = flow()[1].detach().sum(1, keepdim=True) / math.log(2)
+    spread = F.interpolate(bits, scale_factor=SIZE // size, mode="bilinear")[:, 0]
+    torch.testing.assert_close(found, spread * (size / SIZE) ** 2, rtol=1e-3, atol=1e-6)
 
 
 def test_nothing_but_noise_flows_at_the_end_and_the_layer_itself_at_the_start() -> None:

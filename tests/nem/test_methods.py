@@ -16,7 +16,7 @@ from nem.activations import activation_statistics
 from nem.bundle_io import state_sha256
 from nem.errors import ArgumentError, MethodError
 from nem.explanation import AIM_OF, AIMS
-from nem.methods import METHODS, explain, method_names
+from nem.methods import METHODS, _shown, explain, method_names
 from nem.model import NEM
 from tests.nem.toys import SIZE, batch, shapes, tiny_backbone, tiny_nem
 
@@ -250,6 +250,9 @@ def test_the_rank_of_a_map_is_its_mask_and_other_maps_are_stretched(model: NEM) 
     low, high = (f(axis=(1, 2), keepdims=True) for f in (positive.min, positive.max))
     np.testing.assert_allclose(signed.mask, (positive - low) / (high - low), atol=1e-6)
     assert signed.mask.max(axis=(1, 2)).tolist() == [1, 1]
+    # All of this model's maps have one sign.
+    maps = torch.tensor([[-3.0, 0, 1, 2], [-1, -2, -3, -4], [1, 2, 3, 5]]).view(3, 2, 2)
+    assert _shown("cam", maps).flatten(1).tolist() == [[0, 0, 0.5, 1], [0] * 4, [0, 0.25, 0.5, 1]]
 
 
 def test_what_differs_by_rounding_alone_is_flat() -> None:

@@ -7,6 +7,7 @@ from nem.backbone import Features
 from nem.config import Score, TrainConfig
 from nem.explanation import METHOD_OF, Aim
 from nem.losses import class_score, nem_u_loss, nemt_loss, ra_nem_loss, target_loss
+from nem.masking import replacements
 from nem.objectives import Seen, Values, absent_from, aim_terms, draw_targets
 from tests.nem.toys import SIZE, batch, tiny_backbone
 
@@ -82,13 +83,13 @@ def test_terms_are_the_losses_of_what_is_seen_with_the_weights_that_were_set() -
     }
     for aim, loss in expected.items():
         torch.testing.assert_close(found[aim], loss, rtol=1e-4, atol=1e-5, msg=aim)
-    # Of the ranking what is seen is random; where a pixel is the picture's in one, it is not in
-    # its complement.
+    other = replacements(x, torch.Generator().manual_seed(0))
     pictures = terms["ranking"].pictures
     assert len(pictures) == 6
     for k in range(3):
-        own, rest = (pictures[i] == x for i in (k, k + 3))
-        assert (own ^ rest).all()
+        own = pictures[k] == x
+        torch.testing.assert_close(pictures[k], torch.where(own, x, other))
+        torch.testing.assert_close(pictures[k + 3], torch.where(own, other, x))
         shown = own[:, :1].float()
         assert (shown * (mask > 0.2)).sum() > 0
         few = shown.sum((1, 2, 3)) < (mask > 0.2).sum((1, 2, 3))
