@@ -25,7 +25,6 @@ FAST = {"libx264": ("ultrafast", 20), "libx265": ("ultrafast", 24)}
 """Preset and crf where none are given: fastest, and good enough to see no difference."""
 QUIET = {"libx265": {"x265-params": "log-level=error"}}
 """Encoders write some 20 lines to stderr each time they open: this option keeps x265 silent."""
-os.environ.setdefault("SVT_LOG", "1")  # and this SVT-AV1, but for errors
 MAX_CRF = 51
 HEVC = frozenset({"libx265", "hevc_nvenc"})
 FFMPEG_MATRIX: dict[Matrix, int] = {"bt601": 6, "bt709": 1, "bt2020": 9}
@@ -100,6 +99,8 @@ def choose_encoder(
         options = nvenc_options(codec, preset, crf)
     else:
         options = _cpu_options(codec, preset, crf)
+    if codec == "libsvtav1":
+        os.environ.setdefault("SVT_LOG", "1")  # errors only; it has no option for it
     _try(codec, options, _even(size or TRIAL_SIZE), encode=_is_hardware(found))
     if not holds_encoder(container, codec, options):
         raise UsageError(f"encoder {codec}: its video can't be stored in {container}; try .mkv")
