@@ -21,7 +21,7 @@ from nem.backbone import Backbone
 from nem.budget import pictures_per_run
 from nem.classes import Target, find_classes
 from nem.data import normalise
-from nem.errors import ArgumentError, MethodError
+from nem.errors import ArgumentError, MethodError, ModelError
 from nem.explanation import AIM_OF, Explanation, class_names
 from nem.method import Map
 from nem.method_table import (
@@ -75,14 +75,20 @@ def explain(
             model lacks.
         MissingError: the library that it needs is not installed.
         ArgumentError: the image is no RGB uint8 picture, or an option's value is not allowed.
-        ModelError: the model lacks what the method needs, as classes.
+        ModelError: the model lacks what the method needs, as classes; or its weights have 16 bits.
     """
     began = time.perf_counter()
     check_method(method)
     backbone = model.backbone if isinstance(model, NEM) else model
     pictures = _pictures(image, backbone.input_size)
-    device = next(backbone.parameters()).device
-    x = normalise(torch.from_numpy(pictures).to(device), backbone.mean, backbone.std)
+    like = next(backbone.parameters())
+    if like.dtype not in (torch.float32, torch.float64):
+        raise ModelError(
+            f"backbone {backbone.name}: its weights are {like.dtype}, methods work in float32 or "
+            "float64; give model.float()"
+        )
+    x = normalise(torch.from_numpy(pictures).to(like.device), backbone.mean, backbone.std)
+    x = x.to(like.dtype)
     of = _of(method, target, options)
     chosen = find_classes(backbone, target, len(x))
     with quiet(model, gradient=True):
