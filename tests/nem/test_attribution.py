@@ -103,6 +103,17 @@ def test_gradient_shap_sums_up_in_expectation() -> None:
     torch.testing.assert_close(total, difference, rtol=0.05, atol=0)
 
 
+def test_gradient_shap_s_noise_is_part_of_the_picture_on_both_sides_of_the_product() -> None:
+    backbone, x = tiny_backbone(), batch(2)
+    backbone.embed = lambda z: z.flatten(1)  # type: ignore[method-assign]
+    still, noisy = (
+        attribute(partial(shap, samples=4, noise=noise), backbone, x).values / x
+        for noise in (0.0, 0.3)
+    )  # the gradient is x everywhere, so this is the mean of what is multiplied by it
+    torch.testing.assert_close(still, x)
+    assert (noisy - x).std().item() == pytest.approx(0.3 / 2, rel=0.05)
+
+
 def test_nothing_is_important_in_a_picture_that_is_its_baseline() -> None:
     backbone, x = tiny_backbone(), batch(2)
     for method in (integrated_gradients, gradient_shap):
