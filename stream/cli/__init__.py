@@ -71,8 +71,9 @@ def _run(given: list[str], console: Console) -> int:
         code = app(with_command(given), prog_name=PROGRAM, standalone_mode=False)
     except parser_error as error:
         message = " ".join(error.format_message().split())  # type: ignore[attr-defined]
-        asked = f"{given[0]} " if given and given[0] in COMMANDS else ""
-        console.error(f"{message.rstrip('.')}; see {PROGRAM} {asked}--help")
+        asked = error.ctx.command_path  # type: ignore[attr-defined]
+        if message:  # without one it is that a command is missing, and its help was printed
+            console.error(f"{message.rstrip('.')}; see {asked} --help")
         return 2
     if not given:
         return 2

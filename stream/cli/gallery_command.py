@@ -42,7 +42,9 @@ Runtime = Annotated[
 Device = Annotated[
     str,
     typer.Option(
-        metavar="NAME", rich_help_panel="Model", help="cpu, or cuda:0 with the eager engine."
+        metavar="NAME",
+        rich_help_panel="Model",
+        help="cpu, cuda or cuda:N; auto takes a GPU where it can.",
     ),
 ]
 

@@ -18,7 +18,6 @@ Runtime = Annotated[
     str, typer.Option("--engine", metavar="NAME", help="Runtime; see nem-stream engines list.")
 ]
 Device = Annotated[str, typer.Option("--device", metavar="NAME", help="cpu, cuda or cuda:N.")]
-Precision = Annotated[str, typer.Option("--precision", metavar="NAME", help="fp32, fp16 or bf16.")]
 FrameSize = Annotated[
     str | None,
     option(
@@ -80,7 +79,14 @@ def build_engine(
     model: Model = "nem-tiny",
     engine: Runtime = "auto",
     device: Device = "auto",
-    precision: Precision = "auto",
+    precision: Annotated[
+        str,
+        typer.Option(
+            "--precision",
+            metavar="NAME",
+            help="fp32, fp16 (GPU), bf16; auto: best here. Calibrated: int8, fp8 (GPU).",
+        ),
+    ] = "auto",
     frame: FrameSize = None,
     batch: Annotated[
         int | None,
@@ -145,14 +151,21 @@ def export(
         typer.Argument(metavar="OUTPUT", help="File to write; default: the bundle's name."),
     ] = None,
     model: Model = "nem-tiny",
-    precision: Precision = "auto",
+    precision: Annotated[
+        str,
+        typer.Option(
+            "--precision",
+            metavar="NAME",
+            help="fp32, fp16 or, for tensorrt, bf16; auto: fp32, for tensorrt fp16.",
+        ),
+    ] = "auto",
     frame: Annotated[
         str | None,
         option(
             "--frame",
             panel="Options",
             metavar="WxH",
-            text="Size of the frames it takes; default: any; fp16, tensorrt: the model's own.",
+            text="Size of the frames it takes; default: any; tensorrt, onnx fp16: the model's own.",
         ),
     ] = None,
     batch: Annotated[

@@ -38,6 +38,7 @@ def run(
     source: Annotated[
         str | None,
         typer.Argument(
+            metavar="SOURCE",
             help="Video file, picture, folder, glob in quotes, or demo.",
             show_default=False,
         ),
@@ -45,6 +46,7 @@ def run(
     output: Annotated[
         str | None,
         typer.Argument(
+            metavar="OUTPUT",
             help="Video to write, .mp4 or .mkv; none for no video. Default: clip.nem.mp4 beside "
             "clip.mp4; for live sources a window.",
             show_default=False,

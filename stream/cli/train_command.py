@@ -36,7 +36,7 @@ def train(
     ],
     more: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[PATH]...", help="Further data.", show_default=False),
+        typer.Argument(metavar="PATH", help="Further data.", show_default=False),
     ] = None,
     weights: Annotated[
         str | None,

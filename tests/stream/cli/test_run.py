@@ -230,24 +230,6 @@ def test_tracebacks_need_two_v(cli, clip, fake, monkeypatch):
     assert "Traceback" in err
 
 
-@pytest.mark.parametrize("command", [[], ["train"], ["bundles"], ["engines"], ["doctor"]])
-def test_help_fits_80_columns(cli, monkeypatch, command):
-    monkeypatch.setenv("COLUMNS", "80")
-    code, out, _ = cli(*command, "--help")
-    assert code == 0
-    assert max(map(len, out.splitlines())) <= 80
-    assert "Usage: nem-stream" in out
-
-
-def test_help_names_all_styles(cli):
-    from stream.overlay import STYLES
-    from stream.palette import COLORMAPS
-
-    _, out, _ = cli("--help")
-    for name in (*STYLES, *COLORMAPS, "nem-stream --camera 0", "--scores", "train explain"):
-        assert name in out
-
-
 def test_nothing_asked_is_help_and_a_usage_code(cli):
     code, out, _ = cli()
     assert code == 2

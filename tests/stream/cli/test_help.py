@@ -1,0 +1,54 @@
+"""The help of all commands, and what a wrong call is told."""
+
+import pytest
+
+
+@pytest.mark.parametrize("command", [[], ["train"], ["bundles"], ["engines"], ["doctor"]])
+def test_help_fits_80_columns(cli, monkeypatch, command):
+    monkeypatch.setenv("COLUMNS", "80")
+    code, out, _ = cli(*command, "--help")
+    assert code == 0
+    assert max(map(len, out.splitlines())) <= 80
+    assert "Usage: nem-stream" in out
+
+
+def test_help_names_all_styles(cli):
+    from stream.overlay import STYLES
+    from stream.palette import COLORMAPS
+
+    _, out, _ = cli("--help")
+    for name in (*STYLES, *COLORMAPS, "nem-stream --camera 0", "--scores", "train explain"):
+        assert name in out
+
+
+def test_places_are_named_as_the_errors_name_them(cli):
+    assert "[OPTIONS] [SOURCE] [OUTPUT]" in cli("--help")[1]
+    assert "[OPTIONS] [PATH]" in cli("train", "--help")[1]
+
+
+def test_help_of_a_build_names_every_precision_it_takes(cli):
+    _, out, _ = cli("engines", "build", "--help")
+    for name in ("fp32", "fp16", "bf16", "int8", "fp8"):
+        assert name in out
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (["engines", "build", "--batch", "x"], "nem-stream: error: Invalid value for '--batch'"),
+        (["bundles", "show"], "nem-stream: error: Missing argument 'NAME'"),
+        (["engines", "nosuch"], "nem-stream: error: No such command 'nosuch'"),
+    ],
+)
+def test_a_wrong_call_is_sent_to_the_help_of_its_own_command(cli, given, told):
+    code, _, err = cli(*given)
+    assert (code, err.startswith(told)) == (2, True)
+    named = given[:2] if "nosuch" not in given else given[:1]
+    assert err.endswith(f"; see nem-stream {' '.join(named)} --help\n")
+
+
+@pytest.mark.parametrize("group", ["bundles", "engines", "gallery"])
+def test_a_group_without_a_command_is_its_help_alone(cli, group):
+    code, out, err = cli(group)
+    assert (code, err) == (2, "")
+    assert f"Usage: nem-stream {group}" in out
