@@ -57,3 +57,12 @@ def installed(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "none"
+
+
+def reinstall(package: str) -> str:
+    """How to put a package there anew, in the version that is there.
+
+    The package itself: forced, pip would look for this project on its index, which lacks it.
+    """
+    found = installed(package)
+    return f"pip install --force-reinstall {package}{'' if found == 'none' else f'=={found}'}"

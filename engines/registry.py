@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from engines.base import Engine
+from engines.changes import reinstall
 from engines.errors import EngineUnavailable, OptionError
 from engines.gpus import find_gpus
 from nem.bundle import Bundle, open_bundle
@@ -229,7 +230,7 @@ def open_engine(
         reason = " ".join(str(error).split())[:200]
         raise EngineUnavailable(
             f"engine {engine}: its runtime does not load ({reason}); "
-            f"reinstall it: pip install --force-reinstall '{entry.install}'"
+            f"reinstall it: {reinstall(entry.packages[0])}"
         ) from error
     kind = getattr(module, entry.attribute)
     made: Engine = kind(

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from engines.changes import reinstall
 from engines.errors import EngineError, EngineUnavailable, OptionError
 
 Flavour = Literal["tensorrt", "tensorrt-rtx"]
@@ -71,8 +72,7 @@ def load_trt(flavour: Flavour, *, lean: bool = False) -> Any:
             reason = f"{name} needs {error.name}, which is missing; {INSTALL[name]}"
     except (ImportError, OSError, RuntimeError) as error:  # installed, but its libraries don't load
         told = " ".join(str(error).split())[:200] or type(error).__name__
-        again = INSTALL[name].replace("install", "install --force-reinstall", 1)
-        reason = f"{name} does not load ({told}); reinstall it: {again}"
+        reason = f"{name} does not load ({told}); reinstall it: {reinstall(name)}"
     raise EngineUnavailable(f"engine {flavour}: {reason}")
 
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from engines.changes import reinstall
 from engines.errors import EngineError, EngineUnavailable
 from engines.trt_api import Flavour
 from engines.trt_names import naming
@@ -88,6 +89,7 @@ def load_converter(flavour: Flavour) -> Any:
         reason = f"{name} is not installed"
         if not missing:
             reason = f"it does not load ({_line(error)}); look at the GPU's driver, or reinstall it"
+            cure = reinstall(f"torch-{flavour}")
         raise EngineUnavailable(f"building with torch-tensorrt: {reason}: {cure}") from error
     finally:
         if warnings.showwarning is not showed:  # it sends all warnings to the log

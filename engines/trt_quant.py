@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from engines.calibration import check_given
+from engines.changes import reinstall
 from engines.errors import EngineUnavailable, OptionError
 from engines.gpus import Gpu
 from engines.trt_api import Flavour
@@ -95,7 +96,8 @@ def load_modelopt() -> Any:
         reason = f"{'modelopt' if name.startswith('modelopt') else name} is not installed"
         if not missing:
             reason = f"it does not load ({' '.join(str(error).split())[:200]}); reinstall it"
-        raise EngineUnavailable(f"{what}: {reason}: {INSTALL}") from error
+        cure = INSTALL if missing else reinstall("nvidia-modelopt")
+        raise EngineUnavailable(f"{what}: {reason}: {cure}") from error
     found = re.match(r"(\d+)\.(\d+)", version)
     if found is None or (int(found[1]), int(found[2])) < OLDEST:
         raise EngineUnavailable(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 
@@ -129,8 +130,10 @@ def test_a_runtime_that_does_not_load_is_told(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "engines.ov", None)
-    with pytest.raises(EngineUnavailable, match="openvino: its runtime does not load"):
+    with pytest.raises(EngineUnavailable, match="openvino: its runtime does not load") as caught:
         open_engine(bundle)
+    # Not nem-stream: force would look for it on the index, which does not have it.
+    assert f"pip install --force-reinstall openvino=={version('openvino')}" in str(caught.value)
 
 
 @pytest.mark.parametrize(

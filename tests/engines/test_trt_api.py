@@ -54,7 +54,10 @@ def test_loads_the_package_of_the_flavour_or_names_the_cure(
             r"tensorrt needs no_such_library, which is missing; pip install",
         ),
         ("raise OSError('libnvinfer.so.11: not\\n found')", r"does not load \(libnvinfer.so.11: n"),
-        ("raise ImportError('undefined symbol')", "symbol.; reinstall it: pip install --force-re"),
+        (
+            "raise ImportError('undefined symbol')",
+            "symbol.; reinstall it: pip install --force-reinstall tensorrt",
+        ),
         ("raise RuntimeError", r"does not load \(RuntimeError\)"),
     ],
 )
