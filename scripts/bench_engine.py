@@ -12,7 +12,7 @@ For each backbone the same exported graph is compiled by OpenVINO with and witho
 
 Calls alternate, so that what disturbs one disturbs all. A ratio compares the fastest deciles; the
 median and the distance of the quartiles tell how quiet the machine was. Random weights: they cost
-the same. Needs `pip install 'nem-stream[train]'`, for int8 `[int8]`. With `--device cuda` it is
+the same. Needs `pip install '.[train]'`, for int8 `[int8]`. With `--device cuda` it is
 `scripts.bench_gpu`.
 """
 

@@ -7,7 +7,7 @@ explanation (one head on the lite decoder) is built, checked against float32, an
 CUDA events: from before the call until its outputs are complete on the GPU. Frames are uint8 and on
 the GPU already, at the model's size and native. In the same run the rates of one large product and
 one large copy are measured; `roof` is the share of the time that those would leave. Random weights:
-they cost the same. Needs `pip install 'nem-stream[tensorrt]'`, or `[train]` without TensorRT.
+they cost the same. Needs `pip install '.[tensorrt]'`, or `[train]` without TensorRT.
 """
 
 from __future__ import annotations

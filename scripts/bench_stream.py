@@ -9,7 +9,7 @@ what those core-ms allow on all cores: 1.0 means that no core ever waited.
 
 Cases: the pipeline with the default bundle and with random-weight ResNet50 bundles; the same models
 in a plain loop (cv2.VideoCapture, eager torch, numpy overlay, cv2.VideoWriter); and that loop with
-pytorch-grad-cam on ResNet50. Needs `pip install 'nem-stream[eval]'`. `--calibrate` adds the
+pytorch-grad-cam on ResNet50. Needs `pip install '.[eval]'`. `--calibrate` adds the
 pipeline with its models in int8, and needs `[int8]`.
 """
 

@@ -12,7 +12,7 @@ the whole range):
   for 1080p, frames in and masks out, and with the overlay drawn, becomes exactly one block with
   nothing left to torch, and TensorRT-RTX compiles it. Nothing is run: no speed, no results.
 
-Exit status 1 where anything is missed. Needs `pip install 'nem-stream[train]'` and onnxruntime.
+Exit status 1 where anything is missed. Needs `pip install '.[train]'` and onnxruntime.
 """
 
 from __future__ import annotations
