@@ -262,9 +262,10 @@ def _stored_state(model: NEM) -> dict[str, Tensor]:
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values as JSON reads them back: tuples become lists."""
+    """The values as JSON reads them back: tuples become lists, bytes that are no text "?"."""
     try:
-        plain: dict[str, Any] = json.loads(json.dumps(dict(values), allow_nan=False))
+        text = json.dumps(dict(values), allow_nan=False, ensure_ascii=False)
+        plain: dict[str, Any] = json.loads(text.encode(errors="replace"))
     except (TypeError, ValueError) as error:
         raise BundleError(f"can't be written as JSON: {error}") from None
     return plain

@@ -6,6 +6,7 @@ import copy
 import hashlib
 import logging
 import math
+import os
 import signal
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -217,7 +218,7 @@ def _check_continues(checkpoint: Path, recipe: dict[str, Any]) -> None:
 def _digest(collection: Collection) -> str:
     """Hash of the pictures' names without their folders, so data may move between runs."""
     names = "\n".join(Path(item.name).name for item in collection.items)
-    return hashlib.sha256(names.encode()).hexdigest()
+    return hashlib.sha256(os.fsencode(names)).hexdigest()  # names may hold bytes that are no text
 
 
 def _collect(config: TrainConfig, size: int, progress: bool) -> Collection:

@@ -1,4 +1,5 @@
 import dataclasses
+import os
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,12 @@ def test_values_that_are_not_allowed_leave_nothing(
     with pytest.raises(BundleError, match=reason):
         write_tiny_bundle(tmp_path / "b", **changes)
     assert [p.name for p in tmp_path.iterdir()] == ["some.onnx"]
+
+
+def test_paths_may_hold_bytes_that_are_no_text(tmp_path: Path) -> None:
+    told = {"data": [os.fsdecode(b"folder\xff/caf\xc3\xa9")]}
+    bundle = write_tiny_bundle(tmp_path / "b", training=told)
+    assert bundle.manifest.training == {"data": ["folder?/café"]}
 
 
 def test_a_missing_graph_leaves_nothing(tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
 import json
+import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -108,6 +110,17 @@ def test_a_resumed_training_equals_one_in_one_go(
     # A finished one has nothing left to do and gives the same model.
     again = train(pictures, tmp_path / "cut", resume=True, **options)
     assert state_sha256(again.state_dict()) == state_sha256(whole.state_dict())
+
+
+def test_file_names_may_hold_bytes_that_are_no_text(pictures: Path, tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"pictures\xff")
+    try:
+        folder.mkdir()
+    except OSError:
+        pytest.skip("this file system takes text only")
+    for path in pictures.iterdir():
+        shutil.copy(path, folder / os.fsdecode(b"\xff" + os.fsencode(path.name)))
+    train(folder, tmp_path / "out", max_steps=1)
 
 
 def test_another_recipe_backbone_or_data_is_not_continued(pictures: Path, tmp_path: Path) -> None:
