@@ -149,19 +149,34 @@ def _read_video(path: Path, every: int) -> Iterator[Picture]:
             raise ValueError("no video stream")
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
-        try:
-            for count, frame in enumerate(container.decode(stream), 1):
-                if (count - 1) % every == 0:
-                    if frame.colorspace == UNTAGGED and frame.height >= HD_LINES:
-                        frame.colorspace = BT709
-                    rgb = frame.to_ndarray(format="rgb24")
-                    yield np.ascontiguousarray(np.rot90(rgb, round(frame.rotation / 90)))
-        except av.FFmpegError:
-            if count == 0:
-                raise
-            # A damaged end costs the frames after it, not the ones before.
+        for count, frame in enumerate(_frames(container, stream), 1):
+            if (count - 1) % every == 0:
+                if frame.colorspace == UNTAGGED and frame.height >= HD_LINES:
+                    frame.colorspace = BT709
+                rgb = frame.to_ndarray(format="rgb24")
+                yield np.ascontiguousarray(np.rot90(rgb, round(frame.rotation / 90)))
     if count == 0:
         raise ValueError("no frame in it")
+
+
+def _frames(
+    container: av.container.InputContainer, stream: av.VideoStream
+) -> Iterator[av.VideoFrame]:
+    """Frames of a stream. Damage costs the frames it hits, not those before or after it."""
+    packets = container.demux(stream)
+    whole, damage = 0, None
+    while True:
+        try:
+            frames = next(packets).decode()
+        except StopIteration:
+            break
+        except av.FFmpegError as error:
+            damage = error
+            continue
+        whole += len(frames)
+        yield from frames
+    if damage is not None and not whole:
+        raise damage
 
 
 def normalise(pictures: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:

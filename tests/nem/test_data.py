@@ -149,6 +149,20 @@ def test_a_video_of_an_unknown_codec_is_skipped(folder: Path) -> None:
     assert all("not a readable video" in skip.reason for skip in found.skipped)
 
 
+def test_damage_within_a_video_costs_only_the_frames_it_hits(tmp_path: Path) -> None:
+    clip, damaged = write_video(tmp_path / "v.mp4", 12), tmp_path / "damaged.mkv"
+    with av.open(clip) as source, av.open(damaged, "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for number, packet in enumerate(p for p in source.demux(video=0) if p.size):
+            mux = av.Packet(b"\xff" * packet.size) if number == 5 else packet
+            mux.pts, mux.dts, mux.time_base = packet.pts, packet.dts, packet.time_base
+            mux.stream = stream
+            target.mux(mux)
+    frames = list(read_video(damaged, 1))
+    assert 10 <= len(frames) <= 11  # not the 5 before the damage alone
+    assert abs(int(frames[-1][16, 48, 0]) - 20 * 12) < 8
+
+
 @pytest.mark.parametrize("height", [360, 720])
 def test_untagged_video_has_the_colours_that_it_is_explained_in(
     tmp_path: Path, height: int
