@@ -28,7 +28,7 @@ from nem.bundle_io import load_backbone, state_sha256
 from nem.checkpoint import SafetensorsIO, load_tree
 from nem.config import TrainConfig
 from nem.data import Collection, collect, normalise
-from nem.errors import TrainError
+from nem.errors import DataError, TrainError, first_line
 from nem.learner import Learner
 from nem.model import NEM
 from nem.watch import CHECKPOINT, Watch
@@ -84,6 +84,7 @@ def fit(
     fitting = _fitting(model.decoder.state_dict(), begin_with or {})
     model.decoder.load_state_dict(fitting, strict=False)
     before = _before(config, model, fitting)
+    _check_writable(out)
     collection = _collect(config, backbone.input_size, progress)
     recipe = config.recipe() | {
         "backbone": frozen,
@@ -108,6 +109,13 @@ def fit(
     if state_sha256(backbone.state_dict()) != frozen:
         raise TrainError("the frozen backbone changed during training; the result is not usable")
     return model.eval()
+
+
+def _check_writable(out: Path) -> None:
+    """Refuse a folder for the results before reading pictures takes its time."""
+    there = next(p for p in (out, *out.absolute().parents) if p.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise TrainError(f"out {out}: {there} can't be written to; give another folder")
 
 
 def _fitting(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -200,6 +208,24 @@ def _run(trainer: pl.Trainer, learner: Learner, checkpoint: Path | None) -> None
         if error.code == 128 + signal.SIGTERM:  # the caller's own answer to that
             raise
         raise KeyboardInterrupt from None
+    except (DataError, OSError, RuntimeError) as error:
+        raise _of_worker(error, learner.config.workers) from None
+
+
+def _of_worker(error: Exception, workers: int) -> Exception:
+    """What to tell of an error where processes load the data; else the error itself."""
+    if not workers:
+        return error
+    if isinstance(error, DataError):  # torch puts the process's traceback before it
+        return DataError(str(error).strip().rpartition("DataError: ")[2])
+    hidden = error.__context__  # Lightning's cleaning up fails after it
+    cause = hidden if hidden is not None and "combined_loader" in str(error) else error
+    if cause is error and "DataLoader worker" not in str(error):
+        return error
+    return TrainError(
+        f"workers {workers}: the processes that load data fail ({first_line(cause)}); take fewer, "
+        "0 for none, or give them more memory (/dev/shm)"
+    )
 
 
 def _check_continues(checkpoint: Path, recipe: dict[str, Any]) -> None:
@@ -242,9 +268,10 @@ def _collect(config: TrainConfig, size: int, progress: bool) -> Collection:
 @contextmanager
 def _quiet_lightning() -> Iterator[None]:
     """Without Lightning's banners, and its advice on settings that were chosen on purpose."""
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
+    loggers = [logging.getLogger(f"lightning.{part}") for part in ("pytorch", "fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
     try:
         with warnings.catch_warnings():
             for text in (".*does not have many workers", ".*number of training batches",
@@ -253,4 +280,5 @@ def _quiet_lightning() -> Iterator[None]:
                 warnings.filterwarnings("ignore", text)
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,74 @@
+"""What the machine may do to a training: no place to write, processes that die."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nem.config import TrainConfig
+from nem.data import Collection
+from nem.errors import DataError, TrainError
+from nem.train import fit
+from tests.nem.toys import shapes, tiny_backbone, write_pictures
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_pictures(tmp_path_factory.mktemp("pictures"), shapes(8, 0)[0])
+
+
+def train(pictures: Path, out: Path, **changes: Any) -> None:
+    config = TrainConfig(
+        data=(pictures,), out=out, batch_size=4, accumulate=1, max_steps=1, accelerator="cpu",
+        decoder_kwargs={"width": 8}, **changes,
+    )  # fmt: skip
+    fit(config, backbone=tiny_backbone(), progress=False)
+
+
+def test_a_folder_that_can_not_be_written_is_told_before_pictures_are_read(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.delattr("nem.train.collect")
+    with pytest.raises(TrainError, match=r"out .*run: .*file can't be written to; give"):
+        train(pictures, tmp_path / "file" / "run")
+    monkeypatch.setattr("os.access", lambda *_: False)
+    with pytest.raises(TrainError, match=r"can't be written to; give another"):
+        train(pictures, tmp_path / "run")
+
+
+def fail(error: Exception) -> Any:
+    """A loader that can't be started, or whose process has died."""
+
+    def start(*_: Any) -> None:
+        raise error
+
+    return start
+
+
+def test_a_process_that_loads_data_fails_in_one_line(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, own = os.getpid(), Collection.pixels
+
+    def pixels(self: Collection, index: int) -> np.ndarray:
+        if os.getpid() != here:
+            raise DataError("a.png: was readable, is no longer")
+        return own(self, index)
+
+    monkeypatch.setattr(Collection, "pixels", pixels)
+    with pytest.raises(DataError, match=r"^a\.png: was readable, is no longer$"):
+        train(pictures, tmp_path / "gone", workers=1)
+
+    loader = "torch.utils.data.dataloader._MultiProcessingDataLoaderIter"
+    died = RuntimeError("DataLoader worker (pid 7) is killed by signal: Bus error. It is possible")
+    for number, (error, reason) in enumerate([
+        (died, "DataLoader worker .* Bus error"),
+        (OSError(28, "No space left on device"), "No space left on device"),
+    ]):  # fmt: skip
+        monkeypatch.setattr(loader, fail(error))
+        match = f"^workers 1: the processes that load data fail .*{reason}.*/dev/shm"
+        with pytest.raises(TrainError, match=match):
+            train(pictures, tmp_path / str(number), workers=1)
