@@ -20,6 +20,13 @@ Score = Literal["softmax", "logits"]
 # What may change between a training and its continuation; of the devices not their number.
 _FREE = frozenset({"out", "resume", "workers", "accelerator", "devices", "memory_mb", "data"})
 
+_OF = {
+    ("nem-u",): ("loss", "area_weight"),
+    ("nemt", "nemt-target"): ("class_area_weight", "score"),
+    ("ra-nem",): ("ks", "stratified", "detach_threshold", "deletion_weight", "grid"),
+}
+"""What does nothing unless one of these methods is trained."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
@@ -172,11 +179,13 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and not value >= bound:
                 raise TrainError(f"{name} {value}: must be at least {bound}")
-        ranked = {"grid": self.grid, "deletion_weight": self.deletion_weight or None,
-                  "detach_threshold": self.detach_threshold or None}  # fmt: skip
-        useless = [name for name, value in ranked.items() if value is not None]
-        if useless and "ra-nem" not in self.methods:
-            raise TrainError(f"{', '.join(useless)}: of ra-nem, which is not trained; leave it out")
+        usual = {f.name: f.default for f in dataclasses.fields(self)}
+        for methods, options in _OF.items():
+            useless = [name for name in options if getattr(self, name) != usual[name]]
+            if useless and not set(methods) & set(self.methods):
+                raise TrainError(
+                    f"{', '.join(useless)}: of {' and '.join(methods)}, not trained; leave it out"
+                )
         for name in ("epochs", "lr"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise TrainError(f"{name} {getattr(self, name)}: must be above 0 and finite")

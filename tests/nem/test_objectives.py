@@ -1,3 +1,4 @@
+import itertools
 from typing import Any
 
 import pytest
@@ -21,8 +22,10 @@ def masks() -> torch.Tensor:
     return drawn * torch.tensor([0.3, 0.9, 0.6, 0.45]).view(4, 1, 1, 1)
 
 
-@pytest.mark.parametrize("score", ["softmax", "logits"])
-@pytest.mark.parametrize("aim", ["embedding", "class", "target"])
+@pytest.mark.parametrize(
+    ("aim", "score"),
+    [("embedding", "softmax"), *itertools.product(("class", "target"), ("softmax", "logits"))],
+)
 def test_the_values_of_a_batch_are_those_of_its_pictures(aim: Aim, score: Score) -> None:
     backbone, x, mask = tiny_backbone(), batch(), masks()
     config = TrainConfig(data=("-",), out="-", methods=(METHOD_OF[aim],), score=score)
