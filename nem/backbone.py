@@ -99,12 +99,13 @@ class Backbone(nn.Module):
 
     @torch.no_grad()
     def _fit(self) -> None:
-        """Set an input size that is not timm's, and try it.
+        """Set an input size that is not timm's, and try it; try a stem that is not for RGB.
 
         Models refuse one in many ways, some only when run.
         """
         side, model = self.input_size, cast(Any, self.model)
-        if side == int(model.pretrained_cfg["input_size"][-1]) == (_built_size(model) or side):
+        usual = side == int(model.pretrained_cfg["input_size"][-1]) == (_built_size(model) or side)
+        if usual and self.kwargs.get("in_chans", 3) == 3:
             return
         if not self.is_pyramid and side % self.strides[-1]:
             raise ModelError(

@@ -172,3 +172,9 @@ def test_the_file_of_a_fine_tuned_model_tells_its_number_of_classes(tmp_path) ->
     two = create_backbone(name, path, input_size=64, **kwargs)
     assert (two.num_classes, two.kwargs["num_classes"], two.classes) == (7, 7, ())
     assert state_sha256(two.state_dict()) == state_sha256(one.state_dict())
+
+
+def test_a_model_of_other_channels_is_refused_at_timm_s_own_size() -> None:
+    with pytest.raises(ModelError, match=r"test_resnet: does not run on pictures .* 1 channels"):
+        create_backbone("test_resnet", in_chans=1)
+    assert create_backbone("test_resnet", in_chans=3).input_size == 160
