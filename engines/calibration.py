@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.errors import OptionError
-from nem.pictures import is_image, is_video
+from nem.pictures import files_below, is_image, is_video
 
 COUNT = 500
 """Pictures to calibrate with; more change the ranges of activations hardly."""
@@ -77,7 +77,7 @@ def find_files(path: Path) -> list[Path]:
     cure = "give images, videos, or a folder of them"
     if not path.exists():
         raise OptionError(f"calibration {path}: no such file or folder; {cure}")
-    inside = sorted(path.rglob("*")) if path.is_dir() else [path]
+    inside = files_below(path) if path.is_dir() else [path]
     files = [p for p in inside if p.is_file() and (is_image(p) or is_video(p))]
     if not files:
         raise OptionError(f"calibration {path}: neither an image nor a video; {cure}")

@@ -16,7 +16,7 @@ from nem.budget import pictures_per_run
 from nem.data import collect, normalise
 from nem.errors import DataError, ModelError
 from nem.explained import check_pictures, parts
-from nem.pictures import is_image
+from nem.pictures import files_below, is_image
 from nem.stages import find_stage, stage_names
 
 MIDDLE_STRIDE = 8
@@ -101,7 +101,7 @@ def folder_statistics(
     Raises:
         DataError: fewer than 2 readable pictures.
     """
-    paths = sorted(path for path in folder.rglob("*") if is_image(path))
+    paths = [path for path in files_below(folder) if is_image(path)]
     if len(paths) < 2:
         raise DataError(f"{folder}: {len(paths)} pictures found, at least 2 are needed")
     spaced = np.linspace(0, len(paths) - 1, min(most, len(paths))).astype(int)

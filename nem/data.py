@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from nem.errors import DataError, first_line
-from nem.pictures import Picture, is_image, is_video, read_image, squash
+from nem.pictures import Picture, files_below, is_image, is_video, read_image, squash
 from nem.videos import open_video
 
 _READ_AHEAD = 64
@@ -205,8 +205,8 @@ def _find(paths: Iterable[Path | str]) -> tuple[list[Path], list[Skipped]]:
     skipped = []
     for path in map(Path, paths):
         if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.is_file())
-            files.update(dict.fromkeys(p for p in inside if is_image(p) or is_video(p)))
+            inside = (p for p in files_below(path) if is_image(p) or is_video(p))
+            files.update(dict.fromkeys(inside))
         elif not path.exists():
             raise DataError(f"{path}: no such file or folder; give images, videos or folders")
         elif is_image(path) or is_video(path):

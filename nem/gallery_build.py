@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from nem.bundle import Bundle
 from nem.errors import DataError
 from nem.gallery import Gallery, GalleryManifest, Skipped, one_line
-from nem.pictures import Picture, is_image, read_image, squash
+from nem.pictures import Picture, files_below, is_image, read_image, squash
 
 THUMBNAIL = 96
 """Longest side of a kept picture, in pixels."""
@@ -96,7 +96,7 @@ def pictures_below(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         found = "a file" if folder.exists() else "nothing"
         raise DataError(f"{folder}: expected a folder of pictures, found {found}")
-    files = (path for path in folder.rglob("*") if is_image(path) and path.is_file())
+    files = (path for path in files_below(folder) if is_image(path))
     # File names may hold bytes that are no text, which JSON can't.
     named = ((_text(path.relative_to(folder).as_posix()), path) for path in files)
     return dict(sorted(named))

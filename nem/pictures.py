@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import cv2
@@ -26,6 +27,21 @@ def is_image(path: Path) -> bool:
 def is_video(path: Path) -> bool:
     """Whether the suffix is that of a video file."""
     return path.suffix.lower() in VIDEO_SUFFIXES
+
+
+def files_below(folder: Path) -> list[Path]:
+    """All files of a folder and of those in it, sorted; linked folders too, but none twice."""
+    seen: set[str] = set()
+    files: list[Path] = []
+    for root, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(root)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders.sort()
+        files += (Path(root, name) for name in names)
+    return sorted(path for path in files if path.is_file())
 
 
 def read_image(path: Path) -> Picture:

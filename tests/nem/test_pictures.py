@@ -5,7 +5,7 @@ import cv2
 import numpy as np
 import pytest
 
-from nem.pictures import is_image, read_image
+from nem.pictures import files_below, is_image, read_image
 
 
 def test_exif_orientation_is_applied(tmp_path: Path) -> None:
@@ -51,3 +51,15 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     with pytest.raises(ValueError, match="is no regular file"):
         read_image(tmp_path / "pipe.png")
+
+
+def test_linked_folders_are_searched_once_and_loops_end(tmp_path: Path) -> None:
+    data, store = tmp_path / "data", tmp_path / "store"
+    for folder in (data / "b", store / "deep"):
+        folder.mkdir(parents=True)
+        (folder / "x.png").touch()
+    (data / "a").symlink_to(store)
+    (data / "b" / "up").symlink_to(data)
+    (data / "c").symlink_to(store / "deep")
+    found = [path.relative_to(data).as_posix() for path in files_below(data)]
+    assert found == ["a/deep/x.png", "b/x.png"]
