@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -35,16 +36,13 @@ def fold_batchnorm(model: nn.Module, *example: Tensor) -> int:
     def read(module: nn.BatchNorm2d, args: tuple[Tensor, ...]) -> None:
         inputs.append((module, args[0]))
 
-    hooks = [m.register_forward_hook(given) for m in model.modules() if type(m) is nn.Conv2d]
-    hooks += [
-        m.register_forward_pre_hook(read) for m in model.modules() if isinstance(m, nn.BatchNorm2d)
-    ]
-    try:
-        with torch.no_grad(), _Uses() as uses:
-            model(*example)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with torch.no_grad(), ExitStack() as hooks, _Uses() as uses:
+        for module in model.modules():
+            if type(module) is nn.Conv2d:
+                hooks.enter_context(module.register_forward_hook(given))
+            elif isinstance(module, nn.BatchNorm2d):
+                hooks.enter_context(module.register_forward_pre_hook(read))
+        model(*example)
     runs = Counter([*(id(m) for m, _ in outputs), *(id(m) for m, _ in inputs)])
     swaps: dict[nn.Module, nn.Module] = {}
     for norm, tensor in inputs:

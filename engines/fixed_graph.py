@@ -7,6 +7,7 @@ fixed here, the arithmetic is that of the weights, and only operators it convert
 from __future__ import annotations
 
 import copy
+from contextlib import ExitStack
 
 import torch
 from torch import Tensor, nn
@@ -101,13 +102,10 @@ def _plain_pooling(graph: FrameGraph) -> None:
         )
         even[module] = even.get(module, True) and fits
 
-    hooks = [pool.register_forward_pre_hook(look) for pool in pools]
-    try:
-        with torch.no_grad():
-            graph.model(torch.zeros(1, 3, *graph.input_size))
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with torch.no_grad(), ExitStack() as hooks:
+        for pool in pools:
+            hooks.enter_context(pool.register_forward_pre_hook(look))
+        graph.model(torch.zeros(1, 3, *graph.input_size))
     for pool in pools:
         if even.get(pool, False):
             pool.ceil_mode, pool.count_include_pad = False, True

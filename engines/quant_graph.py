@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -156,13 +157,10 @@ def _first_layers(graph: FixedGraph) -> list[nn.Module]:
         if module.in_channels == 3 or output.shape[-1] * FINEST > side:
             found.append(module)
 
-    convolutions = [m for m in backbone.modules() if isinstance(m, nn.Conv2d)]
-    hooks = [m.register_forward_hook(look) for m in convolutions]
     weight = next(backbone.parameters())
-    try:
-        with torch.no_grad():
-            backbone(torch.zeros(1, 3, side, side, dtype=weight.dtype, device=weight.device))
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with torch.no_grad(), ExitStack() as hooks:
+        for module in backbone.modules():
+            if isinstance(module, nn.Conv2d):
+                hooks.enter_context(module.register_forward_hook(look))
+        backbone(torch.zeros(1, 3, side, side, dtype=weight.dtype, device=weight.device))
     return list(found)

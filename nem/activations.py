@@ -125,8 +125,5 @@ def captured(backbone: Backbone, layer: str) -> Iterator[list[Tensor]]:
             )
         seen.append(output.detach().clone())  # the model may go on in place
 
-    handle = find_stage(backbone, layer).register_forward_hook(keep)
-    try:
+    with find_stage(backbone, layer).register_forward_hook(keep):
         yield seen
-    finally:
-        handle.remove()

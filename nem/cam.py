@@ -6,8 +6,7 @@ pytorch-grad-cam's; the gradient goes back to the last map only, so layers befor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, Literal, cast
 
 import torch
@@ -177,7 +176,7 @@ def _grad_cam(
     drawn = []
     # Ours first: pytorch-grad-cam then sees the map from which the gradient starts.
     with (
-        _cut_before(module),
+        module.register_forward_hook(_restart),
         make(
             model=_Outputs(g),
             target_layers=[module],
@@ -213,19 +212,10 @@ def _pick(g: Explained, chosen: Tensor | None, index: int) -> Callable[[Tensor],
     return pick
 
 
-@contextmanager
-def _cut_before(module: nn.Module) -> Iterator[None]:
+def _restart(_module: nn.Module, _args: Any, output: Tensor) -> Tensor:
     """Start the gradient at the module's output: nothing before it needs one."""
-
-    def restart(_module: nn.Module, _args: Any, output: Tensor) -> Tensor:
-        # Not the leaf itself: the model may go on in place.
-        return output.detach().requires_grad_().clone()
-
-    handle = module.register_forward_hook(restart)
-    try:
-        yield
-    finally:
-        handle.remove()
+    # Not the leaf itself: the model may go on in place.
+    return output.detach().requires_grad_().clone()
 
 
 def _last_layer(backbone: Backbone) -> str:

@@ -13,13 +13,11 @@ loss; ours for the embedding is 1 - cos(f(x), f_Z(x)).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from nem.activations import Statistics, activation_statistics, captured
 from nem.backbone import Backbone
@@ -181,6 +179,7 @@ def _bits(
     std = stats.std.to(output).clamp_min(LEAST_STD)
     normal = (output - stats.mean.to(output)) / std
     neck = _Bottleneck(normal, stats, std, layout_of(g.backbone, stats.layer))
+    layer = find_stage(g.backbone, stats.layer)
     generator = torch.Generator().manual_seed(how.seed)
     adam = torch.optim.Adam([neck.alpha], lr=how.rate)
     with torch.enable_grad():
@@ -190,7 +189,8 @@ def _bits(
             information = how.beta * neck.information().flatten(1).mean(1).sum()
             (gradient,) = torch.autograd.grad(information, neck.alpha)
             for (draws,) in parts(together, noise):
-                with _replaced(g.backbone, stats.layer, neck.noisy(draws).to(seen[0].dtype)):
+                noisy = neck.noisy(draws).to(seen[0].dtype)
+                with layer.register_forward_hook(lambda *_, noisy=noisy: noisy):
                     outputs = g.outputs(x)
                 loss = _model_loss(
                     g, outputs, reference.repeat(len(draws), *(1,) * (reference.ndim - 1))
@@ -212,17 +212,3 @@ def _model_loss(g: Explained, outputs: Tensor, reference: Tensor) -> Tensor:
     if g.of == "embedding":
         return 1 - F.cosine_similarity(outputs, reference, dim=1)
     return F.cross_entropy(outputs, reference, reduction="none")
-
-
-@contextmanager
-def _replaced(backbone: Backbone, layer: str, output: Tensor) -> Iterator[None]:
-    """Within it the layer gives `output`, whatever it is given."""
-
-    def give(_module: nn.Module, _args: object, _output: object) -> Tensor:
-        return output
-
-    handle = find_stage(backbone, layer).register_forward_hook(give)
-    try:
-        yield
-    finally:
-        handle.remove()

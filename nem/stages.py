@@ -76,14 +76,11 @@ def layout_of(backbone: Backbone, layer: str | None = None) -> Layout:
 @torch.no_grad()
 def _find_layout(backbone: Backbone, name: str, level: int) -> Layout:
     seen: list[Any] = []
-    handle = find_stage(backbone, name).register_forward_hook(lambda *run: seen.append(run[-1]))
     like = next(backbone.parameters())
     side, generator = backbone.input_size, torch.Generator().manual_seed(0)
     picture = torch.randn(1, 3, side, side, generator=generator)
-    try:
+    with find_stage(backbone, name).register_forward_hook(lambda *run: seen.append(run[-1])):
         drawn = backbone(picture.to(like)).pyramid[level]
-    finally:
-        handle.remove()
     output = seen[-1] if seen else None
     found = _compare(output, drawn) if isinstance(output, Tensor) else None
     if found is None:
