@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -25,9 +24,10 @@ from engines.errors import EngineError, EngineUnavailable, StoreError
 from engines.golden import decided
 from engines.onnx_passes import CLASSES, FRAMES, SCORES
 from engines.ov_graph import INT8, has_port, make_config
+from engines.ov_runtime import REPORTER
 from engines.ov_runtime import openvino as ov
 from engines.quant_check import Answer, HeldOut
-from engines.quiet_logs import quiet_logs
+from engines.quiet_logs import hidden, quiet_logs
 from nem.explanation import Aim
 from nem.manifest import Manifest
 
@@ -41,8 +41,6 @@ HEADS = 16
 
 NOISY = ("nncf", "torch.utils.cpp_extension")
 """Loggers of NNCF and of what it imports."""
-
-REPORTER = "openvino_telemetry"
 
 
 def make_int8(
@@ -188,22 +186,15 @@ def load_nncf() -> Any:
     Raises:
         EngineUnavailable: it is missing, or does not load.
     """
-    hidden = REPORTER not in sys.modules
-    if hidden:
-        sys.modules[REPORTER] = None  # type: ignore[assignment]  # as in `engines.ov_runtime`
     try:
-        with quiet():
-            module = importlib.import_module("nncf")
+        with quiet(), hidden(REPORTER):
+            return importlib.import_module("nncf")
     except Exception as error:  # of any kind where a library is broken
         missing = isinstance(error, ModuleNotFoundError) and error.name == "nncf"
         reason = "nncf is not installed" if missing else f"nncf does not load ({error})"
         raise EngineUnavailable(
             f"engine openvino: precision int8 needs NNCF, {reason}: {INSTALL}"
         ) from error
-    finally:
-        if hidden:
-            del sys.modules[REPORTER]
-    return module
 
 
 @contextlib.contextmanager

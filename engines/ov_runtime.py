@@ -8,20 +8,11 @@ imported, which then uses the stub it has for that case. Import OpenVINO through
 from __future__ import annotations
 
 import importlib
-import sys
 from typing import Any
 
-_REPORTER = "openvino_telemetry"
+from engines.quiet_logs import hidden
 
+REPORTER = "openvino_telemetry"
 
-def _import() -> Any:
-    if _REPORTER in sys.modules:  # somebody else imported OpenVINO first: theirs to decide
-        return importlib.import_module("openvino")
-    sys.modules[_REPORTER] = None  # type: ignore[assignment]  # makes its import fail
-    try:
-        return importlib.import_module("openvino")
-    finally:
-        del sys.modules[_REPORTER]
-
-
-openvino: Any = _import()
+with hidden(REPORTER):  # unless somebody else imported OpenVINO first: theirs to decide
+    openvino: Any = importlib.import_module("openvino")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,3 +23,16 @@ def quiet_logs(*names: str) -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+@contextmanager
+def hidden(module: str) -> Iterator[None]:
+    """As if a module were not installed, for what is imported meanwhile; not if it is loaded."""
+    if module in sys.modules:
+        yield
+        return
+    sys.modules[module] = None  # type: ignore[assignment]  # makes its import fail
+    try:
+        yield
+    finally:
+        sys.modules.pop(module, None)

@@ -13,7 +13,6 @@ import io
 import logging
 import os
 import re
-import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from typing import Any
 
 from engines.changes import reinstall
 from engines.errors import EngineError, EngineUnavailable
+from engines.quiet_logs import hidden
 from engines.trt_api import Flavour
 from engines.trt_names import naming
 
@@ -79,8 +79,10 @@ def load_converter(flavour: Flavour) -> Any:
     """
     cure = f"pip install 'nem-stream[{flavour}]'"
     showed = warnings.showwarning
+    # TensorRT-RTX has no plugins, and 2.11 falls over that when it looks for them.
+    plugins = hidden("tensorrt.plugin") if flavour == "tensorrt-rtx" else contextlib.nullcontext()
     try:
-        with contextlib.redirect_stdout(io.StringIO()), _listening(), _without_plugins(flavour):
+        with contextlib.redirect_stdout(io.StringIO()), _listening(), plugins:
             module = importlib.import_module("torch_tensorrt")
             importlib.import_module("torch_tensorrt.dynamo")
     except Exception as error:  # of any kind where TensorRT's libraries are missing
@@ -203,20 +205,6 @@ def register_uint8_output() -> None:
         priority=registry.ConverterPriority.HIGH,
         supports_dynamic_shapes=True,
     )(to_uint8)
-
-
-@contextlib.contextmanager
-def _without_plugins(flavour: Flavour) -> Iterator[None]:
-    """Within it nobody looks for plugins of TensorRT-RTX: it has none, and 2.11 falls over that."""
-    plugins = "tensorrt.plugin"
-    if flavour != "tensorrt-rtx" or plugins in sys.modules:
-        yield
-        return
-    sys.modules[plugins] = None  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        sys.modules.pop(plugins, None)
 
 
 class _Listener(logging.Handler):
