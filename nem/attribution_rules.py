@@ -8,7 +8,6 @@ neither on its batch nor on the global generators.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Literal
 
@@ -18,7 +17,7 @@ from torch import Tensor
 from nem.errors import ArgumentError, ModelError
 from nem.explained import Explained, library, parts
 from nem.guided import GuidedReLU
-from nem.smoothing import separable
+from nem.smoothing import gaussian, separable
 
 Baseline = Literal["mean", "blur"]
 """What a picture is compared with: the data mean (0), or the picture blurred."""
@@ -154,9 +153,7 @@ def baseline_of(baseline: Baseline | Tensor, x: Tensor) -> Tensor:
         return torch.zeros_like(x)
     if baseline != "blur":
         raise ArgumentError(f"baseline {baseline!r}: allowed are mean, blur, or pictures")
-    places = range(-(BLUR_KERNEL // 2), BLUR_KERNEL // 2 + 1)
-    line = [math.exp(-0.5 * (place / BLUR_SIGMA) ** 2) for place in places]
-    return separable(x, [value / sum(line) for value in line]).to(x.dtype)
+    return separable(x, gaussian(BLUR_KERNEL // 2, BLUR_SIGMA)).to(x.dtype)
 
 
 def _mean_gradient(

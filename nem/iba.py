@@ -26,15 +26,15 @@ from nem.errors import ArgumentError
 from nem.explained import Explained, Of, check_pictures, parts
 from nem.layers import resize
 from nem.method import Map
-from nem.smoothing import separable
+from nem.smoothing import gaussian, separable
 from nem.stages import Layout, find_stage, layout_of
 
 ALPHA = 5.0
 """Start of a: nearly all flows."""
 LEAST_STD = 0.01
 """Deviations below count as this: a nearly constant activation would cost endless bits."""
-BLUR = [math.exp(-0.5 * place**2) for place in (-2, -1, 0, 1, 2)]
-"""Of l over neighbouring places, a Gaussian of sigma 1, so that no place hides in a grid."""
+BLUR = gaussian(2, sigma=1)
+"""Of l over neighbouring places, a Gaussian, so that no place hides in a grid."""
 
 
 @dataclass(frozen=True)
@@ -161,8 +161,7 @@ class _Bottleneck:
 
     def _blur(self, share: Tensor) -> Tensor:
         drawn, prefix = self.layout.split(share)
-        blurred = separable(drawn, [weight / sum(BLUR) for weight in BLUR])
-        return self.layout.join(blurred, prefix, share.ndim)
+        return self.layout.join(separable(drawn, BLUR), prefix, share.ndim)
 
 
 def _bits(

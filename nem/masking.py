@@ -5,15 +5,13 @@ In normalised space 0 is the data mean, so a hidden pixel becomes the mean colou
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from nem.config import Fill
 from nem.errors import ArgumentError
-from nem.smoothing import PAPER_SIZE, scaled_odd, separable
+from nem.smoothing import PAPER_SIZE, gaussian, scaled_odd, separable
 
 REPLACEMENTS = ("mean", "blur", "noise")
 """What Ra-NEM puts where pixels are hidden: 0, the data mean; the picture blurred; noise of the
@@ -80,9 +78,7 @@ def blur(x: Tensor) -> Tensor:
     """
     side = max(x.shape[-2:])
     half = scaled_odd(BLUR_KERNEL, side) // 2
-    sigma = BLUR_SIGMA * side / PAPER_SIZE
-    line = [math.exp(-0.5 * (step / sigma) ** 2) for step in range(-half, half + 1)]
-    return separable(x, [weight / sum(line) for weight in line]).to(x.dtype)
+    return separable(x, gaussian(half, BLUR_SIGMA * side / PAPER_SIZE)).to(x.dtype)
 
 
 def noise_like(x: Tensor, generator: torch.Generator | None = None) -> Tensor:

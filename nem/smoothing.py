@@ -8,6 +8,7 @@ wraps around the edges, and draws one kernel for a whole batch.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -107,6 +108,12 @@ def _weighted(mask: Tensor, kernel: int, generator: torch.Generator | None) -> T
     weights = weights / weights.sum((2, 3), keepdim=True)
     padded = F.pad(mask, (kernel // 2,) * 4, mode="replicate").flatten(0, 1)[None]
     return F.conv2d(padded, weights, groups=count).view_as(mask)
+
+
+def gaussian(half: int, sigma: float) -> list[float]:
+    """Weights of sum 1 for `separable`, of the places -half to half."""
+    line = [math.exp(-0.5 * (place / sigma) ** 2) for place in range(-half, half + 1)]
+    return [weight / sum(line) for weight in line]
 
 
 @lru_cache(maxsize=64)
