@@ -25,8 +25,7 @@ def relevance_mass(maps: ArrayLike, truth: ArrayLike) -> Values:
         maps: see the module's text.
         truth: non-zero inside the object; floats between 0 and 1 count in part.
     """
-    m, share = _flat(maps), _flat_truth(truth)
-    _same_size(m, share, maps, truth)
+    m, share = _both(maps, truth)
     if share.dtype.kind == "f" and ((share > 0) & (share < 1)).any():
         if not ((share >= 0) & (share <= 1)).all():
             raise ValueError(
@@ -116,21 +115,19 @@ def _flat(maps: ArrayLike) -> Values:
     return flat
 
 
-def _flat_truth(truth: ArrayLike) -> NDArray[Any]:
-    array: NDArray[Any] = np.asarray(truth)
+def _both(maps: ArrayLike, truth: ArrayLike) -> tuple[Values, NDArray[Any]]:
+    """Maps as `_flat` gives them, and the truth as it is, (N, pixels)."""
+    m, array = _flat(maps), np.asarray(truth)
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise ValueError("truth: values that are not finite")
-    return array.reshape(len(array), -1)
-
-
-def _same_size(m: Values, t: NDArray[Any], maps: ArrayLike, truth: ArrayLike) -> None:
+    t = array.reshape(len(array), -1)
     if t.shape != m.shape:
-        raise ValueError(f"truth {np.shape(truth)} and maps {np.shape(maps)} differ in size")
+        raise ValueError(f"truth {array.shape} and maps {np.shape(maps)} differ in size")
+    return m, t
 
 
 def _pair(maps: ArrayLike, truth: ArrayLike) -> tuple[Values, NDArray[np.bool_]]:
-    m, raw = _flat(maps), _flat_truth(truth)
-    _same_size(m, raw, maps, truth)
+    m, raw = _both(maps, truth)
     if raw.dtype.kind == "f" and ((raw > 0) & (raw < 1)).any():
         raise ValueError(
             "truth: found values between 0 and 1, only relevance_mass takes a soft truth; "
