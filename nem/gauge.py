@@ -102,6 +102,4 @@ def gauge_picture(
 
 def _cosine(a: Tensor, b: Tensor) -> Tensor:
     """Cosine in float64, so that equal embeddings give exactly 1; 0 if one of them is 0."""
-    a, b = a.double(), b.double()
-    size = (a * a).sum(1).sqrt() * (b * b).sum(1).sqrt()
-    return ((a * b).sum(1) / size.clamp_min(1e-12)).float()
+    return torch.cosine_similarity(a.double(), b.double(), dim=1).float()
