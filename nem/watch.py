@@ -119,23 +119,21 @@ def epoch_line(epoch: int, epochs: int, values: Mapping[str, float]) -> str:
     return " | ".join(parts)
 
 
-@torch.no_grad()
 def explain_pictures(model: NEM, pictures: Picture, batch: int = 16) -> dict[Aim, np.ndarray]:
     """Maps float32 in [0, 1], (N, S, S), of uint8 RGB pictures (N, S, S, 3), by aim.
 
     A ranking is shown by percentile. Leaves the mode as it was.
     """
     device = next(model.parameters()).device
-    backbone, training = model.backbone, model.training
-    model.eval()
+    backbone = model.backbone
     maps: dict[Aim, list[Tensor]] = {aim: [] for aim in model.aims}
-    for start in range(0, len(pictures), batch):
-        x = torch.from_numpy(pictures[start : start + batch]).to(device)
-        output = model(normalise(x, backbone.mean, backbone.std))
-        for aim, value in output.maps.items():
-            value = percentile(value) if aim == "ranking" else value
-            maps[aim].append(value[:, 0].float().cpu())
-    model.train(training)
+    with quiet(model):
+        for start in range(0, len(pictures), batch):
+            x = torch.from_numpy(pictures[start : start + batch]).to(device)
+            output = model(normalise(x, backbone.mean, backbone.std))
+            for aim, value in output.maps.items():
+                value = percentile(value) if aim == "ranking" else value
+                maps[aim].append(value[:, 0].float().cpu())
     return {aim: torch.cat(parts).numpy() for aim, parts in maps.items()}
 
 
