@@ -79,8 +79,7 @@ def reference(model: NEM, frames: NDArray[np.uint8]) -> dict[str, NDArray[np.flo
     graph = FrameGraph(copy.deepcopy(model).cpu().float()).eval()
     with torch.inference_mode():
         found = [output.numpy() for output in graph(torch.from_numpy(frames))]
-    names = [*map(map_name, model.aims), *([SCORES] if len(found) > len(model.aims) + 1 else [])]
-    return dict(zip([*names, EMBEDDING], found, strict=True))
+    return dict(zip(graph.outputs, found, strict=True))
 
 
 def decided(answer: Mapping[str, NDArray[Any]]) -> NDArray[np.int64] | None:
