@@ -199,8 +199,7 @@ def _write_onnx(wish: _Wish, path: Path) -> None:
 
 def _write_openvino(wish: _Wish, path: Path) -> None:
     try:
-        from engines.onnx_passes import CLASSES, FRAMES
-        from engines.ov_graph import cut_resize
+        from engines.ov_graph import cut_resize, fix_sizes
         from engines.ov_runtime import openvino as ov
     except (ImportError, OSError) as error:
         raise EngineUnavailable(
@@ -212,9 +211,7 @@ def _write_openvino(wish: _Wish, path: Path) -> None:
         if wish.frame_size is not None:
             if wish.frame_size == (wish.bundle.manifest.input_size,) * 2:
                 cut_resize(model)  # as an identity it would still cost time
-            shapes = {FRAMES: [wish.batch, *wish.frame_size, 3], CLASSES: [wish.batch]}
-            there = {name for port in model.inputs for name in port.get_names()}
-            model.reshape({name: shape for name, shape in shapes.items() if name in there})
+            fix_sizes(model, wish.batch, wish.frame_size)
         model.set_rt_info(json.dumps(_facts(wish, wish.frame_size)), FACTS)
         ov.save_model(model, path, compress_to_fp16=wish.precision == "f16")
     except RuntimeError as error:

@@ -34,7 +34,7 @@ from engines.onnx_passes import (
     SCORES,
     map_name,
 )
-from engines.ov_graph import INT8, PRECISIONS, cut_resize, has_port, make_config
+from engines.ov_graph import INT8, PRECISIONS, cut_resize, fix_sizes, has_port, make_config
 from engines.ov_runtime import openvino as ov
 from engines.signal_stack import kept_signal_stack
 from engines.store import Store
@@ -217,8 +217,7 @@ class OpenVinoEngine(Engine):
             cut_resize(model)
         else:
             model = self._rounded.clone()
-        shapes = {FRAMES: [batch, *self.input_size, 3], CLASSES: [batch]}
-        model.reshape({name: s for name, s in shapes.items() if has_port(model.inputs, name)})
+        fix_sizes(model, batch, self.input_size)
         return model
 
     def _compile(self, batch: int) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from engines.errors import EngineError
-from engines.onnx_passes import PIXELS, RESIZED
+from engines.onnx_passes import CLASSES, FRAMES, PIXELS, RESIZED
 from engines.ov_runtime import openvino as ov
 
 PRECISIONS = {"f32": ov.Type.f32, "bf16": ov.Type.bf16}
@@ -25,6 +25,12 @@ def make_config(precision: str) -> dict[str, Any]:
 def has_port(ports: Any, name: str) -> bool:
     """Whether there is an input or output of that name."""
     return any(name in port.get_names() for port in ports)
+
+
+def fix_sizes(model: Any, batch: int, size: tuple[int, int]) -> None:
+    """Fix a graph to so many frames of (height, width) `size`."""
+    shapes = {FRAMES: [batch, *size, 3], CLASSES: [batch]}
+    model.reshape({name: s for name, s in shapes.items() if has_port(model.inputs, name)})
 
 
 def cut_resize(model: Any) -> None:

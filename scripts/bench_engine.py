@@ -34,7 +34,7 @@ from engines.calibration import Pictures, read_pictures
 from engines.cpu import cpu_model
 from engines.onnx_passes import CLASSES, FRAMES, map_name
 from engines.ov import find_precision
-from engines.ov_graph import cut_resize, make_config
+from engines.ov_graph import cut_resize, fix_sizes, has_port, make_config
 from engines.ov_int8 import round_graph
 from engines.ov_runtime import openvino as ov
 from engines.signal_stack import kept_signal_stack
@@ -78,16 +78,14 @@ def compiled(
         for result in list(model.get_results()):
             if names & result.input(0).get_source_output().get_names():
                 model.remove_result(result)
-    shapes = {FRAMES: [1, size, size, 3], CLASSES: [1]}
-    inputs = {name for port in model.inputs for name in port.get_names()} & shapes.keys()
-    model.reshape({name: shapes[name] for name in inputs})
+    fix_sizes(model, 1, (size, size))
     if pictures is not None:
         model = round_graph(model, pictures, backbone.num_classes)
     config = make_config(find_precision(core, precision))
     request = core.compile_model(model, "CPU", config).create_infer_request()
     frames = np.random.default_rng(0).integers(0, 256, (1, size, size, 3), dtype=np.uint8)
     request.set_tensor(FRAMES, ov.Tensor(frames))
-    if CLASSES in inputs:
+    if has_port(model.inputs, CLASSES):
         request.get_tensor(CLASSES).data[:] = -1
     return request.infer
 
