@@ -32,6 +32,7 @@ from engines.onnx_passes import (
     EMBEDDING,
     FRAMES,
     SCORES,
+    graph_outputs,
     map_name,
 )
 from engines.ov_graph import INT8, PRECISIONS, cut_resize, fix_sizes, has_port, make_config
@@ -114,11 +115,11 @@ class OpenVinoEngine(Engine):
                 f"{bundle.graph_path}: has not the heads of its manifest "
                 f"({', '.join(self.aims)}); save the bundle again with engines.save_bundle"
             )
-        self._classes = _width(model, SCORES) if has_port(model.outputs, SCORES) else 0
-        self.names = class_names(bundle.manifest.classes, self._classes)
+        count = model.output(SCORES).shape[1] if has_port(model.outputs, SCORES) else 0
+        self.names = class_names(bundle.manifest.classes, count)
 
     def _run(self, frames: Frames, aim: Aim, classes: NDArray[np.int64] | None) -> Arrays:
-        names = (map_name(aim), *((SCORES,) if self._classes else ()), EMBEDDING)
+        names = graph_outputs((aim,), scores=bool(self.names))
         at_once = len(frames) if self.batch == 1 else self.batch
 
         def infer(some: Frames, asked: NDArray[np.int64] | None) -> dict[str, NDArray[np.float32]]:
@@ -128,7 +129,9 @@ class OpenVinoEngine(Engine):
             if self._targeted:
                 request.get_tensor(CLASSES).data[:] = fill_classes(asked, len(given))
             request.infer()
-            return {name: self._read(request, name, len(some)) for name in names}
+            outputs = {name: request.get_tensor(name).data[: len(some)] for name in names}
+            # Copies: the memory is used again.
+            return {name: np.array(value, np.float32) for name, value in outputs.items()}
 
         whole = run_pieces(infer, frames, classes, at_once)
         return Arrays(whole[map_name(aim)], whole.get(SCORES), whole[EMBEDDING])
@@ -137,11 +140,6 @@ class OpenVinoEngine(Engine):
         with kept_signal_stack():
             self._requests.clear()
             del self._core
-
-    @staticmethod
-    def _read(request: Any, name: str, count: int) -> NDArray[np.float32]:
-        values = request.get_tensor(name).data[:count]
-        return np.array(values, dtype=np.float32)  # a copy: reused inside
 
     def _request(self, batch: int) -> Any:
         """The request for frames (batch, S, S, 3), compiled when first asked for."""
@@ -266,10 +264,6 @@ def _dump(compiled: Any) -> bytes:
     except RuntimeError as error:
         raise StoreError(f"OpenVINO can't export it: {_line(error)}") from None
     return stream.getvalue()
-
-
-def _width(model: Any, name: str) -> int:
-    return int(model.output(name).shape[1])
 
 
 def _line(error: BaseException) -> str:
