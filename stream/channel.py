@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from threading import Condition
-from typing import Any, Generic, Literal, TypeVar
+from typing import Generic, Literal, TypeVar, get_args
 
 T = TypeVar("T")
 Policy = Literal["wait", "latest"]
@@ -48,11 +48,12 @@ class Channel(Generic[T]):
     def __init__(self, capacity: int, policy: Policy = "wait") -> None:
         if capacity < 1:
             raise ValueError(f"channel: capacity must be >= 1, got {capacity}")
-        if policy not in MAKE_ROOM:
-            raise ValueError(f"channel: policy must be one of {sorted(MAKE_ROOM)}, got {policy!r}")
+        policies = sorted(get_args(Policy))
+        if policy not in policies:
+            raise ValueError(f"channel: policy must be one of {policies}, got {policy!r}")
         self.dropped = 0
         self._capacity = capacity
-        self._make_room = MAKE_ROOM[policy]
+        self._waits = policy == "wait"
         self._items: deque[T] = deque()
         self._changed = Condition()
         self._closed = False
@@ -74,7 +75,11 @@ class Channel(Generic[T]):
         """
         with self._changed:
             while self.full and not self._closed:
-                self._make_room(self)
+                if self._waits:
+                    self._changed.wait()
+                else:
+                    self._items.popleft()
+                    self.dropped += 1
             if self._closed:
                 raise ChannelClosed(self._error)
             self._items.append(item)
@@ -147,16 +152,3 @@ class Channel(Generic[T]):
             # Always, even when closed before: a signal handler's own notification can fall
             # between its thread's last look and its wait; the next close then wakes it.
             self._changed.notify_all()
-
-    def _wait(self) -> None:
-        self._changed.wait()
-
-    def _drop_oldest(self) -> None:
-        self._items.popleft()
-        self.dropped += 1
-
-
-MAKE_ROOM: dict[Policy, Callable[[Channel[Any]], None]] = {
-    "wait": Channel._wait,
-    "latest": Channel._drop_oldest,
-}
