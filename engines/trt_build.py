@@ -8,8 +8,8 @@ Building needs torch and Torch-TensorRT 2.11 or newer; `engines.trt_onnx` needs 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
@@ -242,15 +242,12 @@ def _exported(
         raise EngineError(f"{name} can't be exported: {reason}; use engine eager") from error
 
 
-@contextmanager
-def _timings(flavour: Flavour) -> Iterator[Path | None]:
+def _timings(flavour: Flavour) -> AbstractContextManager[Path | None]:
     """Where a build's timings of kernels go; TensorRT-RTX times none."""
     if flavour == "tensorrt-rtx":
-        yield None
-        return
+        return nullcontext()
     import torch
 
     from engines.trt_timings import kept_timings
 
-    with kept_timings(trt_version(load_trt(flavour)), torch.cuda.get_device_name()) as path:
-        yield path
+    return kept_timings(trt_version(load_trt(flavour)), torch.cuda.get_device_name())
