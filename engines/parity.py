@@ -64,13 +64,10 @@ ENGINE_BOUNDS = {
     ("openvino", "int8"): Bound(mask_max=1.0, mask_mean=0.035, rank_mean=0.06, score_max=0.25),
     # TensorRT times its kernels and may take one that transforms before it multiplies (Winograd),
     # which rounds more often than a plain sum. TF32, which keeps 11 bits, is off in both.
-    ("tensorrt", "f32"): Bound(mask_max=2 / 255, mask_mean=2e-4, rank_mean=1e-3, score_max=1e-3),
-    ("tensorrt-module", "f32"): Bound(
-        mask_max=2 / 255, mask_mean=2e-4, rank_mean=1e-3, score_max=1e-3
-    ),
-    ("tensorrt-rtx", "f32"): Bound(
-        mask_max=2 / 255, mask_mean=2e-4, rank_mean=1e-3, score_max=1e-3
-    ),
+    **{
+        (engine, "f32"): Bound(mask_max=2 / 255, mask_mean=2e-4, rank_mean=1e-3, score_max=1e-3)
+        for engine in ("tensorrt", "tensorrt-module", "tensorrt-rtx")
+    },
 }
 """Bounds of single engines, where they differ from those of the precision."""
 
