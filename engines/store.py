@@ -11,7 +11,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -115,8 +115,6 @@ class Store:
                     if path.exists():
                         path.replace(path.with_name(f"{path.name}.damaged"))
             return None
-        try:
+        with suppress(OSError):  # a store that can only be read serves as well
             os.utime(blob)  # the time of use, which pruning goes by
-        except OSError:  # a store that can only be read serves as well
-            return found
         return found
