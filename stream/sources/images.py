@@ -95,10 +95,10 @@ class ImagesSource(PulledSource):
         """Position and RGB of the next picture that can be read."""
         while self._position < len(self._paths):
             position, self._position = self._position, self._position + 1
-            rgb = _load(self._paths[position])
-            if rgb is not None:
-                return position, rgb
-            self.counts[UNREADABLE] += 1
+            try:
+                return position, read_image(self._paths[position])
+            except (OSError, ValueError):
+                self.counts[UNREADABLE] += 1
         return None
 
     def _none_readable(self) -> str:
@@ -116,11 +116,3 @@ class ImagesSource(PulledSource):
 def pictures_in(folder: Path) -> list[Path]:
     """The pictures directly in `folder`, in natural order (`img2` before `img10`)."""
     return sorted((p for p in folder.iterdir() if p.is_file() and is_image(p)), key=natural_key)
-
-
-def _load(path: Path) -> NDArray[np.uint8] | None:
-    """RGB uint8 (H, W, 3), upright; None if it can't be read. 16 bits and alpha are dropped."""
-    try:
-        return read_image(path)
-    except (OSError, ValueError):
-        return None
