@@ -223,13 +223,12 @@ def create_backbone(
         raise ModelError(
             f"backbone {name} with {json.dumps(kwargs, default=str)}: timm refuses: {first_line(e)}"
         ) from None
+    source = f"timm {name}" if pretrained else "random"
     if own_file is not None:
         load_weights(model, own_file, name)
+        source = f"file {own_file.name}"
     if not classes and weights is not None:
         classes = _known_classes(model)
-    source = {True: f"timm {name}", False: "random"}[pretrained]
-    if own_file is not None:
-        source = f"file {own_file.name}"
     return Backbone(
         model, name=name, kwargs=kwargs, source=source, input_size=input_size, mean=mean, std=std,
         classes=classes,
