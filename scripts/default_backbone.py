@@ -27,12 +27,14 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from nem.data import normalise
 from scripts.default_data import (
+    MEAN,
+    STD,
     Split,
     blob_mask,
     clutter_of,
     jitter,
-    normalise,
     on_clutter,
     random_crop,
 )
@@ -126,7 +128,7 @@ def batches(
         for start in range(0, len(order) - config.batch_size + 1, config.batch_size):
             pick = order[start : start + config.batch_size]
             raw = np.stack([picture(i) for i in pick])
-            x = jitter(normalise(torch.from_numpy(raw)), gen)
+            x = jitter(normalise(torch.from_numpy(raw), MEAN, STD), gen)
             target = F.one_hot(torch.from_numpy(labels[pick]), classes).float()
             target = mix(x, target * (1 - smooth) + smooth / classes, config, gen)
             hidden = torch.rand(len(x), generator=gen) < config.blob_probability
@@ -152,7 +154,7 @@ def top1(model: nn.Module, split: Split, size: int) -> float:
             cv2.resize(im, (size, size), interpolation=cv2.INTER_AREA)
             for im in images[start : start + 128]
         ]
-        x = normalise(torch.from_numpy(np.stack(raw))).to(device)
+        x = normalise(torch.from_numpy(np.stack(raw)), MEAN, STD).to(device)
         with torch.autocast(device.type, torch.bfloat16):
             guess = model(x).argmax(1).cpu().numpy()
         right += int((guess == labels[start : start + 128]).sum())

@@ -137,12 +137,6 @@ def write_composites(
     return folder
 
 
-def normalise(batch: Tensor) -> Tensor:
-    """uint8 (N, H, W, 3) to float32 (N, 3, H, W) in channels-last memory, mean 0 and std 1."""
-    x = batch.permute(0, 3, 1, 2).float().div_(255)
-    return x.sub_(torch.tensor(MEAN).view(1, 3, 1, 1)).div_(torch.tensor(STD).view(1, 3, 1, 1))
-
-
 def jitter(x: Tensor, gen: torch.Generator) -> Tensor:
     """Random brightness, contrast and saturation per picture; one in ten turned grey."""
     n = len(x)

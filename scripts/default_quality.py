@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from engines import resize
+from nem.data import normalise
 from nem.faithfulness import faithfulness
 from nem.gauge import Gauge, gauge
 from nem.losses import class_score
@@ -16,7 +17,7 @@ from nem.masking import hide
 from nem.model import NEM
 from nem.objectives import absent_from
 from nem.scoring import class_score as watch_class
-from scripts.default_data import normalise
+from scripts.default_data import MEAN, STD
 
 BATCH = 50
 
@@ -35,7 +36,7 @@ def judge(
     rows: dict[str, list[Tensor]] = {}
     for start in range(0, limit, BATCH):
         raw = np.stack([resize(image, size) for image in chosen[start : start + BATCH]])
-        x = normalise(torch.from_numpy(raw))
+        x = normalise(torch.from_numpy(raw), MEAN, STD)
         for key, value in _figures(model, x, every, generator).items():
             rows.setdefault(key, []).append(value.float())
     means = {key: float(torch.cat(parts).mean()) for key, parts in rows.items()}
