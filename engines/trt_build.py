@@ -184,12 +184,8 @@ def compile_graph(
                 example=example,
                 inputs=(FRAMES, CLASSES)[: len(example)],
                 outputs=tuple(graph.outputs),
-                level=options.level,
-                workspace=options.workspace,
-                version_compatible=options.version_compatible,
-                exact=options.precision == "f32",
+                options=options,
                 timings=timings,
-                dynamic=options.dynamic,
             ),
         )
 

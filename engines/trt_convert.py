@@ -17,13 +17,16 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engines.changes import reinstall
 from engines.errors import EngineError, EngineUnavailable
 from engines.quiet_logs import hidden
 from engines.trt_api import Flavour
 from engines.trt_names import naming
+
+if TYPE_CHECKING:
+    from engines.trt_build import BuildOptions
 
 OLDEST = (2, 11)
 """The oldest Torch-TensorRT that this was tried with."""
@@ -50,12 +53,8 @@ class Conversion:
         example: the inputs it was exported with.
         inputs: names of the engine's inputs.
         outputs: names of its outputs.
-        level: optimisation level, 0 to 5.
-        workspace: most bytes of GPU memory for passing results, 0 for no limit.
-        version_compatible: for newer TensorRTs and the lean runtime, too.
-        exact: multiply float32 as float32, not as TF32, which rounds it to 11 bits.
+        options: what the engine is built for.
         timings: file of timings, see `engines.trt_timings`; None where nothing is timed.
-        dynamic: any number of entries along the first axis, up to the example's.
     """
 
     name: str
@@ -63,12 +62,8 @@ class Conversion:
     example: Sequence[Any]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    level: int
-    workspace: int
-    version_compatible: bool
-    exact: bool
+    options: BuildOptions
     timings: Path | None
-    dynamic: bool = False
 
 
 def load_converter(flavour: Flavour) -> Any:
@@ -122,7 +117,7 @@ def convert(torch_tensorrt: Any, work: Conversion) -> bytes:
         engine: bytes = make(
             work.program,
             arg_inputs=_specs(torch_tensorrt, work),
-            version_compatible=work.version_compatible,
+            version_compatible=work.options.version_compatible,
             **names,
             **_settings(work),
         )
@@ -151,9 +146,9 @@ def compile_module(torch_tensorrt: Any, work: Conversion) -> Any:
 def _settings(work: Conversion) -> dict[str, Any]:
     """What the converter is told alike for both forms, in its words."""
     return {
-        "optimization_level": work.level,
-        "workspace_size": work.workspace,
-        "disable_tf32": work.exact,
+        "optimization_level": work.options.level,
+        "workspace_size": work.options.workspace,
+        "disable_tf32": work.options.precision == "f32",  # TF32 rounds float32 to 11 bits
         # 2.11 writes timings in any case, and into a folder.
         "timing_cache_path": str(work.timings or os.devnull),
         "immutable_weights": True,
@@ -173,7 +168,7 @@ def _specs(torch_tensorrt: Any, work: Conversion) -> list[Any]:
 
 def _shape(shape: tuple[int, ...], work: Conversion) -> dict[str, tuple[int, ...]]:
     """What an input's shape is, in the words of `torch_tensorrt.Input`."""
-    if not work.dynamic:
+    if not work.options.dynamic:
         return {"shape": shape}
     return {"min_shape": (1, *shape[1:]), "opt_shape": shape, "max_shape": shape}
 
