@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from stream.cli.console import start_console
-from stream.cli.run_command import Quiet, Verbose, option
+from stream.cli.shared import Model, NoProgress, Quiet, Runtime, Verbose, option
 
 gallery = typer.Typer(
     help="Keep pictures as the model sees them; find those that look alike to it.",
@@ -29,14 +29,6 @@ Its = Annotated[
         panel="Model",
         metavar="BUNDLE",
         text="Bundle the gallery was built with, if it is not an embedded one.",
-    ),
-]
-Runtime = Annotated[
-    str,
-    typer.Option(
-        metavar="NAME",
-        rich_help_panel="Model",
-        help="Runtime, as openvino; see nem-stream engines list.",
     ),
 ]
 Device = Annotated[
@@ -70,21 +62,10 @@ def build(
     overwrite: Annotated[
         bool, option("--overwrite", panel="Output", text="Replace a file that exists.")
     ] = False,
-    model: Annotated[
-        str,
-        typer.Option(
-            "-m",
-            "--model",
-            metavar="BUNDLE",
-            rich_help_panel="Model",
-            help="Bundle: embedded name, folder or hub id.",
-        ),
-    ] = "nem-tiny",
+    model: Model = "nem-tiny",
     engine: Runtime = "auto",
     device: Device = "auto",
-    no_progress: Annotated[
-        bool, option("--no-progress", panel="Messages", text="No bar and no progress lines.")
-    ] = False,
+    no_progress: NoProgress = False,
     quiet: Quiet = False,
     verbose: Verbose = 0,
 ) -> None:

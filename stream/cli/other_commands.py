@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from stream.cli.console import Console
-from stream.cli.run_command import Quiet, option
+from stream.cli.shared import Quiet, option
 
 Model = Annotated[
     str,

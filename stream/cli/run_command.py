@@ -1,37 +1,16 @@
-"""`nem-stream [run]`: its options. Imports nothing but typer, so that --help comes at once."""
+"""`nem-stream [run]`: its options. Imports nothing but typer."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from stream.cli.console import start_console
+from stream.cli.shared import MODEL, Model, NoProgress, Quiet, Runtime, Verbose, option
 
-INPUT, MODEL, LOOK, OUTPUT, TALK = "Input", "Model", "Look", "Output", "Messages"
-
-Verbose = Annotated[
-    int,
-    typer.Option(
-        "-v",
-        "--verbose",
-        count=True,
-        rich_help_panel=TALK,
-        show_default=False,
-        help="Tell more; -vv everything, with tracebacks.",
-    ),
-]
-Quiet = Annotated[
-    bool, typer.Option("-q", "--quiet", rich_help_panel=TALK, help="Tell errors only.")
-]
-
-
-def option(*names: str, panel: str, metavar: str | None = None, text: str) -> Any:
-    """An option without a default to show, in a panel of the help."""
-    return typer.Option(
-        *names, help=text, metavar=metavar, rich_help_panel=panel, show_default=False
-    )
+INPUT, LOOK, OUTPUT = "Input", "Look", "Output"
 
 
 def run(
@@ -80,25 +59,8 @@ def run(
             text="Of a video file: cpu, cuda or auto; default: cpu.",
         ),
     ] = None,
-    model: Annotated[
-        str,
-        typer.Option(
-            "-m",
-            "--model",
-            metavar="BUNDLE",
-            rich_help_panel=MODEL,
-            help="Bundle: embedded name, folder or hub id.",
-        ),
-    ] = "nem-tiny",
-    engine: Annotated[
-        str,
-        typer.Option(
-            "--engine",
-            metavar="NAME",
-            rich_help_panel=MODEL,
-            help="Runtime, as openvino; see nem-stream engines list.",
-        ),
-    ] = "auto",
+    model: Model = "nem-tiny",
+    engine: Runtime = "auto",
     device: Annotated[
         str,
         typer.Option(
@@ -247,9 +209,7 @@ def run(
         float | None,
         option("--crf", panel=OUTPUT, metavar="N", text="Quality, lower is better; default: 20."),
     ] = None,
-    no_progress: Annotated[
-        bool, option("--no-progress", panel=TALK, text="No bar and no progress lines.")
-    ] = False,
+    no_progress: NoProgress = False,
     quiet: Quiet = False,
     verbose: Verbose = 0,
 ) -> int:

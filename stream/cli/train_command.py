@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from stream.cli.console import start_console
-from stream.cli.run_command import Quiet, Verbose, option
+from stream.cli.shared import Quiet, Verbose, option
 
 THINGS, HOW, WHERE = "What", "How", "Where"
 
