@@ -140,11 +140,8 @@ def kept_names(graph: FixedGraph) -> list[str]:
     `FINEST`.
     """
     decoder, backbone = graph.model.decoder, graph.model.backbone
-    model: Any = backbone.model
     kept: list[nn.Module | None] = [decoder.head, decoder.target, getattr(decoder, "guide", None)]
-    if backbone.num_classes:
-        kept.append(model.get_classifier())
-    kept += _first_layers(graph)
+    kept += [backbone.classifier, *_first_layers(graph)]
     return [name for name, module in graph.named_modules() if any(module is k for k in kept)]
 
 

@@ -149,7 +149,7 @@ class Backbone(nn.Module):
     @property
     def has_class_rows(self) -> bool:
         """Whether there are `class_rows`: classes, by a linear classifier."""
-        return isinstance(self._classifier(), nn.Linear | nn.Conv2d)
+        return isinstance(self.classifier, nn.Linear | nn.Conv2d)
 
     def class_rows(self) -> Tensor:
         """The classifier's rows as directions, (classes, D): less their mean, of length 1.
@@ -159,7 +159,7 @@ class Backbone(nn.Module):
         Raises:
             ModelError: no classes, or a classifier that is not linear.
         """
-        classifier = self._classifier()
+        classifier = self.classifier
         if not isinstance(classifier, nn.Linear | nn.Conv2d):
             raise ModelError(
                 f"backbone {self.name}: a target head needs a linear classifier, found "
@@ -168,7 +168,9 @@ class Backbone(nn.Module):
         rows = classifier.weight.flatten(1)
         return F.normalize(rows - rows.mean(0), dim=1)
 
-    def _classifier(self) -> nn.Module | None:
+    @property
+    def classifier(self) -> nn.Module | None:
+        """What makes the logits of the embedding; None without classes."""
         model: Any = self.model
         return model.get_classifier() if self.num_classes else None
 

@@ -226,8 +226,7 @@ def _last_layer(backbone: Backbone) -> str:
 
 def _classifier_rows(backbone: Backbone) -> Tensor:
     """(classes, D)."""
-    model: Any = backbone.model
-    classifier = model.get_classifier() if backbone.num_classes else None
+    classifier = backbone.classifier
     if not isinstance(classifier, nn.Linear):
         raise ModelError(
             f"backbone {backbone.name}: CAM needs a linear classifier, found "
