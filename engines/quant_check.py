@@ -37,18 +37,17 @@ def check_golden(
 ) -> str | None:
     """As `engines.golden.check`, masks on frames of the same best class alone."""
     same, maps = _same(found, expected), set(map(map_name, aims))
+    bound = find_bound("", precision)
     if same is None or same.all():
-        return check(found, expected, find_bound("", precision))
-    left = {
-        name: (found[name][same], right[same]) if name in maps else (found[name], right)
-        for name, right in expected.items()
-        if name in found and (same.any() or name not in maps)
-    }
-    missing = [name for name in expected if name not in found]
-    if missing:
+        return check(found, expected, bound)
+    if missing := [name for name in expected if name not in found]:
         return f"it has no output {missing[0]}"
-    one, other = ({name: pair[index] for name, pair in left.items()} for index in (0, 1))
-    return check(one, other, find_bound("", precision))
+    kept = [name for name in expected if same.any() or name not in maps]
+    one, other = (
+        {name: answer[name][same] if name in maps else answer[name] for name in kept}
+        for answer in (found, expected)
+    )
+    return check(one, other, bound)
 
 
 def compare_answers(
