@@ -48,9 +48,9 @@ class EngineInfo:
 class _Entry:
     """Where an engine's class is, and the packages it needs with how to get them.
 
-    `builds`: packages without which it runs only what is built already; `options` go to the class;
-    `takes`: what of `open_engine` goes to it, too; `gpu`: it runs on NVIDIA GPUs only; `files`:
-    frames at once with which it gets through a file quickest.
+    `builds`: packages without which it runs only what is built already; `takes`: what of
+    `open_engine` goes to it, too, its name as `flavour`; `gpu`: it runs on NVIDIA GPUs only;
+    `files`: frames at once with which it gets through a file quickest.
     """
 
     module: str
@@ -59,7 +59,6 @@ class _Entry:
     packages: tuple[str, ...] = ()
     builds: tuple[str, ...] = ()
     install: str = "nem-stream"
-    options: tuple[tuple[str, str], ...] = ()
     takes: tuple[str, ...] = ()
     gpu: bool = False
     files: int = 1
@@ -80,8 +79,7 @@ _ENGINES = {
         ("tensorrt", "cuda", "safetensors"),
         BUILD_TRT,
         "nem-stream[tensorrt]",
-        (("flavour", "tensorrt"),),
-        (*_BUILT, "dynamic", "calibration"),
+        (*_BUILT, "dynamic", "calibration", "flavour"),
         gpu=True,
     ),
     "tensorrt-rtx": _Entry(
@@ -91,8 +89,7 @@ _ENGINES = {
         ("tensorrt_rtx", "cuda", "safetensors"),
         BUILD_TRT,
         "nem-stream[tensorrt-rtx]",
-        (("flavour", "tensorrt-rtx"),),
-        (*_BUILT, "dynamic", "calibration"),
+        (*_BUILT, "dynamic", "calibration", "flavour"),
         gpu=True,
     ),
     "tensorrt-module": _Entry(
@@ -207,13 +204,14 @@ def open_engine(
     reason = _missing(entry)
     if reason is not None:
         raise EngineUnavailable(f"engine {engine}: {reason}")
-    options: dict[str, Any] = dict(entry.options)
+    options: dict[str, Any] = {}
     for name, value, neutral in (
         ("frame_size", frame_size, None),
         ("batch", entry.files if batch is None else batch, 1),
         ("dynamic", dynamic, False),
         ("calibration", calibration, None),
         ("say", say, say),
+        ("flavour", engine, engine),
     ):
         if name in entry.takes:
             options[name] = value
