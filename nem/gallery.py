@@ -13,13 +13,13 @@ from typing import Annotated, Any, Literal
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from nem.bundle import Bundle
 from nem.errors import BundleError, DataError
-from nem.manifest import Sha256
+from nem.manifest import Frozen, Sha256
 from nem.pictures import Picture
 
 FORMAT: Literal[1] = 1
@@ -27,18 +27,14 @@ FORMAT: Literal[1] = 1
 _KEY = "nem.gallery"
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Skipped(_Frozen):
+class Skipped(Frozen):
     """A file that was left out, and why."""
 
     name: str
     reason: str
 
 
-class GalleryManifest(_Frozen):
+class GalleryManifest(Frozen):
     """What a gallery says of itself.
 
     Attributes:

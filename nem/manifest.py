@@ -30,11 +30,13 @@ FOREIGN_ARGUMENTS = frozenset(
 )
 
 
-class _Frozen(BaseModel):
+class Frozen(BaseModel):
+    """Values that stay as they are; unknown ones are refused."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class BackboneInfo(_Frozen):
+class BackboneInfo(Frozen):
     """The frozen model.
 
     Attributes:
@@ -57,14 +59,14 @@ class BackboneInfo(_Frozen):
         return kwargs
 
 
-class DecoderInfo(_Frozen):
+class DecoderInfo(Frozen):
     """The decoder: its kind and the arguments of `nem.decoder.build_decoder`."""
 
     kind: Literal["lite", "paper"]
     kwargs: dict[str, JsonValue] = {}
 
 
-class Manifest(_Frozen):
+class Manifest(Frozen):
     """Everything `nem.json` says.
 
     Attributes:
