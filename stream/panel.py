@@ -9,11 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from engines import resize
+from nem.pictures import Picture, resize
 from stream.label import FONT, drawable
-
-Picture = NDArray[np.uint8]
-"""RGB uint8 (H, W, 3)."""
 
 TILE_WIDTH, MIN_TILE_HEIGHT, MAX_TILE_HEIGHT = 320, 160, 480
 LETTERS, LINE, MARGIN = 11, 20, 8

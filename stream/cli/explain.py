@@ -19,11 +19,11 @@ from nem.examples import nearest
 from nem.explanation import AIM_OF, Explanation, class_names
 from nem.gallery import Gallery, read_gallery
 from nem.method_table import check_library, check_method, method_names, summary, takes_target
-from nem.pictures import is_image, read_image
+from nem.pictures import Picture, is_image, read_image
 from nem.relax import bound
 from stream.cli.console import Console
 from stream.errors import SourceError, UsageError
-from stream.panel import Picture, Tile, draw_panel
+from stream.panel import Tile, draw_panel
 from stream.sinks.partial import PartialFile
 from stream.sources import open_source
 
