@@ -10,7 +10,6 @@ import platform
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 
@@ -68,11 +67,6 @@ class Wish:
     gpu: Gpu | None
 
 
-class _Ready(NamedTuple):
-    program: Program
-    kept: GoldenEngine
-
-
 def open_program(wish: Wish, batch: int, store: Store, say: Say) -> tuple[int, Program]:
     """A checked program for `batch` frames, or for half as many, and so on, where memory is short.
 
@@ -118,21 +112,22 @@ def package_facts(wish: Wish, batch: int) -> dict[str, str]:
 class _Opening:
     """One attempt; see `open_program`."""
 
+    built: GoldenEngine
+
     def __init__(self, wish: Wish, batch: int, store: Store, say: Say) -> None:
         self.wish, self.batch, self.store, self.say = wish, batch, store, say
         self.facts = package_facts(wish, batch)
 
     def fetch(self) -> Program:
-        ready = self.store.fetch(
+        return self.store.fetch(
             self.facts,
             build=self._build,
-            dump=lambda made: pack(made.kept),
+            dump=lambda _: pack(self.built),
             load=self._load,
             wait=WAIT_SECONDS,
         )
-        return ready.program
 
-    def _build(self) -> _Ready:
+    def _build(self) -> Program:
         # Running needs neither the compiler nor the model in torch, both seconds to import.
         from engines.fixed_graph import FixedGraph
         from engines.inductor_build import build_package
@@ -146,9 +141,9 @@ class _Opening:
         expected = reference(model, self._frames())
         graph = FixedGraph(model, wish.frame_size, wish.precision)
         package = build_package(graph, self.batch, wish.device, self.say)
-        kept = GoldenEngine(package, expected)
+        self.built = GoldenEngine(package, expected)
         try:
-            program, reason = self._start(kept)
+            program, reason = self._start(self.built)
         except RuntimeError as error:
             raise EngineError(
                 f"engine {NAME}: the package just built does not run on {wish.device}: "
@@ -159,9 +154,9 @@ class _Opening:
                 f"engine {NAME}: the package just built does not compute what the model does: "
                 f"{reason}; use another precision, or engine eager"
             )
-        return _Ready(program, kept)
+        return program
 
-    def _load(self, blob: bytes) -> _Ready:
+    def _load(self, blob: bytes) -> Program:
         kept = unpack(blob)
         try:
             program, reason = self._start(kept)
@@ -169,7 +164,7 @@ class _Opening:
             raise StoreError(f"torch can't run it: {first_line(error)}") from None
         if reason is not None:
             raise StoreError(f"its answer to the golden frame is wrong: {reason}")
-        return _Ready(program, kept)
+        return program
 
     def _start(self, kept: GoldenEngine) -> tuple[Program, str | None]:
         """A program, and what is wrong with its answer, in which case it is closed."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from engines.batches import fill_classes, fitting_batch
 from engines.calibration import hash_files, read_pictures
@@ -52,11 +52,6 @@ class Wish:
     gpu: Gpu
 
 
-class _Ready(NamedTuple):
-    runner: TrtRunner
-    kept: GoldenEngine
-
-
 def open_runner(wish: Wish, store: Store, say: Say) -> tuple[int, TrtRunner]:
     """A checked runner for the batch, or for half of it, and so on, where memory is short.
 
@@ -84,6 +79,8 @@ def open_runner(wish: Wish, store: Store, say: Say) -> tuple[int, TrtRunner]:
 class _Opening:
     """One attempt; see `open_runner`."""
 
+    built: GoldenEngine
+
     def __init__(self, wish: Wish, store: Store, say: Say) -> None:
         self.wish, self.options, self.store, self.say = wish, wish.options, store, say
         where = wish.options.calibration
@@ -96,16 +93,15 @@ class _Opening:
         )
 
     def fetch(self) -> TrtRunner:
-        ready = self.store.fetch(
+        return self.store.fetch(
             self.facts,
             build=self._build,
-            dump=lambda made: pack(made.kept),
+            dump=lambda _: pack(self.built),
             load=self._load,
             wait=BUILD_SECONDS,
         )
-        return ready.runner
 
-    def _build(self) -> _Ready:
+    def _build(self) -> TrtRunner:
         wish, options, name = self.wish, self.options, self.options.flavour
         changed = what_changed(self.store, self.facts)
         if changed is not None:
@@ -129,8 +125,8 @@ class _Opening:
                 f"engine {name}: building one needs {error.name}, which is not installed: "
                 f"{INSTALL[name.replace('-', '_')]}"
             ) from None
-        kept = GoldenEngine(engine, expected)
-        runner, reason = self._start(kept, held_out)
+        self.built = GoldenEngine(engine, expected)
+        runner, reason = self._start(self.built, held_out)
         if reason is not None:
             cure = "use another precision, or another version of TensorRT"
             if held_out is not None:
@@ -139,9 +135,9 @@ class _Opening:
                 f"engine {name}: the engine just built does not compute what the model does: "
                 f"{reason}; {cure}"
             )
-        return _Ready(runner, kept)
+        return runner
 
-    def _load(self, blob: bytes) -> _Ready:
+    def _load(self, blob: bytes) -> TrtRunner:
         kept = unpack(blob)
         try:
             runner, reason = self._start(kept)
@@ -151,7 +147,7 @@ class _Opening:
             raise StoreError(str(error)) from None
         if reason is not None:
             raise StoreError(f"its answer to the golden frame is wrong: {reason}")
-        return _Ready(runner, kept)
+        return runner
 
     def _start(
         self, kept: GoldenEngine, held_out: HeldOut | None = None
