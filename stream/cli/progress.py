@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Self
 
 from stream.cli.console import Console
@@ -93,18 +94,10 @@ class Bar(Progress):
         self._bar.update(self._task, completed=self._frames, fps=fps, refresh=True)
 
 
-class Silent(Progress):
-    """Tells nothing."""
-
-    def __init__(self) -> None:
-        super().__init__(None, every=float("inf"), clock=time.monotonic)
-
-    def _tell(self, fps: float) -> None:
-        raise AssertionError("never told")
-
-
-def open_progress(total: int | None, console: Console, *, wanted: bool) -> Progress:
+def open_progress(
+    total: int | None, console: Console, *, wanted: bool
+) -> AbstractContextManager[Callable[..., None]]:
     """The kind of progress that fits: a bar for a person, lines for a log, nothing if quiet."""
     if not wanted or console.verbosity < 0:
-        return Silent()
+        return nullcontext(lambda *_: None)
     return Bar(total) if console.interactive else Lines(total, console)

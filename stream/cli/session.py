@@ -66,9 +66,9 @@ def run_session(options: Options, console: Console) -> int:
         )
         progress = open_progress(info.frames_declared, console, wanted=options.progress)
         interrupts.attach(pipeline.stop, pipeline.abort)
-        with progress:
+        with progress as count:
             try:
-                report = pipeline.run(progress)
+                report = pipeline.run(count)
             except BaseException:
                 for place in _written(video, options.scores, cut=True):
                     console.say(f"kept: {place}")
