@@ -50,15 +50,10 @@ Runner = Callable[[Arrays], list[NDArray[np.float32]]]
 
 def onnx_runners(path: Path) -> dict[str, Runner]:
     """The file in the runtimes it has to work in, all float32; outputs are the maps, then more."""
-    import onnxruntime
-
+    from engines.onnx_export import open_checked
     from engines.ov_runtime import openvino as ov
 
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    # Waiting threads of the one must not take the processor from the other.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    session = open_checked(path)
     core = ov.Core()
     hints = {"INFERENCE_PRECISION_HINT": "f32"}
     compiled = core.compile_model(core.read_model(path), "CPU", hints)
