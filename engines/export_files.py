@@ -152,11 +152,7 @@ def _checked(
         raise OptionError(f"frame size {frame_size}: height and width from 1 to {LARGEST}")
     if batch < 1:
         raise OptionError(f"batch {batch}: at least 1")
-    free = frame_size is None and (format, precision) in (
-        ("onnx", "f32"),
-        ("openvino", "f16"),
-        ("openvino", "f32"),
-    )
+    free = frame_size is None and (format == "openvino" or (format, precision) == ("onnx", "f32"))
     if free and batch != 1:
         raise OptionError(
             f"batch {batch}: without a frame size the graph takes any number of frames; "
