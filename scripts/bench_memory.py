@@ -21,7 +21,6 @@ import av
 
 from engines import open_engine
 from scripts.make_clip import frame_size, make_clip
-from stream.frame import Frame
 from stream.overlay import Overlay
 from stream.pipeline import Pipeline
 from stream.sinks.file import FileSink
@@ -67,10 +66,6 @@ def main() -> None:
     args = parser.parse_args()
     width, height = args.size
     samples: list[float] = []
-
-    def sample(_: Frame) -> None:
-        samples.append(resident_mb())
-
     with tempfile.TemporaryDirectory() as name:
         part, clip = Path(name) / "part.mp4", Path(name) / "clip.mp4"
         make_clip(part, width=width, height=height, frames=250, fps=30)
@@ -78,9 +73,8 @@ def main() -> None:
         began = time.perf_counter()
         with open_engine(args.model, batch=None) as engine:
             sink = FileSink(Path(name) / "out.mp4", copy_from=clip)
-            report = Pipeline(open_source(clip), engine, [sink], overlay=Overlay("heat")).run(
-                sample
-            )
+            pipeline = Pipeline(open_source(clip), engine, [sink], overlay=Overlay("heat"))
+            report = pipeline.run(lambda _: samples.append(resident_mb()))
         seconds = time.perf_counter() - began
     warm = statistics.median(samples[WINDOW : 2 * WINDOW])
     figures = {
