@@ -136,25 +136,21 @@ def read_video(path: Path, every: int) -> Iterator[Picture]:
         ValueError: not a video, or no frame in it.
         OSError: the file can't be read.
     """
+    count = 0
     try:
-        yield from _read_video(path, every)
+        with open_video(path) as container:
+            if not container.streams.video:
+                raise ValueError("no video stream")
+            stream = container.streams.video[0]
+            stream.thread_type = "AUTO"
+            for count, frame in enumerate(_frames(container, stream), 1):
+                if (count - 1) % every == 0:
+                    if frame.colorspace == UNTAGGED and frame.height >= HD_LINES:
+                        frame.colorspace = BT709
+                    rgb = frame.to_ndarray(format="rgb24")
+                    yield np.ascontiguousarray(np.rot90(rgb, round(frame.rotation / 90)))
     except av.FFmpegError as error:  # of many kinds, some of them no OSErrors
         raise ValueError(f"not a readable video ({error.strerror})") from None
-
-
-def _read_video(path: Path, every: int) -> Iterator[Picture]:
-    count = 0
-    with open_video(path) as container:
-        if not container.streams.video:
-            raise ValueError("no video stream")
-        stream = container.streams.video[0]
-        stream.thread_type = "AUTO"
-        for count, frame in enumerate(_frames(container, stream), 1):
-            if (count - 1) % every == 0:
-                if frame.colorspace == UNTAGGED and frame.height >= HD_LINES:
-                    frame.colorspace = BT709
-                rgb = frame.to_ndarray(format="rgb24")
-                yield np.ascontiguousarray(np.rot90(rgb, round(frame.rotation / 90)))
     if count == 0:
         raise ValueError("no frame in it")
 
