@@ -6,6 +6,7 @@ import hashlib
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from nem.explanation import Aim
@@ -70,8 +71,13 @@ def leave_after_a_line(*arguments: object) -> tuple[str, int, str]:
 
 def nem_stream(*arguments: object, cwd: Path | None = None, **changes: str):
     """Run the command to its end; both outputs as text."""
+    return child(command(*arguments), cwd=cwd, **changes)
+
+
+def child(line: Sequence[str], cwd: Path | None = None, **changes: str):
+    """Run any command line as `nem_stream` does."""
     return subprocess.run(
-        command(*arguments),
+        line,
         cwd=cwd,
         env=environment(**changes),
         capture_output=True,

@@ -10,21 +10,20 @@ import time
 import pytest
 
 from tests.builders import make_clip
-from tests.stream.cli.support import SECONDS, command, environment, leave_after_a_line, nem_stream
+from tests.stream.cli.support import (
+    SECONDS,
+    child,
+    command,
+    environment,
+    leave_after_a_line,
+    nem_stream,
+)
 
 
 def shell(line, *arguments, cwd):
     """Run the command, its streams redirected as the shell line says."""
     given = " ".join(f"'{part}'" for part in command(*arguments))
-    return subprocess.run(
-        ["bash", "-c", f"{given} {line}"],
-        cwd=cwd,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-        check=False,
-    )
+    return child(["bash", "-c", f"{given} {line}"], cwd)
 
 
 def test_a_video_cut_by_the_reader_of_the_scores_is_no_success(tmp_path, fake):

@@ -14,6 +14,7 @@ from stream.cli.signals import Interrupts
 from tests.builders import make_clip
 from tests.stream.cli.support import (
     SECONDS,
+    child,
     command,
     environment,
     leave_after_a_line,
@@ -41,14 +42,7 @@ def run_with_signals(signals, *arguments):
     groups = {at: n if isinstance(n, tuple) else (n,) for at, n in signals.items()}
     plain = {at: tuple(map(int, numbers)) for at, numbers in groups.items()}
     code = SELF_SIGNALLING.format(signals=plain)
-    return subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-        check=False,
-    )
+    return child([sys.executable, "-c", code, *map(str, arguments)])
 
 
 def frames_in(path):
@@ -167,14 +161,7 @@ from stream.cli import main
 FakeEngine.__init__ = lambda self, *a, **k: os.kill(os.getpid(), {int(number)})
 sys.exit(main())
 """
-    done = subprocess.run(
-        [sys.executable, "-c", program, str(clip), *fake],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-        check=False,
-    )
+    done = child([sys.executable, "-c", program, str(clip), *fake])
     assert (done.returncode, done.stdout, done.stderr) == (code, "", "")
     assert list(tmp_path.iterdir()) == [clip]
 
