@@ -47,7 +47,8 @@ def build_from_onnx(onnx: bytes | Path, options: BuildOptions, say: Say | None =
         EngineError: the file can't be read, or TensorRT refuses it; says why.
     """
     tell = say or (lambda _: None)
-    _check_precision(options)
+    if options.precision in QUANTISED:
+        raise OptionError(f"through ONNX: precision {options.precision}, use f16 or f32")
     trt = load_trt(options.flavour)
     name, content = _read(onnx)
     logger = make_logger(trt)
@@ -92,12 +93,6 @@ def _read(onnx: bytes | Path) -> tuple[str, bytes]:
         return str(onnx), Path(onnx).read_bytes()
     except OSError as error:
         raise EngineError(f"{onnx}: can't be read: {error.strerror or error}") from error
-
-
-def _check_precision(options: BuildOptions) -> None:
-    """Raises OptionError for precisions that an ONNX file does not carry here."""
-    if options.precision in QUANTISED:
-        raise OptionError(f"through ONNX: precision {options.precision}, use f16 or f32")
 
 
 def _network(trt: Any, logger: Any, options: BuildOptions) -> tuple[Any, Any]:
