@@ -88,7 +88,8 @@ def mprt(
 
 def randomised(backbone: Backbone, stages: int = 5, seed: int = 0) -> Iterator[Backbone]:
     """Copies of a backbone that lost the weights of its last layers, more with each copy."""
-    names = [name for name, layer in backbone.named_modules() if _own(layer)]
+    modules = backbone.named_modules()
+    names = [name for name, layer in modules if list(layer.parameters(recurse=False))]
     if not 1 <= stages <= len(names):
         raise ArgumentError(f"stages {stages}: expected 1 to {len(names)}, the model's layers")
     lost = copy.deepcopy(backbone)
@@ -139,10 +140,6 @@ def _mean_ranks(a: Tensor) -> Tensor:
     rank = count.cumsum(0).double() - (count - 1) / 2
     centred: Tensor = rank[place] - (len(a) + 1) / 2
     return centred
-
-
-def _own(layer: nn.Module) -> bool:
-    return any(True for _ in layer.parameters(recurse=False))
 
 
 def _reset(layer: nn.Module) -> None:
