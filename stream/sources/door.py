@@ -57,7 +57,7 @@ class Door:
         self._counts = counts
         self._scaler = VideoReformatter()
         self._stored = (first.width, first.height)
-        notes = list(_format_notes(first.format))
+        notes = _format_notes(first.format)
         self._size, note = _square_pixels(first.width, first.height, sample_aspect)
         notes += note
         self.colour, note = self._tags(first)
@@ -65,7 +65,7 @@ class Door:
         orientation = read_orientation(first)
         if orientation is None:
             notes.append("rotation by other than quarter turns is not applied")
-        elif not orientation.is_upright:
+        elif orientation != Orientation():
             notes.append("turned upright as the file asks")
         self._orientation = orientation or Orientation()
         self.width, self.height = self._orientation.size(*self._size)
@@ -153,7 +153,7 @@ class Door:
         if stated not in MATRIX_NUMBERS:
             size = "below 720 lines" if by_size == "bt601" else "720 lines or more"
             what = "no colour matrix stated" if stated == 2 else f"colour matrix {stated} unknown"
-            notes.append(f"{what}: read as {_spelled(by_size)} ({size})")
+            notes.append(f"{what}: read as {by_size.upper().replace('BT', 'BT.')} ({size})")
         matrix = MATRIX_NUMBERS.get(stated, by_size)
         return ColourTags(matrix, full, primaries, transfer), notes
 
@@ -185,10 +185,6 @@ def _square_pixels(
     else:
         size = (width, 2 * round(height / aspect / 2))
     return size, [f"pixels of aspect {aspect} made square: {width}x{height} to {size[0]}x{size[1]}"]
-
-
-def _spelled(matrix: Matrix) -> str:
-    return matrix.upper().replace("BT", "BT.")
 
 
 def _is_rgb(pixels: av.VideoFormat) -> bool:

@@ -16,7 +16,7 @@ from stream.frame import Plane
 
 @dataclass(frozen=True, slots=True)
 class Orientation:
-    """How a stored picture becomes upright: first transposed, then mirrored.
+    """How a stored picture becomes upright: first transposed, then mirrored; by default as it is.
 
     Attributes:
         transpose: swap rows and columns.
@@ -27,11 +27,6 @@ class Orientation:
     transpose: bool = False
     mirror_x: bool = False
     mirror_y: bool = False
-
-    @property
-    def is_upright(self) -> bool:
-        """True if nothing is to be done."""
-        return not (self.transpose or self.mirror_x or self.mirror_y)
 
     def apply(self, plane: Plane) -> Plane:
         """The upright plane: the plane itself, or a new one."""
