@@ -18,13 +18,7 @@ from nem.explanation import Aim
 
 
 class DeviceEngine(Engine):
-    """An engine that is built for a batch.
-
-    Attributes:
-        batch: the most frames at once.
-    """
-
-    batch: int
+    """An engine that is built for a batch, the most frames at once."""
 
     def run_on_device(
         self, frames: Any, explain: Aim | None = None, target: Target | None = None
