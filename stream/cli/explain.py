@@ -86,14 +86,10 @@ def explain_picture(request: Request, console: Console) -> int:
         done, data = cv2.imencode(out.suffix, draw_panel(picture, tiles)[..., ::-1])
         if not done:
             raise UsageError(f"--out {out}: OpenCV can't write {out.suffix}")
-        try:
-            partial.file.write(data.tobytes())
-        except OSError as error:
-            raise partial.failed(error) from error
     except BaseException:
         partial.discard()
         raise
-    partial.finish()
+    partial.finish(data.tobytes())
     console.say(f"written: {out}")
     return 0
 

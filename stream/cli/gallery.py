@@ -72,12 +72,7 @@ def write_gallery(
     except BaseException:
         file.discard()
         raise
-    try:
-        file.file.write(made.to_bytes())
-    except OSError as error:
-        file.leave()
-        raise file.failed(error) from error
-    file.finish()
+    file.finish(made.to_bytes())
     _tell(made, file.path, console)
 
 

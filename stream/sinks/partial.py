@@ -80,14 +80,18 @@ class PartialFile:
         if not self._overwrite and os.path.lexists(self.path):
             raise SinkError(f"{self.path}: already exists; pass --overwrite or another name")
 
-    def finish(self) -> None:
+    def finish(self, data: bytes = b"") -> None:
         """Store the last bytes and give the file its name.
+
+        Args:
+            data: bytes to write before.
 
         Raises:
             SinkError: if they can't be stored, or something took the name meanwhile; the partial
                 file stays.
         """
         try:
+            self.file.write(data)
             self.file.flush()
             os.fsync(self.file.fileno())
             self.file.close()

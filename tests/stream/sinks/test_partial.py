@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+from types import SimpleNamespace
 
 import pytest
 
@@ -14,9 +15,9 @@ def test_gets_its_name_when_finished(tmp_path):
     output = PartialFile(tmp_path / "out.bin")
     output.file.write(b"abc")
     assert names(tmp_path) == ["out.bin.partial"]
-    output.finish()
+    output.finish(b"def")
     assert names(tmp_path) == ["out.bin"]
-    assert output.path.read_bytes() == b"abc"
+    assert output.path.read_bytes() == b"abcdef"
 
 
 def test_left_and_discarded(tmp_path):
@@ -57,6 +58,20 @@ def test_a_name_taken_meanwhile_is_kept(tmp_path):
         output.finish()
     assert output.path.read_bytes() == b"theirs"
     assert output.partial.read_bytes() == b"new"
+
+
+def test_last_bytes_that_find_no_room_leave_the_rest_as_told(tmp_path):
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    output = PartialFile(tmp_path / "out")
+    output.file.write(b"some")
+    output.file.flush()
+    file, output.file = output.file, SimpleNamespace(write=full, close=output.file.close)
+    with pytest.raises(SinkError, match=r"No space left .* stays in out\.partial"):
+        output.finish(b" more")
+    assert file.closed
+    assert output.partial.read_bytes() == b"some"
 
 
 @pytest.mark.parametrize("link", ["itself", "dotted", "symlink", "hardlink"])
