@@ -13,16 +13,18 @@ import numpy as np
 import pytest
 import torch
 
-from engines import EngineError, export_onnx
+from engines import EngineError
 from engines.golden import golden_frames
 from engines.graph import FrameGraph
+from nem.bundle import open_bundle
+from nem.bundle_io import load_model
 from nem.model import NEM
 from scripts import check_models, check_models_trt
 from scripts.check_models import ASKED, check_onnx, mask_differences, missed_by, onnx_runners, table
 from scripts.check_models_trt import check_tensorrt, judge_report, spread_mask
-from tests.engines.conftest import tiny_model
 from tests.nem.toys import tiny_backbone
 
+GRAPH = open_bundle("nem-tiny").graph_path
 GOOD = {
     "trt_blocks": 1,
     "fallbacks": [],
@@ -37,20 +39,20 @@ def toy() -> NEM:
     return spread_mask(NEM(tiny_backbone(), "lite", width=16).eval())
 
 
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The graph of `tiny_model()`, with all heads."""
-    return export_onnx(tiny_model(), tmp_path_factory.mktemp("export") / "graph.onnx")
+@pytest.fixture
+def default() -> NEM:
+    """A model with all heads whose graph is there, as exporting one takes long."""
+    return load_model(open_bundle("nem-tiny"))
 
 
 @pytest.fixture
-def _no_export(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engines.export.export_onnx", lambda model, path: exported)
+def _no_export(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engines.export.export_onnx", lambda model, path: GRAPH)
 
 
 @pytest.mark.usefixtures("_no_export")
-def test_a_graph_that_is_right_misses_nothing() -> None:
-    found = check_onnx(tiny_model())
+def test_a_graph_that_is_right_misses_nothing(default: NEM) -> None:
+    found = check_onnx(default)
     assert found["missed"] == []
     assert found["differences"].keys() == {"onnxruntime", "openvino"}
     for row in found["differences"].values():
@@ -58,8 +60,8 @@ def test_a_graph_that_is_right_misses_nothing() -> None:
         assert all(0 < off < ASKED / 10 for off in row.values())
 
 
-def test_all_heads_and_the_class_count(exported: Path) -> None:
-    run = onnx_runners(exported)["onnxruntime"]
+def test_all_heads_and_the_class_count(default: NEM) -> None:
+    run = onnx_runners(GRAPH)["onnxruntime"]
 
     def other_class(given: Any) -> Any:
         return run({**given, "target": np.zeros(2, np.int64)})
@@ -69,15 +71,14 @@ def test_all_heads_and_the_class_count(exported: Path) -> None:
         return [maps[0], maps[1], maps[2], maps[3] + np.float32(0.01)]
 
     for wrong in (other_class, last_head_only):
-        assert mask_differences(tiny_model(), {"wrong": wrong})["wrong"]["model size"] > ASKED
+        assert mask_differences(default, {"wrong": wrong})["wrong"]["model size"] > ASKED
 
 
 @pytest.mark.usefixtures("_no_export")
-def test_a_graph_of_other_weights_is_reported() -> None:
-    model = tiny_model()
+def test_a_graph_of_other_weights_is_reported(default: NEM) -> None:
     with torch.no_grad():
-        model.decoder.head.bias.add_(0.05)
-    found = check_onnx(model)
+        default.decoder.head.bias.add_(0.05)
+    found = check_onnx(default)
     assert len(found["missed"]) == 4
     assert found["missed"][0].startswith("onnxruntime at model size: mask off by 0.0")
     row = {"model": "tiny", "onnx": found}
