@@ -39,6 +39,9 @@ DTYPES: dict[str, type[np.generic]] = {
 """Types of tensors by TensorRT's name. numpy has no bfloat16 and no 8-bit floats, and no engine
 made here has them at its edges."""
 
+NO_MEMORY = ("out of memory", "outofmemory", "could not be allocated")
+"""What TensorRT, CUDA or torch says where the GPU has too little memory, in small letters."""
+
 MESSAGES_KEPT = 20
 LONGEST_TEXT = 400
 
@@ -90,6 +93,11 @@ def numpy_type(dtype: Any, tensor: str) -> np.dtype[Any]:
     if dtype.name not in DTYPES:
         raise EngineError(f"tensor {tensor}: type {dtype.name}, allowed: {', '.join(DTYPES)}")
     return np.dtype(DTYPES[dtype.name])
+
+
+def tells_no_memory(text: str) -> bool:
+    """Whether a message tells of too little memory."""
+    return any(words in text.lower() for words in NO_MEMORY)
 
 
 class RecordingLogger:

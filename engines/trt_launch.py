@@ -9,9 +9,7 @@ import numpy as np
 
 from engines.cuda_memory import Cuda, DeviceMemoryError
 from engines.errors import EngineError
-from engines.trt_api import Flavour, make_logger, trt_version
-
-NO_MEMORY = ("out of memory", "outofmemory", "could not be allocated")
+from engines.trt_api import Flavour, make_logger, tells_no_memory, trt_version
 
 CAUSES = (
     # In this order: a wrong magic number is also reported as an incompatible version.
@@ -48,6 +46,7 @@ class Launcher:
         engine: TensorRT's own object.
 
     Raises:
+        DeviceMemoryError: the GPU has too little memory for it.
         EngineError: TensorRT refuses the engine; the reason in a line.
     """
 
@@ -97,7 +96,7 @@ class Launcher:
         def execute() -> None:
             self._logger.clear()
             if not context.execute_async_v3(int(self._stream)):
-                raise EngineError(f"TensorRT refused to run the engine: {self._said()}")
+                raise self._refused("can't be run")
 
         self._attempt(execute)  # so that nothing is left to be made in a capture
         self._cuda.synchronize(self._stream)
@@ -123,7 +122,7 @@ class Launcher:
         context = self._give(made, "can't be prepared")
         for name, address in self._addresses.items():
             if not context.set_tensor_address(name, address):
-                raise EngineError(f"tensor {name}: TensorRT refused its address: {self._said()}")
+                raise self._refused(f"can't be given the address of {name}")
         return context
 
     def _shaped(self, count: int) -> Any:
@@ -148,10 +147,10 @@ class Launcher:
         context.set_device_memory(*self._shared)
         # The first context has chosen it already, later ones have not.
         if not context.set_optimization_profile_async(0, int(self._stream)):
-            raise EngineError(f"TensorRT refused to prepare {count} frames: {self._said()}")
+            raise self._refused(f"can't be prepared for {count} frames")
         for name, shape in self._inputs.items():
             if not context.set_input_shape(name, (count, *shape[1:])):
-                raise EngineError(f"tensor {name}: {count} frames refused: {self._said()}")
+                raise self._refused(f"can't be given {count} frames as {name}")
         return context
 
     def _unload(self) -> None:
@@ -162,12 +161,16 @@ class Launcher:
         self._runtime = None
 
     def _give(self, made: Any, trouble: str) -> Any:
-        """What TensorRT made; where that is None, an error with what its logger has."""
-        if made is not None:
-            return made
+        """What TensorRT made; where that is None, an error."""
+        if made is None:
+            raise self._refused(trouble)
+        return made
+
+    def _refused(self, trouble: str) -> EngineError:
+        """What TensorRT does not do, with the reason that its logger has."""
         text = self._logger.text() or "TensorRT gave no reason"
-        if any(words in text.lower() for words in NO_MEMORY):
-            raise DeviceMemoryError(f"cuda:{self._cuda.device}: too little GPU memory: {text}")
+        if tells_no_memory(text):
+            return DeviceMemoryError(f"cuda:{self._cuda.device}: too little GPU memory: {text}")
         facts = {
             "flavour": self._flavour,
             "version": trt_version(self._trt),
@@ -175,7 +178,4 @@ class Launcher:
         }
         causes = [means for words, means in CAUSES if any(word in text.lower() for word in words)]
         cause = f": {causes[0].format(**facts)}" if causes else ""
-        raise EngineError(f"{self._flavour} engine {trouble}{cause} ({text})")
-
-    def _said(self) -> str:
-        return self._logger.text() or "it gave no reason"
+        return EngineError(f"{self._flavour} engine {trouble}{cause} ({text})")

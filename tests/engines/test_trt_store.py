@@ -212,9 +212,13 @@ def test_trouble_of_the_machine_is_no_damage(
     fakes.cuda.fail["cudaStreamCreateWithFlags"] = cudaError_t.cudaErrorInvalidValue
     with pytest.raises(CudaError, match="cudaErrorInvalidValue"):
         open_and_run(bundle, store, batch=batch)
+    fakes.refuse = "Error Code 1: Cuda Runtime (out of memory)"
+    with pytest.raises(CudaError, match="too little GPU memory"):
+        open_and_run(bundle, store, batch=batch)
+    fakes.refuse = None
     assert not list(store.folder.glob("*.damaged"))
     open_and_run(bundle, store, batch=batch)
-    assert len(fakes.builds) == 1
+    assert [options.batch for options in fakes.builds].count(batch) == 1
 
 
 def test_threads_that_ask_at_once_build_once(bundle: Bundle, fakes: Fakes, store: Store) -> None:

@@ -46,7 +46,10 @@ def test_too_little_memory_is_told_apart(fakes: Fakes) -> None:
     with pytest.raises(DeviceMemoryError, match=r"too little GPU memory.*OutOfMemory"):
         TrtRunner(engine_of(fakes))
     assert fakes.cuda.leaks() == 0
-    fakes.workspace, fakes.cuda.memory = 0, 100
+    fakes.workspace, fakes.refuse = 0, "Error Code 1: Cuda Runtime (out of memory)"
+    with pytest.raises(DeviceMemoryError, match="too little GPU memory"):
+        TrtRunner(engine_of(fakes))
+    fakes.refuse, fakes.cuda.memory = None, 100
     with pytest.raises(DeviceMemoryError, match=r"cuda:0: taking .* bytes .*MemoryAllocation"):
         TrtRunner(engine_of(fakes))
     assert fakes.cuda.leaks() == 0
@@ -87,9 +90,9 @@ def test_a_failed_run_is_told_and_the_next_one_is_right(
 def test_what_tensorrt_refuses_to_run_is_told(fakes: Fakes) -> None:
     runner = TrtRunner(engine_of(fakes), cuda_graph=False)
     fakes.refuse = "Error Code 3: API Usage Error (bad luck)"
-    with pytest.raises(EngineError, match=r"refused to run the engine.*\(bad luck\)"):
+    with pytest.raises(EngineError, match=r"tensorrt engine can't be run .*\(bad luck\)"):
         runner.run(some(1))
-    with pytest.raises(EngineError, match="refused to run the engine"):
+    with pytest.raises(EngineError, match="can't be run"):
         TrtRunner(engine_of(fakes))
 
 
