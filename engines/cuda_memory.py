@@ -141,7 +141,7 @@ class Cuda:
         device: number of the GPU.
 
     Raises:
-        EngineUnavailable: cuda-bindings is not installed.
+        EngineUnavailable: cuda-bindings is not installed, or there is no driver.
         CudaError: there is no such GPU, or it can't be used.
     """
 
@@ -155,8 +155,11 @@ class Cuda:
             ) from None
         self.device = device
         self.held = ExitStack()
-        with self.current():
-            pass
+        try:
+            with self.current():
+                pass
+        except RuntimeError as error:  # of cuda-bindings, where there is no driver to be loaded
+            raise EngineUnavailable(f"cuda:{device}: no NVIDIA driver here: {error}") from None
 
     @contextmanager
     def current(self) -> Iterator[None]:

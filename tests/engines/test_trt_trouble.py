@@ -165,3 +165,12 @@ def test_missing_packages_are_named(fakes: Fakes, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     with pytest.raises(EngineUnavailable, match=r"nem-stream\[tensorrt\]"):
         TrtRunner(b"")
+
+
+def test_a_machine_without_a_driver_is_told(fakes: Fakes, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing() -> None:
+        raise RuntimeError("can't find the library cuda")  # as cuda-bindings does
+
+    monkeypatch.setattr(fakes.cuda, "cuCtxGetCurrent", missing)
+    with pytest.raises(EngineUnavailable, match="cuda:0: no NVIDIA driver here: can't find"):
+        TrtRunner(engine_of(fakes))
