@@ -100,9 +100,15 @@ class Launcher:
 
         self._attempt(execute)  # so that nothing is left to be made in a capture
         self._cuda.synchronize(self._stream)
-        run = self._captured(execute) if self._graphs else execute
+        captured = self._graphs and self._capturable(context)
+        run = self._captured(execute) if captured else execute
         self._contexts.append(context)
         self._ready[count] = run
+
+    def _capturable(self, context: Any) -> bool:
+        """Whether a graph can be made of it: some of RTX take memory while they run."""
+        rtx = self._flavour == "tensorrt-rtx"
+        return not rtx or bool(context.is_stream_capturable(int(self._stream)))
 
     def _captured(self, execute: Callable[[], None]) -> Callable[[], None]:
         graph = self._cuda.capture(self._stream, execute)

@@ -70,6 +70,8 @@ class Fakes:
         builds: what was built.
         wrong: added to the maps of engines that are built from now on.
         workspace: bytes of GPU memory that a context takes for each frame.
+        refuse: why nothing is run; None where it is.
+        capturable: whether a run of an RTX engine may be captured.
     """
 
     cuda: FakeCuda
@@ -82,6 +84,7 @@ class Fakes:
     contexts: int = 0
     configs: list[RuntimeConfig] = field(default_factory=list)
     refuse: str | None = None
+    capturable: bool = True
 
     def build(self, model: NEM, options: BuildOptions, say: Any = None) -> bytes:
         """In the place of `engines.trt_build.build_engine`."""

@@ -107,8 +107,15 @@ class Context:
         if reason is not None:
             self.engine.runtime.logger.log(Severity.ERROR, f"IExecutionContext: {reason}")
             return False
+        if fakes.cuda.handles[stream].capturing is not None and not fakes.capturable:
+            return False
         addresses, changes = dict(self.addresses), self.changes
         return fakes.cuda.put(stream, lambda: self.compute(addresses, changes))
+
+    def is_stream_capturable(self, stream: int) -> bool:
+        fakes = self.engine.runtime.fakes
+        assert fakes.trt.__name__ == "tensorrt_rtx", "no other knows this"
+        return bool(fakes.capturable and stream in fakes.cuda.handles)
 
     def compute(self, addresses: dict[str, int], changes: int) -> None:
         cuda, built = self.engine.runtime.fakes.cuda, self.engine.built

@@ -10,6 +10,7 @@ import pytest
 from engines import EngineError, EngineUnavailable
 from engines.cuda_memory import CudaError, DeviceLostError, DeviceMemoryError
 from engines.trt_runner import TrtRunner
+from tests.engines import fake_tensorrt
 from tests.engines.fake_cuda import cudaError_t
 from tests.engines.fake_tensorrt import DataType, Fakes, TensorLocation
 from tests.engines.small_trt import assert_right, engine_of, some
@@ -94,6 +95,18 @@ def test_what_tensorrt_refuses_to_run_is_told(fakes: Fakes) -> None:
         runner.run(some(1))
     with pytest.raises(EngineError, match="can't be run"):
         TrtRunner(engine_of(fakes))
+
+
+def test_an_engine_of_rtx_that_takes_memory_as_it_runs_is_not_captured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fakes = fake_tensorrt.install(monkeypatch, fake_tensorrt.make_fakes("tensorrt-rtx"))
+    fakes.capturable = False
+    runner = TrtRunner(engine_of(fakes), flavour="tensorrt-rtx")
+    assert_right(runner.run(some(1)), some(1))
+    assert fakes.cuda.calls["cudaStreamBeginCapture"] == 0
+    runner.close()
+    assert fakes.cuda.leaks() == 0
 
 
 def test_a_capture_that_fails_is_left_and_told(
