@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
+from engines.cuda_memory import DeviceMemoryError
 from engines.errors import EngineError, EngineUnavailable, OptionError
 from engines.onnx_passes import CLASSES, FRAMES
-from engines.trt_api import Flavour, load_trt, trt_version
+from engines.trt_api import Flavour, load_trt, tells_no_memory, trt_version
 from engines.trt_quant import QUANTISED, check_quantised, exporting
+from nem.errors import first_line
 
 if TYPE_CHECKING:
     import torch
@@ -130,16 +132,25 @@ def build_engine(model: NEM, options: BuildOptions, say: Say | None = None) -> b
     Raises:
         OptionError: an overlay of a model that can't draw one, or pictures that can't be used.
         EngineUnavailable: no Torch-TensorRT of this flavour or version, no GPU, or no modelopt.
+        DeviceMemoryError: the GPU has too little memory to build it.
         EngineError: the model can't be exported, calibrated or compiled.
     """
     from engines.trt_convert import convert, load_converter, register_uint8_output
 
     load_converter(options.flavour)
-    graph = make_graph(model, options, say)
     if options.overlay:
         register_uint8_output()
-    with exporting(options.precision):
-        return compile_graph(graph, options, convert, say)
+    try:
+        graph = make_graph(model, options, say)
+        with exporting(options.precision):
+            return compile_graph(graph, options, convert, say)
+    except (RuntimeError, EngineError) as error:  # torch's own, or one that tells of it
+        if not tells_no_memory(str(error)):
+            raise
+        raise DeviceMemoryError(
+            f"{options.flavour}: too little GPU memory to build for batch {options.frames}: "
+            f"{first_line(error)}"
+        ) from None
 
 
 def compile_graph(

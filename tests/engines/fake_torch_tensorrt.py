@@ -201,6 +201,8 @@ class Fake:
                 "IBuilder::buildSerializedNetwork: Error Code 4: API Usage Error (first input has "
                 "type UInt8. In checkType at /_src/optimizer/nodeBase.cpp:455)"
             )
+        if self.fail == "memory":
+            TRT_LOGGER.error("Error Code 2: OutOfMemory (Requested size was 8388608 bytes.)")
         if self.fail is not None:
             LOGGER.error("While interpreting the module got an error")
             raise RuntimeError("While interpreting got an error") from AssertionError(

@@ -15,6 +15,7 @@ import torch
 
 import engines.trt_build
 from engines import EngineError, EngineUnavailable, OptionError
+from engines.cuda_memory import DeviceMemoryError
 from engines.fixed_graph import FixedGraph
 from engines.trt_build import BuildOptions, build_engine
 from engines.trt_convert import load_converter, register_uint8_output
@@ -207,6 +208,24 @@ def test_errors_tell_the_reason_and_the_cure_in_a_line(
     assert "\n" not in str(caught.value)
     assert "While" not in str(caught.value)
     assert caught.value.__cause__ is not None
+
+
+@pytest.mark.parametrize("where", ["moving", "exporting", "compiling"])
+def test_too_little_memory_to_build_is_told_apart(
+    fake: Fake, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nGPU 0 has ...")
+
+    if where == "compiling":
+        fake.fail = "memory"
+    elif where == "moving":
+        monkeypatch.setattr(FixedGraph, "to", full)
+    else:
+        monkeypatch.setattr(torch.export, "export", full)
+    with pytest.raises(DeviceMemoryError, match=r"too little GPU memory .* batch 2: ") as caught:
+        build_engine(tiny_model(), BuildOptions(batch=2))
+    assert "\n" not in str(caught.value)
 
 
 def test_a_model_that_can_not_be_exported(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
