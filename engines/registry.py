@@ -43,6 +43,13 @@ class EngineInfo:
         """Whether it can run here."""
         return self.reason is None
 
+    @property
+    def trouble(self) -> str | None:
+        """What is in its way here, with the cure; None where nothing is."""
+        if self.available and self.no_build is not None:
+            return f"only runs what is built already: {self.no_build}"
+        return self.reason
+
 
 @dataclass(frozen=True, slots=True)
 class _Entry:

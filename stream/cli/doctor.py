@@ -126,7 +126,7 @@ def _cameras() -> Iterator[Finding]:
 def _engines() -> Iterator[Finding]:
     for engine in available_engines():
         blocks = MODEL if engine.name == DEFAULT_ENGINE else 0
-        what = engine.reason or engine.summary
+        what = engine.trouble or engine.summary
         yield Finding(f"engine {engine.name}", engine.available, what, blocks)
 
 

@@ -28,9 +28,9 @@ DAY = 86_400
 
 
 def print_engines() -> None:
-    """Print each engine with "available" or the reason why not, then what is stored."""
+    """Print each engine with "available" or what is in its way, then what is stored."""
     for engine in available_engines():
-        print(f"{engine.name:<16} {engine.summary}: {engine.reason or 'available'}")
+        print(f"{engine.name:<16} {engine.summary}: {engine.trouble or 'available'}")
     print_stored(list_stored())
 
 

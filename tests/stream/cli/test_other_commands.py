@@ -1,6 +1,6 @@
 import pytest
 
-from engines import available_engines
+from engines import EngineInfo, available_engines
 from nem import list_bundles
 from stream.cli import doctor
 
@@ -53,8 +53,18 @@ def test_engines_list_gives_reasons(cli):
     assert code == 0
     for engine in available_engines():
         assert f"{engine.name} " in out
-        assert (engine.reason or "available") in out
+        assert (engine.trouble or "available") in out
     assert "stored: 0" in out
+
+
+def test_an_engine_that_can_run_but_not_be_built_is_told(cli, monkeypatch):
+    lacking = EngineInfo("tensorrt", "TensorRT", None, "torch is not installed: pip install it")
+    for module in ("stream.cli.engines", "stream.cli.doctor"):
+        monkeypatch.setattr(f"{module}.available_engines", lambda: [lacking])
+    told = "only runs what is built already: torch is not installed: pip install it"
+    assert f"TensorRT: {told}\n" in cli("engines", "list")[1]
+    [finding] = doctor._engines()
+    assert (finding.good, finding.detail) == (True, told)
 
 
 def test_the_store_is_verified_and_pruned(cli, own_cache):
