@@ -143,7 +143,7 @@ for kind, names in {
     "get_tensor_dtype get_tensor_mode create_execution_context get_tensor_profile_shape "
     "device_memory_size_v2 create_runtime_config",
     trt.IExecutionContext: "set_tensor_address execute_async_v3 set_device_memory set_input_shape "
-    "set_optimization_profile_async",
+    "set_optimization_profile_async is_stream_capturable",
     trt.IRuntimeConfig: "set_execution_context_allocation_strategy "
     "dynamic_shapes_kernel_specialization_strategy",
     trt.ExecutionContextAllocationStrategy: "USER_MANAGED",
