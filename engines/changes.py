@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 
 from engines.store import Store
@@ -11,6 +12,12 @@ from engines.store_admin import list_stored
 
 SAME = ("engine", "bundle", "precision", "frame", "batch")
 """Facts by which two stored engines are of one kind: they are what the user asked for."""
+
+NONE = "none"
+"""In place of a version, where a package is not installed."""
+
+MAKERS = ("torch", "Torch-TensorRT", "modelopt")
+"""Facts about what makes an engine; running one needs none of them."""
 
 LONGEST_VALUE = 40
 """A longer value is a hash, of which the beginning tells enough."""
@@ -45,6 +52,22 @@ def what_changed(store: Store, facts: Mapping[str, str]) -> str | None:
     return ", ".join(nearest)
 
 
+def as_made(store: Store, facts: dict[str, str]) -> dict[str, str]:
+    """The facts of an engine to be found where nothing can make one: of any versions that did.
+
+    Where what makes engines is installed, or nothing else fits, they are `facts`.
+    """
+    makers = facts.keys() & MAKERS
+    if all(facts[name] != NONE for name in makers):
+        return facts
+    with suppress(OSError):  # a store that can't be read has nothing
+        for entry in list_stored(store):
+            found = facts | {name: entry.facts.get(name, NONE) for name in makers}
+            if entry.facts == found:
+                return found
+    return facts
+
+
 def _short(value: str | None) -> str:
     if value is None:
         return "unknown"
@@ -52,11 +75,11 @@ def _short(value: str | None) -> str:
 
 
 def installed(package: str) -> str:
-    """The version of a package, "none" without it."""
+    """The version of a package, `NONE` without it."""
     try:
         return version(package)
     except PackageNotFoundError:
-        return "none"
+        return NONE
 
 
 def reinstall(package: str) -> str:

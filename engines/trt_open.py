@@ -14,7 +14,7 @@ from typing import Any
 
 from engines.batches import fill_classes, fitting_batch
 from engines.calibration import hash_files, read_pictures
-from engines.changes import what_changed
+from engines.changes import as_made, what_changed
 from engines.cuda_memory import CudaError
 from engines.errors import EngineError, EngineUnavailable, FrameError, StoreError
 from engines.golden import GoldenEngine, check, decided, golden_frames, pack, reference, unpack
@@ -84,13 +84,14 @@ class _Opening:
     def __init__(self, wish: Wish, store: Store, say: Say) -> None:
         self.wish, self.options, self.store, self.say = wish, wish.options, store, say
         where = wish.options.calibration
-        self.facts = engine_facts(
+        facts = engine_facts(
             wish.bundle,
             wish.options,
             wish.gpu,
             trt=trt_version(load_trt(wish.options.flavour)),
             calibration=hash_files(where) if isinstance(where, Path) else None,
         )
+        self.facts = as_made(store, facts)
 
     def fetch(self) -> TrtRunner:
         return self.store.fetch(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import threading
 from dataclasses import replace
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,25 @@ def test_the_second_start_loads_what_the_first_built(
     assert entry.facts["weights"] == bundle.manifest.files["weights.safetensors"]
     assert entry.facts["torch"][0].isdigit()
     assert set(SAME) < set(entry.facts)
+
+
+def missing(package: str) -> str:
+    raise PackageNotFoundError(package)
+
+
+def test_an_environment_that_can_build_none_finds_what_is_built(
+    bundle: Bundle, fakes: Fakes, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engines.changes.version", lambda package: "2.14.0")
+    built, _ = open_and_run(bundle, store)
+    monkeypatch.setattr("engines.changes.version", missing)
+    loaded, said = open_and_run(bundle, store)
+    np.testing.assert_array_equal(loaded, built)
+    assert (said, len(fakes.builds), len(list_stored(store))) == ([], 1, 1)
+    monkeypatch.setattr("engines.changes.version", lambda package: "2.15.0")
+    _, said = open_and_run(bundle, store)
+    assert len(fakes.builds) == 2
+    assert "torch 2.14.0 -> 2.15.0" in said[0]
 
 
 def test_what_was_asked_is_stored_apart(bundle: Bundle, fakes: Fakes, store: Store) -> None:
