@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch.export import Dim
 
-from engines.errors import EngineError
+from engines.errors import EngineError, ExportError
 from engines.graph import FrameGraph
 from engines.onnx_export import export_program, need_exporter, open_checked
 from engines.onnx_passes import (
@@ -96,11 +96,19 @@ def save_bundle(
         **info: further arguments of `nem.bundle_io.write_bundle`.
 
     Raises:
-        BundleError, EngineError: see `write_bundle` and `export_onnx`.
+        BundleError, WriteError, EngineError: see `write_bundle` and `export_onnx`.
+        ExportError: the folder for temporary files doesn't take the graph.
     """
     round_weights_(model)
     with tempfile.TemporaryDirectory(prefix="nem-export-") as temporary:
-        graph = export_onnx(model, Path(temporary) / "graph.onnx")
+        try:
+            graph = export_onnx(model, Path(temporary) / "graph.onnx")
+        except OSError as error:
+            reason = error.strerror or error
+            raise ExportError(
+                f"graph of bundle {name}: can't be written to {temporary}: {reason}; make room "
+                "there, or set TMPDIR to another folder"
+            ) from None
         return write_bundle(
             Path(folder),
             model,

@@ -5,7 +5,7 @@ imported by those who need them.
 """
 
 from nem.bundle import Bundle, Manifest, list_bundles, open_bundle
-from nem.errors import BundleError, DataError, ModelError, NemError, TrainError
+from nem.errors import BundleError, DataError, ModelError, NemError, TrainError, WriteError
 
 __all__ = [
     "Bundle",
@@ -15,6 +15,7 @@ __all__ = [
     "ModelError",
     "NemError",
     "TrainError",
+    "WriteError",
     "list_bundles",
     "open_bundle",
 ]

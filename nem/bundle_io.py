@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from nem.backbone import Backbone, create_backbone
 from nem.bundle import Bundle, open_bundle, sha256_of
-from nem.errors import BundleError, ModelError
+from nem.errors import BundleError, ModelError, WriteError
 from nem.manifest import CARD, GRAPH, MANIFEST, WEIGHTS, BackboneInfo, DecoderInfo, Manifest
 from nem.model import NEM
 
@@ -100,6 +100,7 @@ def write_bundle(
 
     Raises:
         BundleError: the folder exists, the model was not rounded, or a value is not allowed.
+        WriteError: the disk refuses.
     """
     folder = Path(folder)
     if folder.exists() and not overwrite:
@@ -144,8 +145,8 @@ def write_bundle(
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])
         raise BundleError(f"bundle {name}: {where}: {first['msg']}") from None
-    except OSError as error:
-        raise BundleError(f"bundle {folder}: can't be written: {error}") from None
+    except (OSError, SafetensorError) as error:
+        raise WriteError(f"bundle {folder}: can't be written: {error}") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return open_bundle(folder)

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from nem.errors import TrainError, first_line
+from nem.errors import TrainError, WriteError, first_line
 
 _TREE = "tree"
 
@@ -27,7 +27,8 @@ def save_tree(tree: Mapping[str, Any], path: Path) -> None:
     """Write a tree; a file of that name is replaced only once the new one is whole.
 
     Raises:
-        TrainError: a value of another type, or the disk refuses.
+        TrainError: a value of another type.
+        WriteError: the disk refuses.
     """
     tensors: dict[str, Tensor] = {}
     text = json.dumps(_encode(tree, "", tensors))
@@ -37,8 +38,9 @@ def save_tree(tree: Mapping[str, Any], path: Path) -> None:
         save_file(tensors, partial, metadata={_TREE: text})
         partial.replace(path)
     except (OSError, SafetensorError) as error:
+        raise WriteError(f"checkpoint {path}: can't be written: {error}") from None
+    finally:  # Ctrl-C comes here too
         partial.unlink(missing_ok=True)
-        raise TrainError(f"checkpoint {path}: can't be written: {error}") from None
 
 
 def load_tree(path: Path, device: str = "cpu") -> dict[str, Any]:

@@ -7,7 +7,8 @@ NemError
 ├── MethodError   (also ValueError)    a method that is none, or can't explain what is asked
 ├── DataError     (also ValueError)    training data that can't be used
 ├── MissingError  (also ImportError)   a library of an extra that isn't installed
-└── TrainError    (also RuntimeError)  a training that can't start or go on
+├── TrainError    (also RuntimeError)  a training that can't start or go on
+└── WriteError                         a checkpoint or a bundle that the disk doesn't take
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ class NemError(Exception):
 
 
 class BundleError(NemError, ValueError):
-    """A bundle is missing, damaged, of another version, or can't be written."""
+    """A bundle is missing, damaged, of another version, or made of what it can't hold."""
 
 
 class ModelError(NemError, ValueError):
@@ -48,3 +49,7 @@ class MissingError(NemError, ImportError):
 
 class TrainError(NemError, RuntimeError):
     """A training can't start or can't go on."""
+
+
+class WriteError(NemError):
+    """The disk doesn't take a checkpoint or a bundle."""

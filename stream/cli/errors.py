@@ -27,11 +27,11 @@ def exit_code(error: BaseException) -> int:
         return OUTPUT
     # Imported only now: whoever raised one of these has loaded it already.
     from engines.errors import EngineError, ExportError, OptionError
-    from nem.errors import ArgumentError, DataError, MethodError, NemError
+    from nem.errors import ArgumentError, DataError, MethodError, NemError, WriteError
 
     if isinstance(error, ArgumentError | DataError | MethodError | OptionError):
         return USAGE
-    if isinstance(error, ExportError):
+    if isinstance(error, ExportError | WriteError):
         return OUTPUT
     return MODEL if isinstance(error, EngineError | NemError) else INTERNAL
 

@@ -13,6 +13,7 @@ from torch import nn
 
 import engines.export
 from engines import EngineError, EngineUnavailable, export_onnx, open_engine, save_bundle
+from engines.errors import ExportError
 from engines.onnx_passes import PIXELS, RESIZED, mark_resize
 from nem.bundle import Bundle
 from nem.class_layers import ClassLinear
@@ -109,6 +110,18 @@ def test_a_wrong_file_is_not_left_behind(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(engines.export, "halve_weights", corrupt)
     with pytest.raises(EngineError, match="differs from torch"):
         export_onnx(tiny_model(classes=()), tmp_path / "graph.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_told_with_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(engines.export, "export_onnx", full)
+    with pytest.raises(ExportError, match=r"can't be written to .*nem-export-.*: No space.*TMPDIR"):
+        save_bundle(tiny_model(), tmp_path / "b", name="b")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from nem.bundle import Bundle, open_bundle, sha256_of
 from nem.bundle_io import load_model, round_weights_, state_sha256, write_bundle
-from nem.errors import BundleError, ModelError
+from nem.errors import BundleError, ModelError, WriteError
 from nem.explanation import AIMS
 from tests.nem.toys import batch, tiny_nem, write_tiny_bundle
 
@@ -83,11 +84,21 @@ def test_paths_may_hold_bytes_that_are_no_text(tmp_path: Path) -> None:
 
 def test_a_missing_graph_leaves_nothing(tmp_path: Path) -> None:
     model = round_weights_(tiny_nem())
-    with pytest.raises(BundleError, match="can't be written"):
+    with pytest.raises(WriteError, match="can't be written"):
         write_bundle(
             tmp_path / "b", model, tmp_path / "no.onnx", name="b", training={}, quality={}, card=""
         )  # fmt: skip
     assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise SafetensorError("No space left on device")
+
+    monkeypatch.setattr("nem.bundle_io.save_file", full)
+    with pytest.raises(WriteError, match="can't be written: No space left"):
+        write_tiny_bundle(tmp_path / "b")
+    assert not [p.name for p in tmp_path.iterdir() if p.is_dir()]
 
 
 def test_an_existing_folder_is_replaced_only_if_asked(tmp_path: Path) -> None:

@@ -1,11 +1,13 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from nem.checkpoint import SafetensorsIO, load_tree, save_tree
-from nem.errors import TrainError
+from nem.errors import TrainError, WriteError
 
 TREE = {
     "step": 3,
@@ -75,3 +77,26 @@ def test_the_plugin_saves_loads_and_removes(tmp_path: Path) -> None:
     io.remove_checkpoint(path)
     io.remove_checkpoint(path)
     assert not path.exists()
+
+
+def test_a_disk_that_does_not_take_it_is_no_fault_of_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_tree({"a": 1}, tmp_path / "c")
+
+    def stopped(error: BaseException) -> Callable[..., None]:
+        def save(_: object, path: Path, **__: object) -> None:
+            path.write_bytes(b"half")
+            raise error
+
+        return save
+
+    for error, told in (
+        (SafetensorError("No space left on device"), WriteError),
+        (KeyboardInterrupt(), KeyboardInterrupt),
+    ):
+        monkeypatch.setattr("nem.checkpoint.save_file", stopped(error))
+        with pytest.raises(told):
+            save_tree({"a": 2}, tmp_path / "c")
+        assert [p.name for p in tmp_path.iterdir()] == ["c"]
+        assert load_tree(tmp_path / "c") == {"a": 1}

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from engines import EngineError, EngineUnavailable, OptionError, StoreError
-from nem import BundleError, DataError, ModelError, TrainError
+from nem import BundleError, DataError, ModelError, TrainError, WriteError
 from stream.cli.console import Console, start_console
 from stream.cli.errors import exit_code, one_line, report
 from stream.cli.options import default_output, pick_places, read_wishes
@@ -90,6 +90,7 @@ def test_wishes():
         (SourceLost("x"), 4),
         (SinkError("x"), 5),
         (BrokenPipeError(), 5),
+        (WriteError("x"), 5),
         (EngineError("x"), 6),
         (EngineUnavailable("x"), 6),
         (StoreError("x"), 6),
