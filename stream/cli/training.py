@@ -73,28 +73,29 @@ def train_bundle(
     from nem.train import fit
     from nem.watch import CHECKPOINT
 
-    try:
-        model = fit(config, progress=progress and console.verbosity >= 0, say=console.say)
-    except (KeyboardInterrupt, SystemExit):
-        kept = (out / CHECKPOINT).exists()
-        cure = "the same command with --resume goes on from the last checkpoint"
-        console.say(f"stopped; {cure if kept else 'before the first checkpoint'}")
-        raise
-    if int(os.environ.get("LOCAL_RANK", "0")):
-        return 0  # one of several processes that trained together; the first one writes
     told = {
         "command": shlex.join([PROGRAM, *sys.argv[1:]]),
         "recipe": {k: v for k, v in config.recipe().items() if v is not None},
         "data": [str(path) for path in config.data],
         "versions": installed_versions(),
     }
-    bundle = save_bundle(
-        model,
-        folder,
-        name=name,
-        training=told,
-        fill=config.fill,
-        overwrite=config.resume,
-    )
+    shown = progress and console.verbosity >= 0 and console.interactive
+    try:
+        model = fit(config, progress=shown, say=console.say)
+        if int(os.environ.get("LOCAL_RANK", "0")):
+            return 0  # one of several processes that trained together; the first one writes
+        bundle = save_bundle(
+            model,
+            folder,
+            name=name,
+            training=told,
+            fill=config.fill,
+            overwrite=config.resume,
+        )
+    except (KeyboardInterrupt, SystemExit):
+        kept = (out / CHECKPOINT).exists()
+        cure = "the same command with --resume goes on from the last checkpoint"
+        console.say(f"stopped; {cure if kept else 'before the first checkpoint'}")
+        raise
     console.say(f"written: {bundle.path}; use it with {PROGRAM} clip.mp4 --model {bundle.path}")
     return 0

@@ -79,3 +79,18 @@ def test_each_epoch_is_told(cli, tmp_path, monkeypatch):
     assert f"random {logged['embedding_gauge_control']:.2f} " in told[-1]
 
     assert cli(*command, tmp_path / "quiet", "-q") == (0, "", "")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_who_stops_the_export_hears_how_to_go_on(cli, tmp_path, monkeypatch):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("engines.export.save_bundle", stop)
+    pictures = make_pictures(tmp_path / "pictures")
+    out = tmp_path / "run"
+    command = ["train", *TINY.split(), "--max-steps", 1, "--data", pictures, "--out", out]
+    code, _, err = cli(*command)
+    assert code == 130
+    assert err.endswith("with --resume goes on from the last checkpoint\n")
