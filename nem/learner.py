@@ -125,13 +125,12 @@ class Learner(pl.LightningModule):
             raise TrainError(
                 self._what_broke(float(loss.detach()), values["loss"], index, batch_idx)
             )
-        bar = {"loss"} if len(self.model.aims) > 1 else set(values)
         for name, value in values.items():
             there = value.detach()[~value.detach().isnan()]
             # 0 of 0, as the area of absent classes in a batch without any, counts for nothing; all
             # processes have to tell of the same values.
             mean = there.sum() / max(1, len(there))
-            self.log(name, mean, prog_bar=name in bar, on_step=True, on_epoch=False)
+            self.log(name, mean, prog_bar=name == "loss", on_step=True, on_epoch=False)
             self.log(
                 f"{name}_epoch", mean, on_step=False, on_epoch=True,
                 batch_size=len(there), sync_dist=self.trainer.world_size > 1,

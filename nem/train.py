@@ -166,13 +166,20 @@ def _usual_lead(backbone: Backbone, collection: Collection, most: int = 256) -> 
     return float(torch.cat(leads).mean())
 
 
+class Bar(RichProgressBar):
+    """Lightning's bar, with epochs counted from 1 as all that is told."""
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        return f"epoch {current_epoch + 1}/{self.trainer.max_epochs}"
+
+
 def _trainer(
     config: TrainConfig, watch: Watch, pictures: int, progress: bool
 ) -> tuple[pl.Trainer, int]:
     """A trainer and the number of optimiser steps it will make."""
     callbacks: list[pl.Callback] = [watch]
     if progress:
-        callbacks.append(RichProgressBar(console_kwargs={"stderr": True}))
+        callbacks.append(Bar(console_kwargs={"stderr": True}))
     trainer = pl.Trainer(
         accelerator=config.accelerator,
         devices=config.devices,
@@ -190,6 +197,8 @@ def _trainer(
     )
     # Known only now: how many processes share the data.
     share = math.ceil(pictures / trainer.world_size)
+    if share < 2:  # one has no BatchNorm statistics where a map is a single place
+        raise DataError(f"{pictures} usable picture(s): each process needs 2 at least; give more")
     batches = max(1, share // config.batch_size)
     per_epoch = math.ceil(batches / config.accumulate)
     steps = max(1, round(config.epochs * per_epoch))

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from nem.config import TrainConfig
 from nem.data import Collection
 from nem.errors import DataError, TrainError
-from nem.train import fit
+from nem.train import Bar, fit
 from tests.nem.toys import shapes, tiny_backbone, write_pictures
 
 
@@ -37,6 +38,18 @@ def test_a_folder_that_can_not_be_written_is_told_before_pictures_are_read(
     monkeypatch.setattr("os.access", lambda *_: False)
     with pytest.raises(TrainError, match=r"can't be written to; give another"):
         train(pictures, tmp_path / "run")
+
+
+def test_a_single_picture_is_too_few(tmp_path: Path) -> None:
+    folder = write_pictures(tmp_path / "one", shapes(1, 0)[0])
+    with pytest.raises(DataError, match=r"^1 usable picture.*each process needs 2 .*give more$"):
+        train(folder, tmp_path / "run")
+
+
+def test_the_bar_counts_epochs_from_1() -> None:
+    bar = Bar()
+    bar._trainer = SimpleNamespace(max_epochs=2)  # type: ignore[assignment]
+    assert bar._get_train_description(0) == "epoch 1/2"
 
 
 def fail(error: Exception) -> Any:
