@@ -189,6 +189,8 @@ def train_backbone(
         groups, lr=config.lr, momentum=0.9, nesterov=True, weight_decay=config.weight_decay
     )
     steps = len(images) // config.batch_size
+    if not steps:
+        raise ValueError(f"{len(images)} training pictures: {config.batch_size} at least")
     total, warm = steps * config.epochs, steps * config.warmup_epochs
     first = _resume(out, config, model, ema, optimiser)
     for epoch in range(first, config.epochs):

@@ -3,7 +3,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs the extra train")
 
-from scripts.default_backbone import BackboneConfig, batches, mix  # noqa: E402
+from scripts.default_backbone import BackboneConfig, batches, mix, train_backbone  # noqa: E402
 from scripts.default_data import (  # noqa: E402
     blob_mask,
     clutter_of,
@@ -101,3 +101,10 @@ def test_composites_are_written_once_and_are_the_same_for_a_seed(folder, tmp_pat
     before = (one / names[0]).stat().st_mtime_ns
     write_composites(images, one, 4, 32, seed=1)
     assert (one / names[0]).stat().st_mtime_ns == before
+
+
+def test_fewer_pictures_than_a_batch_are_refused(folder, tmp_path):
+    split = load_split(folder)
+    config = BackboneConfig(batch_size=len(split.images) + 1)
+    with pytest.raises(ValueError, match=r"training pictures: .* at least"):
+        train_backbone(split, split, tmp_path / "out", config)
