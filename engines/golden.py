@@ -21,6 +21,7 @@ from engines.errors import StoreError
 from engines.onnx_passes import EMBEDDING, SCORES, map_name
 from engines.parity import Bound
 from engines.ranks import percentiles
+from nem.explanation import AIMS
 
 if TYPE_CHECKING:
     from nem.model import NEM
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 ENGINE, EXPECTED = "engine", "expected."
 """Names in the blob: the engine's bytes, and before each array of the answer."""
 
+MAPS = tuple(map(map_name, AIMS))
 RANKING = map_name("ranking")
 
 STRAY = 2
@@ -97,8 +99,10 @@ def check(
     """Why an engine's answer is not the expected one, in a line; None where it is.
 
     Largest differences are held to the bound, means to `STRAY` times it. The embedding has no
-    bound of its own: as a mask's, in units of its largest value.
+    bound of its own: as a mask's, in units of its largest value. Maps are compared on frames of
+    the same best class, see `same_class`.
     """
+    same = same_class(found, expected)
     for name, right in expected.items():
         got = found.get(name)
         if got is None:
@@ -107,10 +111,30 @@ def check(
             return f"{name}: shape {got.shape}, expected {right.shape}"
         if not np.isfinite(got).all():
             return f"{name}: not finite"
+        if name in MAPS and same is not None:
+            got, right = got[same], right[same]
+            if not len(got):
+                continue
         for what, off, most in _differences(name, got, right, bound):
             if not off <= most:
                 return f"{name}: {what} difference {off:.2g}, allowed {most:.2g}"
     return None
+
+
+def same_class(
+    found: Mapping[str, NDArray[Any]], expected: Mapping[str, NDArray[Any]]
+) -> NDArray[np.bool_] | None:
+    """Which frames have the reference's best class; None without classes.
+
+    Where two classes are all but equally probable, rounding decides, and what explains the decided
+    class, or is steered by it, then rightly explains another one. How far probabilities may be off
+    bounds what a near tie is.
+    """
+    got, right = found.get(SCORES), expected.get(SCORES)
+    if got is None or right is None or got.shape != right.shape:
+        return None
+    same: NDArray[np.bool_] = got.argmax(1) == right.argmax(1)
+    return same
 
 
 def _differences(

@@ -92,7 +92,7 @@ class Parity:
         frames: how many were compared.
         aims: what was compared; for class and target the class that the reference decides on.
         mask_max: largest difference of a mask pixel, of all aims but `ranking`. In 8 bits this
-            and the means are of the frames with the same best class, see `engines.quant_check`;
+            and the means are of the frames with the same best class, see `engines.golden`;
             means NaN without any.
         mask_mean: mean difference over all pixels of such masks, of the worst aim.
         rank_mean: mean difference of a ranking's percentiles, 0 without that aim.

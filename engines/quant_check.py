@@ -1,8 +1,7 @@
 """Whether a quantised engine explains as the reference does: 8 bits round so much that classes tie.
 
-Where two classes are all but equally probable, rounding decides, and heads that explain the decided
-class then rightly explain another one. Masks are therefore compared on frames whose best class is
-the reference's; probabilities on all. How far those may be off bounds what a near tie is.
+Masks are compared on frames whose best class is the reference's, see `engines.golden.same_class`;
+probabilities on all.
 """
 
 from __future__ import annotations
@@ -15,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.base import Frames
-from engines.golden import check, reference
+from engines.golden import reference, same_class
 from engines.onnx_passes import SCORES, map_name
-from engines.parity import Parity, find_bound, mean
+from engines.parity import Parity, mean
 from engines.ranks import percentiles
 from nem.explanation import Aim
 from nem.pictures import resize
@@ -32,24 +31,6 @@ Answer = Mapping[str, NDArray[Any]]
 """An engine's or the reference's outputs for some frames, by name."""
 
 
-def check_golden(
-    found: Answer, expected: Answer, aims: Sequence[Aim], precision: str
-) -> str | None:
-    """As `engines.golden.check`, masks on frames of the same best class alone."""
-    same, maps = _same(found, expected), set(map(map_name, aims))
-    bound = find_bound("", precision)
-    if same is None or same.all():
-        return check(found, expected, bound)
-    if missing := [name for name in expected if name not in found]:
-        return f"it has no output {missing[0]}"
-    kept = [name for name in expected if same.any() or name not in maps]
-    one, other = (
-        {name: answer[name][same] if name in maps else answer[name] for name in kept}
-        for answer in (found, expected)
-    )
-    return check(one, other, bound)
-
-
 def compare_answers(
     found: Answer, expected: Answer, aims: Sequence[Aim], *, engine: str, precision: str
 ) -> Parity:
@@ -57,7 +38,7 @@ def compare_answers(
 
     `mask_*` and `rank_mean` are of the frames of the same best class, NaN where there are none.
     """
-    same = _same(found, expected)
+    same = same_class(found, expected)
     kept = np.ones(len(next(iter(expected.values()))), bool) if same is None else same
     largest, means, rank_mean = [0.0], [0.0], 0.0
     for aim in aims:
@@ -132,12 +113,3 @@ class HeldOut:
         if parity.ok and parity.top1 >= LEAST_SAME:
             return None
         return f"on pictures kept from the calibration: {parity}"
-
-
-def _same(found: Answer, expected: Answer) -> NDArray[np.bool_] | None:
-    """Which frames have the reference's best class; None without classes."""
-    got, right = found.get(SCORES), expected.get(SCORES)
-    if got is None or right is None or got.shape != right.shape:
-        return None
-    same: NDArray[np.bool_] = got.argmax(1) == right.argmax(1)
-    return same

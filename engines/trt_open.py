@@ -21,12 +21,11 @@ from engines.golden import GoldenEngine, check, decided, golden_frames, pack, re
 from engines.gpus import Gpu
 from engines.onnx_passes import CLASSES, FRAMES
 from engines.parity import find_bound
-from engines.quant_check import HeldOut, check_golden
+from engines.quant_check import HeldOut
 from engines.store import Store
 from engines.trt_api import INSTALL, load_trt, trt_version
 from engines.trt_build import BuildOptions
 from engines.trt_facts import engine_facts
-from engines.trt_quant import QUANTISED
 from engines.trt_runner import TrtRunner
 from nem.bundle import Bundle
 
@@ -175,11 +174,8 @@ class _Opening:
                 found = golden_answer(runner, self._frames()[:count], expected)
             except FrameError as error:  # it is for other frames
                 return str(error)
-            flavour, precision = self.options.flavour, self.options.precision
-            if precision in QUANTISED:
-                reason = check_golden(found, expected, self.wish.bundle.manifest.heads, precision)
-            else:
-                reason = check(found, expected, find_bound(flavour, precision))
+            bound = find_bound(self.options.flavour, self.options.precision)
+            reason = check(found, expected, bound)
             if reason is not None:
                 return reason
         return None

@@ -93,6 +93,22 @@ def test_a_mask_that_is_off_everywhere_is_found_by_its_mean() -> None:
     assert check(found, expected, BOUNDS["f16"]) is None
 
 
+def test_near_ties_may_be_decided_otherwise() -> None:
+    expected, found = answer(), answer()
+    expected["scores"], found["scores"] = (
+        np.array([[0.5, 0.5 - step], [0.9, 0.1]], np.float32) for step in (1e-4, -1e-4)
+    )
+    for name in ("mask_embedding", "mask_class", "mask_ranking"):
+        found[name] = found[name].copy()
+        found[name][0] = found[name][0, ::-1]  # it rightly explains the other class
+    assert check(found, expected, BOUNDS["f32"]) is None
+    found["mask_class"][1, 0] += 0.1
+    assert "mask_class: largest" in str(check(found, expected, BOUNDS["f32"]))
+    found["scores"][0] = 0.4, 0.6
+    found["mask_class"][1] = expected["mask_class"][1]
+    assert "scores: largest" in str(check(found, expected, BOUNDS["f32"]))
+
+
 def test_bounds_of_precisions_and_engines() -> None:
     f16, bf16 = BOUNDS["f16"], BOUNDS["bf16"]
     assert f16.mask_max == 6 / 255
