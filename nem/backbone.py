@@ -252,7 +252,8 @@ def load_weights(model: nn.Module, path: Path, name: str) -> None:
     """Read a safetensors file with exactly the tensors of `model`.
 
     Raises:
-        ModelError: not a readable safetensors file, or tensors missing, unknown or of other shape.
+        ModelError: not a readable safetensors file; or tensors missing, unknown, of other shape, or
+            not finite.
     """
     try:
         state = load_file(path)
@@ -265,11 +266,11 @@ def load_weights(model: nn.Module, path: Path, name: str) -> None:
     missing, unknown = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     other = sorted(k for k in own.keys() & state.keys() if own[k].shape != state[k].shape)
     if missing or unknown or other:
-        first = (missing + unknown + other)[0]
-        raise ModelError(
-            f"weights {path} don't fit {name}: {len(missing)} tensors missing, {len(unknown)} "
-            f"unknown, {len(other)} of another shape (first: {first})"
-        )
+        kinds = {"missing": missing, "unknown": unknown, "of another shape": other}
+        told = (f"{len(k)} {what} (first: {k[0]})" for what, k in kinds.items() if k)
+        raise ModelError(f"weights {path} don't fit {name}: tensors {', '.join(told)}")
+    if broken := next((k for k, v in state.items() if not v.isfinite().all()), None):
+        raise ModelError(f"weights {path}: {broken} has values that are not finite; get them again")
     model.load_state_dict(state)
 
 

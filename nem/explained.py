@@ -43,7 +43,8 @@ class Explained(nn.Module):
             raise ArgumentError(f"of {of!r}: allowed are {', '.join(get_args(Of))}")
         if of == "class" and backbone.num_classes == 0:
             raise ModelError(
-                f"backbone {backbone.name}: no classes to explain; take of='embedding'"
+                f"backbone {backbone.name}: no classes to explain; take of='embedding', in "
+                "Python, or another method"
             )
         self.backbone, self.of, self.softmax = backbone, of, softmax
 

@@ -129,8 +129,8 @@ def print_mixture(
     _print(kept, [(i, {"share": float(shares[i]), **extra}) for i in order], as_json=as_json)
     alone = nearest(query, kept.embeddings, 1).distances[0, 0]
     console.say(
-        f"{(shares > 0).sum()} pictures mixed come to a distance of {residual:.4g}; the nearest "
-        f"one alone is at {alone:.4g}"
+        f"a mixture of {(shares > 0).sum()} comes to a distance of {residual:.4g}; the nearest one "
+        f"alone is at {alone:.4g}"
     )
 
 

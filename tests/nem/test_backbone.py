@@ -120,7 +120,13 @@ def test_other_weights_are_refused(tmp_path) -> None:
     del state["fc.weight"]
     state["extra"] = torch.zeros(1)
     save_file(state, path)
-    with pytest.raises(ModelError, match=r"1 tensors missing, 1 unknown, 1 of another shape"):
+    told = r"1 missing \(first: fc.weight\), 1 unknown \(first: extra\), 1 of another shape"
+    with pytest.raises(ModelError, match=told):
+        load_weights(backbone.model, path, "tiny")
+    state = dict(backbone.model.state_dict())
+    state["fc.bias"] = torch.full_like(state["fc.bias"], torch.nan)
+    save_file(state, path)
+    with pytest.raises(ModelError, match=r"fc.bias has values that are not finite"):
         load_weights(backbone.model, path, "tiny")
     torch.save({"a": torch.zeros(1)}, tmp_path / "w.pth")
     with pytest.raises(ModelError, match="expected a safetensors file"):
