@@ -296,4 +296,4 @@ def test_progress_goes_to_stderr_only(
     fit(config(pictures, tmp_path), backbone=tiny_backbone())
     out, err = capsys.readouterr()
     assert out == ""
-    assert "kept" in err
+    assert "loss" in err
