@@ -88,4 +88,4 @@ def reinstall(package: str) -> str:
     The package itself: forced, pip would look for this project on its index, which lacks it.
     """
     found = installed(package)
-    return f"pip install --force-reinstall {package}{'' if found == 'none' else f'=={found}'}"
+    return f"pip install --force-reinstall {package}{'' if found == NONE else f'=={found}'}"
