@@ -8,21 +8,15 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from nem.logs import at_level
+
 
 @contextmanager
 def quiet_logs(*names: str) -> Iterator[None]:
     """No warnings, and of these loggers errors only; then everything as it was."""
-    loggers = [logging.getLogger(name) for name in names]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+    with at_level(logging.ERROR, *names), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 @contextmanager

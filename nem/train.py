@@ -30,6 +30,7 @@ from nem.config import TrainConfig
 from nem.data import Collection, collect, normalise
 from nem.errors import DataError, TrainError, first_line
 from nem.learner import Learner
+from nem.logs import at_level
 from nem.model import NEM
 from nem.watch import CHECKPOINT, Watch
 
@@ -277,17 +278,10 @@ def _collect(config: TrainConfig, size: int, progress: bool) -> Collection:
 @contextmanager
 def _quiet_lightning() -> Iterator[None]:
     """Without Lightning's banners, and its advice on settings that were chosen on purpose."""
-    loggers = [logging.getLogger(f"lightning.{part}") for part in ("pytorch", "fabric")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            for text in (".*does not have many workers", ".*number of training batches",
-                         ".*GPU available but not used", ".*LeafSpec",
-                         "Found .* module.s. in eval mode"):  # fmt: skip
-                warnings.filterwarnings("ignore", text)
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+    quieter = at_level(logging.WARNING, "lightning.pytorch", "lightning.fabric")
+    with quieter, warnings.catch_warnings():
+        for text in (".*does not have many workers", ".*number of training batches",
+                     ".*GPU available but not used", ".*LeafSpec",
+                     "Found .* module.s. in eval mode"):  # fmt: skip
+            warnings.filterwarnings("ignore", text)
+        yield
