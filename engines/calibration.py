@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.errors import OptionError
-from nem.pictures import files_below, is_image, is_video
+from nem.pictures import files_below, is_media, is_video
 
 COUNT = 500
 """Pictures to calibrate with; more change the ranges of activations hardly."""
@@ -77,8 +77,8 @@ def find_files(path: Path) -> list[Path]:
     cure = "give images, videos, or a folder of them"
     if not path.exists():
         raise OptionError(f"calibration {path}: no such file or folder; {cure}")
-    inside = files_below(path) if path.is_dir() else [path]
-    files = [p for p in inside if p.is_file() and (is_image(p) or is_video(p))]
+    given = [path] if path.is_file() and is_media(path) else []
+    files = files_below(path, is_media) if path.is_dir() else given
     if not files:
         raise OptionError(f"calibration {path}: neither an image nor a video; {cure}")
     return spread(files, COUNT + HELD_OUT)

@@ -101,7 +101,7 @@ def folder_statistics(
     Raises:
         DataError: fewer than 2 readable pictures.
     """
-    paths = [path for path in files_below(folder) if is_image(path)]
+    paths = files_below(folder, is_image)
     if len(paths) < 2:
         raise DataError(f"{folder}: {len(paths)} pictures found, at least 2 are needed")
     spaced = np.linspace(0, len(paths) - 1, min(most, len(paths))).astype(int)

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from nem.errors import DataError, first_line
-from nem.pictures import Picture, files_below, is_image, is_video, read_image, squash
+from nem.pictures import Picture, files_below, is_image, is_media, is_video, read_image, squash
 from nem.videos import open_video
 
 _READ_AHEAD = 64
@@ -201,11 +201,10 @@ def _find(paths: Iterable[Path | str]) -> tuple[list[Path], list[Skipped]]:
     skipped = []
     for path in map(Path, paths):
         if path.is_dir():
-            inside = (p for p in files_below(path) if is_image(p) or is_video(p))
-            files.update(dict.fromkeys(inside))
+            files.update(dict.fromkeys(files_below(path, is_media)))
         elif not path.exists():
             raise DataError(f"{path}: no such file or folder; give images, videos or folders")
-        elif is_image(path) or is_video(path):
+        elif is_media(path):
             files[path] = None
         else:
             skipped.append(Skipped(path, "neither an image nor a video by its suffix"))

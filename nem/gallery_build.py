@@ -96,7 +96,7 @@ def pictures_below(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         found = "a file" if folder.exists() else "nothing"
         raise DataError(f"{folder}: expected a folder of pictures, found {found}")
-    files = (path for path in files_below(folder) if is_image(path))
+    files = files_below(folder, is_image)
     # File names may hold bytes that are no text, which JSON can't.
     named = ((_text(path.relative_to(folder).as_posix()), path) for path in files)
     return dict(sorted(named))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -29,8 +30,13 @@ def is_video(path: Path) -> bool:
     return path.suffix.lower() in VIDEO_SUFFIXES
 
 
-def files_below(folder: Path) -> list[Path]:
-    """All files of a folder and of those in it, sorted; linked folders too, but none twice."""
+def is_media(path: Path) -> bool:
+    """Whether the suffix is that of a picture or a video file."""
+    return is_image(path) or is_video(path)
+
+
+def files_below(folder: Path, kind: Callable[[Path], bool]) -> list[Path]:
+    """Files of a kind in a folder and in those in it, sorted; linked ones too, but none twice."""
     seen: set[str] = set()
     files: list[Path] = []
     for root, folders, names in os.walk(folder, followlinks=True):
@@ -40,8 +46,8 @@ def files_below(folder: Path) -> list[Path]:
             continue
         seen.add(real)
         folders.sort()
-        files += (Path(root, name) for name in names)
-    return sorted(path for path in files if path.is_file())
+        files += (path for name in names if kind(path := Path(root, name)) and path.is_file())
+    return sorted(files)
 
 
 def read_image(path: Path) -> Picture:

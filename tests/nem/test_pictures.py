@@ -61,5 +61,5 @@ def test_linked_folders_are_searched_once_and_loops_end(tmp_path: Path) -> None:
     (data / "a").symlink_to(store)
     (data / "b" / "up").symlink_to(data)
     (data / "c").symlink_to(store / "deep")
-    found = [path.relative_to(data).as_posix() for path in files_below(data)]
+    found = [path.relative_to(data).as_posix() for path in files_below(data, is_image)]
     assert found == ["a/deep/x.png", "b/x.png"]
