@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from stream.cli.console import start_console
-from stream.cli.shared import Quiet, Verbose, option
+from stream.cli.shared import Model, Quiet, Verbose, option
 
 WHAT, HOW, WHERE = "What", "How", "Where"
 
@@ -42,16 +42,7 @@ def explain(
         float | None,
         option("--at", panel=WHAT, metavar="SECONDS", text="Time in a video; default: 0."),
     ] = None,
-    model: Annotated[
-        str,
-        typer.Option(
-            "-m",
-            "--model",
-            metavar="BUNDLE",
-            rich_help_panel=WHAT,
-            help="Bundle: embedded name, folder or hub id.",
-        ),
-    ] = "nem-tiny",
+    model: Model = "nem-tiny",
     target: Annotated[
         str | None,
         option(

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from stream.cli.console import start_console
-from stream.cli.shared import Model, NoProgress, Quiet, Runtime, Verbose, option
+from stream.cli.shared import MODEL, Device, Model, NoProgress, Quiet, Runtime, Verbose, option
 
 gallery = typer.Typer(
     help="Keep pictures as the model sees them; find those that look alike to it.",
@@ -26,17 +26,9 @@ Its = Annotated[
     option(
         "-m",
         "--model",
-        panel="Model",
+        panel=MODEL,
         metavar="BUNDLE",
         text="Bundle the gallery was built with, if it is not an embedded one.",
-    ),
-]
-Device = Annotated[
-    str,
-    typer.Option(
-        metavar="NAME",
-        rich_help_panel="Model",
-        help="cpu, cuda or cuda:N; auto takes a GPU where it can.",
     ),
 ]
 

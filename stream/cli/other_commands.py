@@ -8,25 +8,19 @@ from typing import Annotated
 import typer
 
 from stream.cli.console import Console
-from stream.cli.shared import Quiet, option
+from stream.cli.shared import (
+    MODEL,
+    Calibrate,
+    Device,
+    Model,
+    Precision,
+    Quiet,
+    Runtime,
+    of_model,
+    option,
+)
 
-Model = Annotated[
-    str,
-    typer.Option("-m", "--model", metavar="BUNDLE", help="Embedded name, folder or hub id."),
-]
-Runtime = Annotated[
-    str, typer.Option("--engine", metavar="NAME", help="Runtime; see nem-stream engines list.")
-]
-Device = Annotated[str, typer.Option("--device", metavar="NAME", help="cpu, cuda or cuda:N.")]
-FrameSize = Annotated[
-    str | None,
-    option(
-        "--frame",
-        panel="Options",
-        metavar="WxH",
-        text="Size of the frames it takes; default: the model's own.",
-    ),
-]
+Bundle = Annotated[str, typer.Argument(metavar="BUNDLE", help="Embedded name, folder or hub id.")]
 
 bundles = typer.Typer(
     help="List, show and check bundles: models with their explainers.",
@@ -47,23 +41,19 @@ def list_bundles() -> None:
 
 
 @bundles.command("show")
-def show_bundle(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Embedded name, folder or hub id.")],
-) -> None:
+def show_bundle(bundle: Bundle) -> None:
     """Show what a bundle is: model, decoder, training, figures, files."""
     from stream.cli.bundles import print_bundle
 
-    print_bundle(name)
+    print_bundle(bundle)
 
 
 @bundles.command("check")
-def check_bundle(
-    path: Annotated[str, typer.Argument(metavar="PATH", help="Embedded name, folder or hub id.")],
-) -> None:
+def check_bundle(bundle: Bundle) -> None:
     """Check a bundle: its files against its manifest, then one run of its graph."""
     from stream.cli.bundles import check
 
-    check(path)
+    check(bundle)
 
 
 @engines.command("list")
@@ -79,36 +69,29 @@ def build_engine(
     model: Model = "nem-tiny",
     engine: Runtime = "auto",
     device: Device = "auto",
-    precision: Annotated[
-        str,
-        typer.Option(
-            "--precision",
-            metavar="NAME",
-            help="fp32, fp16 (GPU), bf16; auto: best here. Calibrated: int8, fp8 (GPU).",
+    precision: Precision = "auto",
+    frame: Annotated[
+        str | None,
+        option(
+            "--frame",
+            panel=MODEL,
+            metavar="WxH",
+            text="Size of the frames it takes; default: the model's own.",
         ),
-    ] = "auto",
-    frame: FrameSize = None,
+    ] = None,
     batch: Annotated[
         int | None,
         option(
             "--batch",
-            panel="Options",
+            panel=MODEL,
             metavar="N",
             text="Frames computed at once; default: those that runs take.",
         ),
     ] = None,
     dynamic: Annotated[
-        bool, typer.Option("--dynamic", help="Of TensorRT: also take fewer frames than --batch.")
+        bool, option("--dynamic", panel=MODEL, text="Of TensorRT: also take fewer than --batch.")
     ] = False,
-    calibrate: Annotated[
-        Path | None,
-        option(
-            "--calibrate",
-            panel="Options",
-            metavar="PATH",
-            text="Pictures or videos for int8 and fp8, to find ranges with.",
-        ),
-    ] = None,
+    calibrate: Calibrate = None,
     quiet: Quiet = False,
 ) -> None:
     """Compile a model ahead of time, so that the first run starts at once.
@@ -153,17 +136,13 @@ def export(
     model: Model = "nem-tiny",
     precision: Annotated[
         str,
-        typer.Option(
-            "--precision",
-            metavar="NAME",
-            help="fp32, fp16 or, for tensorrt, bf16; auto: fp32, for tensorrt fp16.",
-        ),
+        of_model("--precision", "fp32, fp16 or, for tensorrt, bf16; auto: fp32, tensorrt: fp16."),
     ] = "auto",
     frame: Annotated[
         str | None,
         option(
             "--frame",
-            panel="Options",
+            panel=MODEL,
             metavar="WxH",
             text="Size of the frames it takes; default: any; tensorrt, onnx fp16: the model's own.",
         ),
@@ -174,6 +153,7 @@ def export(
             "--batch",
             metavar="N",
             min=1,
+            rich_help_panel=MODEL,
             show_default=False,
             help="Frames computed at once; default: any number, of one frame size 1.",
         ),

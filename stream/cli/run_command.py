@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from stream.cli.console import start_console
-from stream.cli.shared import MODEL, Model, NoProgress, Quiet, Runtime, Verbose, option
+from stream.cli.shared import (
+    MODEL,
+    Calibrate,
+    Device,
+    Model,
+    NoProgress,
+    Precision,
+    Quiet,
+    Runtime,
+    Verbose,
+    option,
+)
 
 INPUT, LOOK, OUTPUT = "Input", "Look", "Output"
 
@@ -61,24 +71,8 @@ def run(
     ] = None,
     model: Model = "nem-tiny",
     engine: Runtime = "auto",
-    device: Annotated[
-        str,
-        typer.Option(
-            "--device",
-            metavar="NAME",
-            rich_help_panel=MODEL,
-            help="cpu, cuda or cuda:N; auto takes a GPU where it can.",
-        ),
-    ] = "auto",
-    precision: Annotated[
-        str,
-        typer.Option(
-            "--precision",
-            metavar="NAME",
-            rich_help_panel=MODEL,
-            help="fp32, fp16 (GPU), bf16; auto: best here. Calibrated: int8, fp8 (GPU).",
-        ),
-    ] = "auto",
+    device: Device = "auto",
+    precision: Precision = "auto",
     batch: Annotated[
         int | None,
         typer.Option(
@@ -91,15 +85,7 @@ def run(
             help="Frames of a file computed at once; default: 4 on openvino, else 1.",
         ),
     ] = None,
-    calibrate: Annotated[
-        Path | None,
-        option(
-            "--calibrate",
-            panel=MODEL,
-            metavar="PATH",
-            text="Pictures or videos for int8 and fp8, to find ranges with.",
-        ),
-    ] = None,
+    calibrate: Calibrate = None,
     explain: Annotated[
         str | None,
         option(

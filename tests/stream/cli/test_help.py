@@ -36,7 +36,7 @@ def test_help_of_a_build_names_every_precision_it_takes(cli):
     ("given", "told"),
     [
         (["engines", "build", "--batch", "x"], "nem-stream: error: Invalid value for '--batch'"),
-        (["bundles", "show"], "nem-stream: error: Missing argument 'NAME'"),
+        (["bundles", "show"], "nem-stream: error: Missing argument 'BUNDLE'"),
         (["engines", "nosuch"], "nem-stream: error: No such command 'nosuch'"),
     ],
 )
