@@ -12,7 +12,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from engines.asked import Target, find_class, pick_aim
+from engines.asked import find_class, pick_aim
 from engines.base import Engine, Frames, check_frames
 from engines.choose import Choice, choose_engine
 from engines.errors import (
@@ -39,6 +39,7 @@ from engines.registry import (
 )
 from engines.store import Store
 from engines.store_admin import StoredEngine, list_stored, prune_stored, verify_stored
+from nem.classes import Target
 from nem.explanation import Explanation
 from nem.pictures import resize
 

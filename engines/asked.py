@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import difflib
-import operator
-from collections.abc import Sequence
-from typing import TypeAlias
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engines.errors import OptionError
+from nem import classes
+from nem.classes import Target
+from nem.errors import MethodError
 from nem.explanation import AIMS, Aim
-
-Target: TypeAlias = int | str | Sequence[int] | NDArray[np.integer]
-"""Classes to explain: one, by number or name, for all frames, or a number for each. -1 stands for
-the most probable class of the frame."""
-
-NEAR = 5
-"""Names shown for one that does not exist."""
 
 
 def pick_aim(aims: Sequence[Aim], explain: str | None, target: Target | None) -> Aim:
@@ -56,76 +51,20 @@ def pick_aim(aims: Sequence[Aim], explain: str | None, target: Target | None) ->
 
 
 def find_class(names: Sequence[str], asked: int | str) -> int:
-    """The number of a class.
-
-    Args:
-        names: of all classes, in order.
-        asked: a name (in any case, if only one is so called), a number, or a number in words of
-            digits where no class is called so; -1 is the most probable class.
-
-    Raises:
-        OptionError: no such class; the message names the nearest ones.
-    """
-    if isinstance(asked, str):
-        found = [i for i, name in enumerate(names) if name == asked] or [
-            i for i, name in enumerate(names) if name.casefold() == asked.casefold()
-        ]
-        if len(found) == 1:
-            return found[0]
-        if found:
-            numbers = ", ".join(map(str, found))
-            raise OptionError(
-                f"target {asked!r}: {len(found)} classes are called so; give a number: {numbers}"
-            )
-        if not asked.strip().removeprefix("-").isdecimal():
-            near = ", ".join(_nearest(names, asked))
-            hint = f"nearest: {near}" if near else f"the first are {', '.join(names[:NEAR])}"
-            raise OptionError(
-                f"target {asked!r}: no class is called so; {hint}; "
-                f"or give a number, 0 to {len(names) - 1}"
-            )
-    number = _number(asked)
-    if not -1 <= number < len(names):
-        raise OptionError(
-            f"target {number}: the model has {len(names)} classes; give 0 to {len(names) - 1}, "
-            "or -1 for the most probable one"
-        )
-    return number
+    """See `nem.classes.find_class`; raises OptionError in the place of its error."""
+    with _refusals():
+        return classes.find_class(names, asked)
 
 
 def class_numbers(names: Sequence[str], target: Target | None, count: int) -> NDArray[np.int64]:
-    """The class of each of `count` frames, int64 (count,); -1 is the most probable one.
-
-    Raises:
-        OptionError: no such class, or another number of classes than frames.
-    """
-    if target is None:
-        return np.full(count, -1, np.int64)
-    if isinstance(target, str) or np.ndim(target) == 0:
-        return np.full(count, find_class(names, target), np.int64)  # type: ignore[arg-type]
-    if np.ndim(target) != 1 or len(target) != count:  # type: ignore[arg-type]
-        raise OptionError(
-            f"target of shape {np.shape(target)} for {count} frames; "
-            "give one class, or one number for each frame"
-        )
-    return np.array([find_class(names, each) for each in target], np.int64)  # type: ignore[union-attr]
+    """See `nem.classes.find_classes`; None is -1. Raises OptionError in the place of its error."""
+    with _refusals():
+        return classes.find_classes(names, -1 if target is None else target, count)
 
 
-def _number(asked: int | str) -> int:
+@contextmanager
+def _refusals() -> Iterator[None]:
     try:
-        if isinstance(asked, bool | np.bool_):
-            raise TypeError
-        return int(asked) if isinstance(asked, str) else operator.index(asked)
-    except TypeError:
-        raise OptionError(
-            f"target {asked!r}: expected a class name or number, got {type(asked).__name__}"
-        ) from None
-
-
-def _nearest(names: Sequence[str], asked: str) -> list[str]:
-    """Names that contain what was asked for, then those spelled much like it."""
-    folded = {name.casefold(): name for name in reversed(names)}
-    wanted = asked.casefold().strip()
-    holding = [name for key, name in folded.items() if wanted and wanted in key]
-    alike = [folded[key] for key in difflib.get_close_matches(wanted, folded, n=NEAR, cutoff=0.5)]
-    return list(dict.fromkeys([*sorted(holding, key=len), *alike]))[:NEAR]
+        yield
+    except MethodError as error:
+        raise OptionError(str(error)) from None

@@ -15,9 +15,10 @@ from typing import NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.asked import Target, class_numbers, pick_aim
+from engines.asked import class_numbers, pick_aim
 from engines.errors import EngineClosed, FrameError
 from engines.ranks import percentiles
+from nem.classes import Target
 from nem.explanation import METHOD_OF, Aim, Explanation
 from nem.pictures import resize
 

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.asked import Target, class_numbers, pick_aim
+from engines.asked import class_numbers, pick_aim
 from engines.base import Engine
 from engines.batches import DeviceArrays, check_on_device, device_arrays
 from engines.cuda_memory import DeviceArray
 from engines.errors import OptionError
+from nem.classes import Target
 from nem.explanation import Aim
 
 

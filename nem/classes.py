@@ -1,62 +1,94 @@
-"""Classes that were asked for, by name or number."""
+"""Classes that are asked for, by name or number. No torch."""
 
 from __future__ import annotations
 
 import difflib
+import operator
 from collections.abc import Sequence
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
-import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
-from nem.backbone import Backbone
 from nem.errors import MethodError
-from nem.explanation import class_names
 
-Target = int | str | Sequence[int | str]
-"""A class for all pictures, or one for each."""
+Target: TypeAlias = int | str | Sequence[int | str] | NDArray[np.integer]
+"""Classes to explain: one, by number or name, for all pictures, or one for each. -1 stands for the
+most probable class of the picture."""
+
+NEAR = 5
+"""Names shown for one that does not exist."""
 
 
-def find_classes(backbone: Backbone, target: Target | None, count: int) -> Tensor | None:
-    """The asked classes as numbers, on the model's device.
+def find_class(names: Sequence[str], asked: int | str) -> int:
+    """The number of a class.
 
     Args:
-        backbone: the model.
-        target: a class, by number or name (in any case, if only one is so called), for all
-            pictures, or one for each; -1 is the most probable one.
-        count: pictures.
-
-    Returns:
-        int64 (N,), -1 for the most probable class; None for no target.
+        names: of all classes, in order.
+        asked: a name (in any case, if only one is so called), a number, or a number in words of
+            digits where no class is called so; -1 is the most probable class.
 
     Raises:
-        MethodError: the model has no classes, or not these, or there are not `count`.
+        MethodError: no such class; the message names the nearest ones.
     """
-    if target is None:
-        return None
-    if backbone.num_classes == 0:
-        raise MethodError(f"target {target!r}: backbone {backbone.name} has no classes")
-    asked = [target] * count if np.ndim(target) == 0 else list(target)  # type: ignore[arg-type]
-    if len(asked) != count:
-        raise MethodError(f"target: {len(asked)} classes for {count} pictures")
-    names = class_names(backbone.classes, backbone.num_classes)
-    numbers = [_number(one, names) for one in asked]
-    return torch.tensor(numbers, device=next(backbone.parameters()).device)
-
-
-def _number(asked: Any, names: tuple[str, ...]) -> int:
     if isinstance(asked, str):
-        folded = [name.casefold() for name in names]
-        alike = [i for i, name in enumerate(folded) if name == asked.casefold()]
-        if asked in names or len(alike) == 1:
-            return names.index(asked) if asked in names else alike[0]
-        near = difflib.get_close_matches(asked.casefold(), folded, n=3, cutoff=0.5)
-        nearest = ", ".join(names[folded.index(name)] for name in near)
-        hint = f"nearest: {nearest}" if near else f"the first: {', '.join(names[:5])}"
-        raise MethodError(f"target {asked!r}: no class is called so; {hint}")
-    if isinstance(asked, bool) or not isinstance(asked, int | np.integer):
-        raise MethodError(f"target {asked!r}: expected a class's name or number")
-    if not -1 <= asked < len(names):
-        raise MethodError(f"target {asked}: the model has classes 0 to {len(names) - 1}")
-    return int(asked)
+        found = [i for i, name in enumerate(names) if name == asked] or [
+            i for i, name in enumerate(names) if name.casefold() == asked.casefold()
+        ]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            numbers = ", ".join(map(str, found))
+            raise MethodError(
+                f"target {asked!r}: {len(found)} classes are called so; give a number: {numbers}"
+            )
+        if not asked.strip().removeprefix("-").isdecimal():
+            near = ", ".join(_nearest(names, asked))
+            hint = f"nearest: {near}" if near else f"the first are {', '.join(names[:NEAR])}"
+            raise MethodError(
+                f"target {asked!r}: no class is called so; {hint}; "
+                f"or give a number, 0 to {len(names) - 1}"
+            )
+    number = _number(asked)
+    if not -1 <= number < len(names):
+        raise MethodError(
+            f"target {number}: the model has {len(names)} classes; give 0 to {len(names) - 1}, "
+            "or -1 for the most probable one"
+        )
+    return number
+
+
+def find_classes(names: Sequence[str], target: Target, count: int) -> NDArray[np.int64]:
+    """The class of each of `count` pictures, int64 (count,); -1 is the most probable one.
+
+    Raises:
+        MethodError: no such class, or another number of classes than pictures.
+    """
+    if isinstance(target, str) or np.ndim(target) == 0:
+        return np.full(count, find_class(names, target), np.int64)  # type: ignore[arg-type]
+    if np.ndim(target) != 1 or len(target) != count:  # type: ignore[arg-type]
+        raise MethodError(
+            f"target of shape {np.shape(target)} for {count} pictures; "
+            "give one class, or one for each picture"
+        )
+    return np.array([find_class(names, each) for each in target], np.int64)  # type: ignore[union-attr]
+
+
+def _number(asked: int | str) -> int:
+    try:
+        if isinstance(asked, bool | np.bool_):
+            raise TypeError
+        return int(asked) if isinstance(asked, str) else operator.index(asked)
+    except TypeError:
+        raise MethodError(
+            f"target {asked!r}: expected a class name or number, got {type(asked).__name__}"
+        ) from None
+
+
+def _nearest(names: Sequence[str], asked: str) -> list[str]:
+    """Names that contain what was asked for, then those spelled much like it."""
+    folded = {name.casefold(): name for name in reversed(names)}
+    wanted = asked.casefold().strip()
+    holding = [name for key, name in folded.items() if wanted and wanted in key]
+    alike = [folded[key] for key in difflib.get_close_matches(wanted, folded, n=NEAR, cutoff=0.5)]
+    return list(dict.fromkeys([*sorted(holding, key=len), *alike]))[:NEAR]

@@ -90,7 +90,11 @@ def explain(
     x = normalise(torch.from_numpy(pictures).to(like.device), backbone.mean, backbone.std)
     x = x.to(like.dtype)
     of = _of(method, target, options)
-    chosen = find_classes(backbone, target, len(x))
+    names, chosen = class_names(backbone.classes, backbone.num_classes), None
+    if target is not None:
+        if not names:
+            raise MethodError(f"target {target!r}: backbone {backbone.name} has no classes")
+        chosen = torch.from_numpy(find_classes(names, target, len(x))).to(like.device)
     with quiet(model, gradient=True):
         if method in TRAINED:
             found, scores, embedding = _trained(method, model, x, chosen, memory_mb, options)
@@ -110,7 +114,7 @@ def explain(
         mask=_shown(method, found.map.detach()).cpu().numpy(),
         scores=probabilities,
         embedding=_array(embedding),
-        names=class_names(backbone.classes, backbone.num_classes),
+        names=names,
         seconds=time.perf_counter() - began,
         method=method,
         target=explained,

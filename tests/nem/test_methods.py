@@ -201,10 +201,10 @@ def test_what_can_not_be_explained_is_refused(model: NEM) -> None:
         ("nem-u", {"target": 1}, MethodError, "explains the embedding: leave out target"),
         ("relax", {"target": 1}, MethodError, "explains the embedding: leave out target"),
         ("nemt", {"target": 1}, MethodError, "explains the decided class"),
-        ("cam", {"target": 5}, MethodError, "classes 0 to 4"),
-        ("cam", {"target": [0, 1, 2]}, MethodError, "3 classes for 2 pictures"),
-        ("cam", {"target": -2}, MethodError, "classes 0 to 4"),
-        ("cam", {"target": True}, MethodError, "expected a class's name or number"),
+        ("cam", {"target": 5}, MethodError, "give 0 to 4"),
+        ("cam", {"target": [0, 1, 2]}, MethodError, r"shape \(3,\) for 2 pictures"),
+        ("cam", {"target": -2}, MethodError, "give 0 to 4"),
+        ("cam", {"target": True}, MethodError, "expected a class name or number"),
         ("nemt-target", {"target": "class"}, MethodError, "nearest: class 0|class 1|class 2"),
         ("rise", {"keep": 2.0}, ArgumentError, "keep 2.0"),
         ("relax", {"mask": 3}, MethodError, "no option mask; it has grid, keep, masks"),
@@ -228,9 +228,9 @@ def test_a_single_picture_of_any_size(model: NEM) -> None:
 def test_a_class_is_found_in_any_case_if_only_one_is_so_called(model: NEM) -> None:
     model = copy.deepcopy(model)
     model.backbone.classes = ("cat", "Dog", "cow", "owl", "OWL")
-    for asked, number in (("CAT", 0), ("dog", 1), ("owl", 3), ("OWL", 4)):
+    for asked, number in (("CAT", 0), ("dog", 1), ("owl", 3), ("OWL", 4), ("2", 2)):
         assert explain("nemt-target", model, PICTURES, asked).target.tolist() == [number] * 2
-    with pytest.raises(MethodError, match="'Owl': no class is called so; nearest: owl"):
+    with pytest.raises(MethodError, match="'Owl': 2 classes are called so; give a number: 3, 4"):
         explain("nemt-target", model, PICTURES, "Owl")
 
 
