@@ -29,7 +29,6 @@ from engines.fake import FakeEngine
 from engines.gpus import Gpu, find_gpus
 from engines.latency import Latency, measure
 from engines.parity import Parity, compare
-from engines.ranks import percentiles
 from engines.registry import (
     EngineInfo,
     available_engines,
@@ -42,6 +41,7 @@ from engines.store_admin import StoredEngine, list_stored, prune_stored, verify_
 from nem.classes import Target
 from nem.explanation import Explanation
 from nem.pictures import resize
+from nem.ranks import percentiles
 
 if TYPE_CHECKING:
     from engines.export import export_onnx, save_bundle

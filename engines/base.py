@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from engines.asked import class_numbers, pick_aim
 from engines.errors import EngineClosed, FrameError
-from engines.ranks import percentiles
 from nem.classes import Target
 from nem.explanation import METHOD_OF, Aim, Explanation
 from nem.pictures import resize
+from nem.ranks import percentiles
 
 Frames = NDArray[np.uint8]
 """RGB pictures, uint8 (N, H, W, 3)."""
@@ -111,7 +111,7 @@ class Engine(ABC):
         Returns:
             The explanation; its arrays belong to the caller. `target` tells the class really
             explained, also where it was the most probable one. The mask of `ranking` is each
-            pixel's percentile (see `engines.ranks`), `raw` its map.
+            pixel's percentile (see `nem.ranks`), `raw` its map.
 
         Raises:
             FrameError: if the frames break the contract.

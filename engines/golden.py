@@ -20,8 +20,8 @@ from safetensors.numpy import load, save
 from engines.errors import StoreError
 from engines.onnx_passes import EMBEDDING, SCORES, map_name
 from engines.parity import Bound
-from engines.ranks import percentiles
 from nem.explanation import AIMS
+from nem.ranks import percentiles
 
 if TYPE_CHECKING:
     from nem.model import NEM

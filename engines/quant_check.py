@@ -17,9 +17,9 @@ from engines.base import Frames
 from engines.golden import reference, same_class
 from engines.onnx_passes import SCORES, map_name
 from engines.parity import Parity, mean
-from engines.ranks import percentiles
 from nem.explanation import Aim
 from nem.pictures import resize
+from nem.ranks import percentiles
 
 if TYPE_CHECKING:
     from nem.model import NEM

@@ -36,7 +36,7 @@ from nem.method_table import (
 from nem.model import NEM
 from nem.pictures import squash
 from nem.quiet import quiet
-from nem.topk import percentile
+from nem.ranks import percentiles
 
 __all__ = ["METHODS", "Method", "check_method", "explain", "method_names", "summary"]
 
@@ -111,7 +111,7 @@ def explain(
         best = probabilities.argmax(1).astype(np.int64)
         explained = best if chosen is None else np.where(chosen.cpu() < 0, best, chosen.cpu())
     return Explanation(
-        mask=_shown(method, found.map.detach()).cpu().numpy(),
+        mask=percentiles(raw) if method == "ra-nem" else _shown(method, raw),
         scores=probabilities,
         embedding=_array(embedding),
         names=names,
@@ -225,20 +225,16 @@ def _pictures(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     return np.stack([squash(picture, size) for picture in pictures])
 
 
-def _shown(method: str, raw: Tensor) -> Tensor:
+def _shown(method: str, raw: NDArray[np.float32]) -> NDArray[np.float32]:
     """The map as a mask in [0, 1]."""
-    if method in TRAINED and method != "ra-nem":
-        return raw.float()
-    flat = raw.float().flatten(1)
-    low, high = flat.amin(1, keepdim=True), flat.amax(1, keepdim=True)
+    if method in TRAINED:
+        return raw
+    low, high = (edge(axis=(1, 2), keepdims=True) for edge in (raw.min, raw.max))
     # What differs by rounding alone is flat: stretched it would be noise.
-    varied = high - low > 1e-6 * flat.abs().amax(1, keepdim=True)
-    if method == "ra-nem":
-        shown = percentile(flat)
-    else:
-        low, high = low.clamp(min=0), high.clamp(min=0)
-        shown = (flat.clamp(min=0) - low) / (high - low).clamp(min=torch.finfo().tiny)
-    return torch.where(varied, shown, 0).view_as(raw)
+    varied = high - low > 1e-6 * np.abs(raw).max(axis=(1, 2), keepdims=True)
+    low, high = low.clip(0), high.clip(0)
+    stretched = (raw.clip(0) - low) / (high - low).clip(np.finfo(np.float32).tiny)
+    return np.where(varied, stretched, np.float32(0))
 
 
 def _array(values: Tensor) -> NDArray[np.float32]:

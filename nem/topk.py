@@ -97,17 +97,6 @@ def topk_mask(
     return mask.view_as(logits)
 
 
-def percentile(logits: Tensor) -> Tensor:
-    """Each pixel's rank within its picture, in [0, 1], 1 = most important; ties by order of pixels.
-
-    Args:
-        logits: (N, ..., S, S).
-    """
-    flat = logits.flatten(1)
-    ranks = flat.argsort(dim=1, stable=True).argsort(dim=1)
-    return (ranks.to(torch.float32) / max(1, flat.shape[1] - 1)).view(logits.shape)
-
-
 def _check(logits: Tensor, k: Tensor, grid: int | None) -> None:
     if logits.ndim != 4 or logits.shape[1] != 1:
         raise ArgumentError(f"logits {tuple(logits.shape)}: expected (N, 1, H, W), one channel")

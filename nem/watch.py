@@ -22,7 +22,7 @@ from nem.gauge import Gauge, gauge
 from nem.model import NEM
 from nem.pictures import Picture
 from nem.quiet import quiet
-from nem.topk import percentile
+from nem.ranks import percentiles
 
 CHECKPOINT = "last.safetensors"
 LOG = "log.jsonl"
@@ -132,9 +132,9 @@ def explain_pictures(model: NEM, pictures: Picture, batch: int = 16) -> dict[Aim
             x = torch.from_numpy(pictures[start : start + batch]).to(device)
             output = model(normalise(x, backbone.mean, backbone.std))
             for aim, value in output.maps.items():
-                value = percentile(value) if aim == "ranking" else value
                 maps[aim].append(value[:, 0].float().cpu())
-    return {aim: torch.cat(parts).numpy() for aim, parts in maps.items()}
+    found = {aim: torch.cat(parts).numpy() for aim, parts in maps.items()}
+    return {a: percentiles(m) if a == "ranking" else m for a, m in found.items()}
 
 
 def gauge_pictures(
