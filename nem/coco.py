@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib
 import json
 import warnings
-from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,36 +22,19 @@ from nem.errors import DataError, MissingError
 PREFIX = "instances_"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Instance:
-    """One object, or one crowd of them.
-
-    Attributes:
-        category: name of its class.
-        crowd: whether it is a group of objects that were not told apart.
-        mask: bool (H, W), the size of its picture.
-    """
-
-    category: str
-    crowd: bool
-    mask: NDArray[np.bool_]
-
-
+@dataclass(frozen=True, slots=True)
 class CocoPicture:
     """A picture and its objects, both read when asked for.
 
     Attributes:
         path: its file.
         size: (height, width) in pixels.
-        categories: names of the classes in it, sorted.
+        segmentations: of its objects and crowds, each as `draw_mask` takes it.
     """
 
-    def __init__(
-        self, path: Path, size: tuple[int, int], annotations: list[Any], names: dict[int, str]
-    ) -> None:
-        self.path, self.size = path, size
-        self._annotations, self._names = annotations, names
-        self.categories = tuple(sorted({names[a["category_id"]] for a in annotations}))
+    path: Path
+    size: tuple[int, int]
+    segmentations: tuple[Any, ...]
 
     def pixels(self) -> NDArray[np.uint8]:
         """RGB uint8 (H, W, 3), not turned by EXIF: the masks belong to the stored pixels.
@@ -74,70 +56,57 @@ class CocoPicture:
             )
         return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.uint8)
 
-    def instances(self) -> Iterator[Instance]:
-        """Its objects, in the file's order.
+    def object_mask(self) -> NDArray[np.bool_]:
+        """Where any object is, crowds included, bool (H, W).
 
         Raises:
             MissingError: pycocotools is not installed.
             DataError: a mask that can't be drawn.
         """
-        for annotation in self._annotations:
-            yield Instance(
-                self._names[annotation["category_id"]],
-                bool(annotation.get("iscrowd", 0)),
-                draw_mask(annotation.get("segmentation"), self.size),
-            )
-
-    def object_mask(self, categories: Collection[str] | None = None) -> NDArray[np.bool_]:
-        """Where any object is, crowds included, bool (H, W); all False without one.
-
-        Args:
-            categories: count objects of these classes alone.
-        """
-        mask = np.zeros(self.size, np.bool_)
-        for instance in self.instances():
-            if categories is None or instance.category in categories:
-                mask |= instance.mask
-        return mask
+        drawn = [draw_mask(one, self.size) for one in self.segmentations]
+        return np.asarray(np.any(drawn, axis=0))
 
 
-def open_coco(folder: Path, name: str | None = None) -> list[CocoPicture]:
+def open_coco(folder: Path) -> list[CocoPicture]:
     """The annotated pictures of a folder, in the annotations' order.
 
     Pictures without an object are left out, and so are those whose file is not there, so a few
     pictures beside the annotations of all of them will do.
 
     Args:
-        folder: as COCO unpacks, see the module's text.
-        name: the set, as "val2017"; default the only one there is.
+        folder: as COCO unpacks, see the module's text; with one set.
 
     Raises:
-        DataError: no such annotations, several to choose from, not COCO's format, or no picture.
+        DataError: no such annotations, several of them, not COCO's format, or no picture.
     """
-    file = _annotation_file(folder, name)
+    files = sorted((folder / "annotations").glob(f"{PREFIX}*.json"))
+    if len(files) != 1:
+        raise DataError(
+            f"{folder}: expected one annotations/{PREFIX}<set>.json, and the pictures in <set>/; "
+            f"found {', '.join(file.name for file in files) or 'none'}"
+        )
+    (file,) = files
     pictures = folder / file.stem.removeprefix(PREFIX)
     try:
         raw = json.loads(file.read_text(encoding="utf-8"))
-        names = {int(c["id"]): str(c["name"]) for c in raw["categories"]}
         by_image: dict[int, list[Any]] = {int(image["id"]): [] for image in raw["images"]}
         for annotation in raw["annotations"]:
-            names[annotation["category_id"]]
-            by_image[annotation["image_id"]].append(annotation)
+            by_image[annotation["image_id"]].append(annotation["segmentation"])
         listed = [
-            (
+            CocoPicture(
                 pictures / str(image["file_name"]),
                 (int(image["height"]), int(image["width"])),
-                by_image[int(image["id"])],
+                tuple(by_image[int(image["id"])]),
             )
             for image in raw["images"]
         ]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(
             f"{file}: not instance annotations in COCO's format "
-            f"({type(error).__name__}: {str(error)[:120]}); expected images, annotations and "
-            "categories that refer to each other"
+            f"({type(error).__name__}: {str(error)[:120]}); expected images, and annotations that "
+            "refer to them"
         ) from None
-    found = [CocoPicture(p, size, own, names) for p, size, own in listed if own and p.is_file()]
+    found = [one for one in listed if one.segmentations and one.path.is_file()]
     if not found:
         raise DataError(
             f"{pictures}: none of the {len(listed)} pictures of {file.name} that have objects is "
@@ -190,19 +159,6 @@ def _whole(runs: Any) -> Any:
     if sum(runs["counts"]) != pixels:
         raise ValueError(f"runs of {sum(runs['counts'])} pixels in a picture of {pixels}")
     return runs
-
-
-def _annotation_file(folder: Path, name: str | None) -> Path:
-    inside = folder / "annotations"
-    files = sorted(inside.glob(f"{PREFIX}{'*' if name is None else name}.json"))
-    if len(files) == 1:
-        return files[0]
-    sets = ", ".join(f.stem.removeprefix(PREFIX) for f in sorted(inside.glob(f"{PREFIX}*.json")))
-    asked = "the only set" if name is None else f"set {name!r}"
-    raise DataError(
-        f"{folder}: asked for {asked}, found {sets or 'none'}; expected "
-        f"annotations/{PREFIX}<set>.json, and the pictures in <set>/"
-    )
 
 
 def _pycocotools() -> Any:
