@@ -1,9 +1,8 @@
 """Bounded hand-over between two threads: the only place where the stream waits.
 
-A channel holds at most `capacity` items. What happens when it is full is its policy:
-
-    wait    the giver waits for room; nothing is ever dropped (files)
-    latest  the oldest item makes room and is counted in `dropped` (cameras)
+A channel holds at most `capacity` items. When it is full the giver waits for room and nothing is
+ever dropped (files); or, with `newest`, the oldest item makes room and is counted in `dropped`
+(cameras).
 
 Closing wakes both sides. A plain close is an end: what was handed over is still taken. A close
 with an error is a stop: the content is thrown away and both sides get `ChannelClosed`. There is
@@ -16,11 +15,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from threading import Condition
-from typing import Generic, Literal, TypeVar, get_args
+from typing import Generic, TypeVar
 
 T = TypeVar("T")
-Policy = Literal["wait", "latest"]
-
 
 IDLE_SECONDS = 0.05
 """How often who waits may do something else: a window has to answer its keys."""
@@ -39,47 +36,33 @@ class Channel(Generic[T]):
 
     Args:
         capacity: items held at most, >= 1.
-        policy: what a full channel does, see the module's header.
+        newest: what a full channel does, see the module's header.
 
     Attributes:
         dropped: items thrown away because a newer one came.
     """
 
-    def __init__(self, capacity: int, policy: Policy = "wait") -> None:
-        if capacity < 1:
-            raise ValueError(f"channel: capacity must be >= 1, got {capacity}")
-        policies = sorted(get_args(Policy))
-        if policy not in policies:
-            raise ValueError(f"channel: policy must be one of {policies}, got {policy!r}")
+    def __init__(self, capacity: int, *, newest: bool = False) -> None:
         self.dropped = 0
-        self._capacity = capacity
-        self._waits = policy == "wait"
+        self._capacity, self._newest = capacity, newest
         self._items: deque[T] = deque()
         self._changed = Condition()
         self._closed = False
         self._error: BaseException | None = None
 
-    def __len__(self) -> int:
-        return len(self._items)
-
-    @property
-    def full(self) -> bool:
-        """True while a further item needs room to be made."""
-        return len(self._items) >= self._capacity
-
     def put(self, item: T) -> None:
-        """Hand over one item; a full channel does as its policy says.
+        """Hand over one item; when it is full see the module's header.
 
         Raises:
             ChannelClosed: if the channel is or gets closed; the item was not taken.
         """
         with self._changed:
-            while self.full and not self._closed:
-                if self._waits:
-                    self._changed.wait()
-                else:
+            while len(self._items) >= self._capacity and not self._closed:
+                if self._newest:
                     self._items.popleft()
                     self.dropped += 1
+                else:
+                    self._changed.wait()
             if self._closed:
                 raise ChannelClosed(self._error)
             self._items.append(item)

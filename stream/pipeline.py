@@ -101,9 +101,7 @@ class Pipeline:
         live = source.info.live
         self._batch = 1 if live else engine.batch
         capacity = 1 if live else max(QUEUE_FRAMES, self._batch)
-        self._decoded: Channel[tuple[Frame, Frames]] = Channel(
-            capacity, "latest" if live else "wait"
-        )
+        self._decoded: Channel[tuple[Frame, Frames]] = Channel(capacity, newest=live)
         self._explained: Channel[Item] = Channel(capacity)
         # Without an overlay nothing stands between the engine and the caller. A drawn frame is a
         # copy, so how many there are is kept down: drawing and encoding are alike in speed.
