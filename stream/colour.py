@@ -35,27 +35,29 @@ class ColourTags:
 
 
 @cache
-def _rgb_to_yuv(matrix: Matrix, full_range: bool) -> NDArray[np.float64]:
-    kr, kb = LUMA_WEIGHTS[matrix]
+def rgb_to_yuv_matrix(tags: ColourTags) -> NDArray[np.float64]:
+    """float64 (3, 4), read-only: [Y U V] = A @ [R G B 1], all in 0..255, as for `cv2.transform`."""
+    kr, kb = LUMA_WEIGHTS[tags.matrix]
     kg = 1 - kr - kb
     luma = np.array([kr, kg, kb])
     cb = (np.array([0.0, 0.0, 1.0]) - luma) / (2 * (1 - kb))
     cr = (np.array([1.0, 0.0, 0.0]) - luma) / (2 * (1 - kr))
-    y_scale, c_scale, y_base = (1.0, 1.0, 0.0) if full_range else (219 / 255, 224 / 255, 16.0)
+    y_scale, c_scale, y_base = (1.0, 1.0, 0.0) if tags.full_range else (219 / 255, 224 / 255, 16.0)
     rows = np.stack([luma * y_scale, cb * c_scale, cr * c_scale])
-    return np.hstack([rows, np.array([[y_base], [128.0], [128.0]])])
+    return _kept(np.hstack([rows, np.array([[y_base], [128.0], [128.0]])]))
 
 
-def rgb_to_yuv_matrix(tags: ColourTags) -> NDArray[np.float64]:
-    """float64 (3, 4): [Y U V] = A @ [R G B 1], all in 0..255. Feed it to `cv2.transform`."""
-    return _rgb_to_yuv(tags.matrix, tags.full_range).copy()
-
-
+@cache
 def yuv_to_rgb_matrix(tags: ColourTags) -> NDArray[np.float64]:
-    """float64 (3, 4): [R G B] = A @ [Y U V 1], the inverse of `rgb_to_yuv_matrix`."""
-    forward = _rgb_to_yuv(tags.matrix, tags.full_range)
+    """float64 (3, 4), read-only: [R G B] = A @ [Y U V 1], the inverse of `rgb_to_yuv_matrix`."""
+    forward = rgb_to_yuv_matrix(tags)
     inverse = np.linalg.inv(forward[:, :3])
-    return np.hstack([inverse, -inverse @ forward[:, 3:]])
+    return _kept(np.hstack([inverse, -inverse @ forward[:, 3:]]))
+
+
+def _kept(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    matrix.flags.writeable = False
+    return matrix
 
 
 MATRIX_NUMBERS: dict[int, Matrix] = {

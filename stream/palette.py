@@ -59,6 +59,7 @@ def dim_tints(strength: float, tags: ColourTags) -> Tints:
     return _tints(np.zeros((256, 3)), opacity, tags)
 
 
+@lru_cache(maxsize=64)
 def yuv(rgb: tuple[int, int, int], tags: ColourTags) -> tuple[int, int, int]:
     """One RGB colour (0..255) as the Y, U, V of a frame with these tags."""
     exact = rgb_to_yuv_matrix(tags) @ np.array([*rgb, 1.0])
