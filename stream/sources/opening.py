@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Mapping
+from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType
@@ -69,25 +70,22 @@ def open_container(
     Raises:
         SourceError: if FFmpeg knows no such format, or too much of the file is missing.
     """
-    lengths: list[int | None] = [None]
-    if extent.missing and extent.whole:
-        # Cut inside a part of the index: FFmpeg refuses the file, but reads it up to there.
-        lengths.append(extent.whole)
-    failure: av.FFmpegError | None = None
-    for whole in lengths:
-        try:
-            return open_video(path, whole=whole, device=device, options=options)
-        except av.FFmpegError as error:
-            failure = error
-    if extent.missing:
+    try:
+        return open_video(path, device=device, options=options)
+    except av.FFmpegError as error:
+        if not extent.missing:
+            raise SourceError(
+                f"{name}: not a video that can be read ({error.strerror}); give a video or image "
+                "file"
+            ) from error
+        if extent.whole:
+            # Cut inside a part of the index: FFmpeg refuses the file, but reads it up to there.
+            with suppress(av.FFmpegError):
+                return open_video(path, whole=extent.whole, device=device, options=options)
         raise SourceError(
             f"{name}: file is truncated ({extent.missing} of {extent.size + extent.missing} bytes "
             "missing) and can't be read without them; copy or download it again"
-        ) from failure
-    reason = failure.strerror if failure else ""
-    raise SourceError(
-        f"{name}: not a video that can be read ({reason}); give a video or image file"
-    ) from failure
+        ) from error
 
 
 def video_stream(container: InputContainer, name: str) -> av.VideoStream:
