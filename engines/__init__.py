@@ -1,4 +1,4 @@
-"""Engines: a bundle made runnable. The only door for `stream` and `scripts`.
+"""Engines: a bundle made runnable.
 
     with open_engine("nem-tiny") as engine:
         explanation = engine.run(frames)  # RGB uint8 (N, H, W, 3)

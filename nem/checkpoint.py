@@ -43,14 +43,14 @@ def save_tree(tree: Mapping[str, Any], path: Path) -> None:
         partial.unlink(missing_ok=True)
 
 
-def load_tree(path: Path, device: str = "cpu") -> dict[str, Any]:
-    """Read what `save_tree` wrote.
+def load_tree(path: Path) -> dict[str, Any]:
+    """Read what `save_tree` wrote, to the CPU.
 
     Raises:
         TrainError: missing, damaged, or another kind of file.
     """
     try:
-        with safe_open(path, framework="pt", device=device) as file:
+        with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get(_TREE)
             if text is None:
                 raise TrainError(f"checkpoint {path}: a safetensors file, but not of a training")

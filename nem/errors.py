@@ -14,9 +14,9 @@ NemError
 from __future__ import annotations
 
 
-def first_line(error: BaseException, most: int = 160) -> str:
+def first_line(error: BaseException) -> str:
     """The beginning of an error's text, in one line."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:most]
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:160]
 
 
 class NemError(Exception):

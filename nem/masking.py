@@ -17,6 +17,9 @@ REPLACEMENTS = ("mean", "blur", "noise")
 """What Ra-NEM puts where pixels are hidden: 0, the data mean; the picture blurred; noise of the
 picture's own mean and deviation."""
 
+CELLS = 7
+"""Cells per side of the field that deals out the places of `random_like`."""
+
 BLUR_KERNEL, BLUR_SIGMA = 31, 10.0
 """Pixels of the blur at a side of 224."""
 
@@ -48,7 +51,7 @@ def hide(
     return mask * x + (1 - mask) * noise
 
 
-def random_like(mask: Tensor, generator: torch.Generator | None = None, grid: int = 7) -> Tensor:
+def random_like(mask: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Masks with the very values of `mask` at random, smooth places: the control for a gauge.
 
     The values are dealt out in the order of a random field (uniform on a coarse grid,
@@ -57,13 +60,12 @@ def random_like(mask: Tensor, generator: torch.Generator | None = None, grid: in
     Args:
         mask: (N, 1, H, W).
         generator: on the device of `mask`.
-        grid: cells per side of the field.
 
     Returns:
         Masks of the shape of `mask`.
     """
     n, _, height, width = mask.shape
-    coarse = torch.rand(n, 1, grid, grid, generator=generator, device=mask.device)
+    coarse = torch.rand(n, 1, CELLS, CELLS, generator=generator, device=mask.device)
     field = F.interpolate(coarse, size=(height, width), mode="bicubic", align_corners=False)
     places = field.flatten(1).argsort(1)
     values = mask.flatten(1).sort(1).values

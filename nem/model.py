@@ -63,22 +63,15 @@ class NEM(nn.Module):
         self.aims = self.decoder.aims
         self.kernel = kernel_size(backbone.input_size)
 
-    def forward(
-        self,
-        x: Tensor,
-        target: Tensor | None = None,
-        *,
-        generator: torch.Generator | None = None,
-    ) -> Output:
+    def forward(self, x: Tensor, target: Tensor | None = None) -> Output:
         """Explain normalised pictures.
 
         Args:
             x: float (N, 3, S, S) with S = `backbone.input_size`.
             target: int64 (N,), the class the target head explains; below 0, or None, the most
                 probable one.
-            generator: of the smoothing's random kernels in training, on the device of `x`.
         """
-        return self.explain(self.backbone(x), x, target, generator=generator)
+        return self.explain(self.backbone(x), x, target)
 
     def explain(
         self,
@@ -88,7 +81,10 @@ class NEM(nn.Module):
         *,
         generator: torch.Generator | None = None,
     ) -> Output:
-        """As `forward`, from what the backbone gave for `x`."""
+        """As `forward`, from what the backbone gave for `x`.
+
+        `generator` is of the smoothing's random kernels in training, on the device of `x`.
+        """
         drawn = self._draw(features, x, target)
         size = self.backbone.input_size
         maps: dict[Aim, Tensor] = {}

@@ -44,7 +44,7 @@ __all__ = [
 
 _HOMES = {
     "Explainer": "stream.explainer",
-    "Explanation": "engines.base",
+    "Explanation": "nem.explanation",
     "Frame": "stream.frame",
     "Overlay": "stream.overlay",
     "Pipeline": "stream.pipeline",

@@ -63,7 +63,7 @@ def examine_hardware() -> Iterator[tuple[str, str | None]]:
         yield f"NVENC {encoder.partition('_')[0]}", probe_encoder(encoder)
 
 
-def probe_decoder(codec: str = "h264") -> str | None:
+def probe_decoder(codec: str) -> str | None:
     """Decode two frames on the GPU; what one file needs beyond that shows only with the file.
 
     Args:
@@ -84,7 +84,7 @@ def probe_decoder(codec: str = "h264") -> str | None:
     return None if count == FRAMES else f"NVDEC gave {count} of {FRAMES} frames of {codec}"
 
 
-def probe_encoder(codec: str = "h264_nvenc") -> str | None:
+def probe_encoder(codec: str) -> str | None:
     """Encode a frame of 256x256 on the GPU.
 
     Args:

@@ -62,11 +62,11 @@ def draw_panel(picture: Picture, tiles: Sequence[Tile], columns: int = COLUMNS) 
     return np.vstack(rows)
 
 
-def heat(picture: Picture, mask: NDArray[np.float32], strength: float = STRENGTH) -> Picture:
+def heat(picture: Picture, mask: NDArray[np.float32]) -> Picture:
     """The picture, darkened where the mask is small and tinted where it is large."""
     level = resize(np.rint(mask * 255).astype(np.uint8), picture.shape[:2])
     tint = cv2.applyColorMap(level, cv2.COLORMAP_INFERNO)[..., ::-1].astype(np.float32)
-    opacity = strength * (0.4 + 0.6 * level[..., None].astype(np.float32) / 255)
+    opacity = STRENGTH * (0.4 + 0.6 * level[..., None].astype(np.float32) / 255)
     return np.rint(picture * (1 - opacity) + tint * opacity).astype(np.uint8)
 
 

@@ -73,7 +73,8 @@ def test_class_masks_are_smoothed_at_random_in_training_only() -> None:
 
     def maps(seed: int) -> dict[Aim, torch.Tensor]:
         with torch.no_grad():
-            return model(x, generator=torch.Generator().manual_seed(seed)).maps
+            generator = torch.Generator().manual_seed(seed)
+            return model.explain(model.backbone(x), x, generator=generator).maps
 
     for training in (False, True):
         model.train(training)
