@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 
 from engines import find_class
 from nem.bundle import Bundle, open_bundle
-from nem.errors import DataError
 from nem.examples import nearest
 from nem.explanation import AIM_OF, Explanation, class_names
-from nem.gallery import Gallery, read_gallery
+from nem.gallery import Gallery
 from nem.method_table import check_library, check_method, method_names, summary, takes_target
-from nem.pictures import Picture, is_image, read_image
+from nem.pictures import Picture, is_image
 from nem.relax import bound
 from stream.cli.console import Console
+from stream.cli.gallery import open_gallery, open_picture
 from stream.errors import SourceError, UsageError
 from stream.panel import Tile, draw_panel
 from stream.sinks.partial import PartialFile
@@ -81,7 +81,9 @@ def explain_picture(request: Request, console: Console) -> int:
         _check_methods(request)
         bundle = open_bundle(request.model)
         picture = load_picture(request.image, request.at)
-        gallery = None if request.gallery is None else _gallery(request.gallery, bundle)
+        gallery = None if request.gallery is None else open_gallery(request.gallery)
+        if gallery is not None:
+            gallery.check(bundle)
         tiles = _tiles(request, bundle, picture, gallery, console)
         done, data = cv2.imencode(out.suffix, draw_panel(picture, tiles)[..., ::-1])
         if not done:
@@ -104,10 +106,7 @@ def load_picture(name: str, at: float | None) -> Picture:
     if is_image(Path(name)):
         if at is not None:
             raise UsageError(f"--at {at:g}: {name} is a picture; leave it out")
-        try:
-            return read_image(Path(name))
-        except (ValueError, OSError) as error:
-            raise SourceError(f"{name}: can't be read: {error}") from None
+        return open_picture(Path(name))
     shown, at = None, at or 0.0
     with closing(open_source(name)) as source:
         if source.info.live:
@@ -202,16 +201,6 @@ def _visible(mask: NDArray[np.float32], method: str) -> NDArray[np.float32]:
     """The mask as it is, of slow methods with its few largest pixels cut to the rest's scale."""
     high = 1.0 if method in AIM_OF else max(float(np.quantile(mask, 0.995)), 1e-6)
     return np.asarray(np.minimum(mask / np.float32(high), 1), np.float32)
-
-
-def _gallery(path: Path, bundle: Bundle) -> Gallery:
-    """A gallery of this bundle."""
-    try:
-        gallery = read_gallery(path)
-    except DataError as error:
-        raise SourceError(str(error)) from None
-    gallery.check(bundle)
-    return gallery
 
 
 def _nearest(gallery: Gallery, found: Explanation) -> list[Tile]:

@@ -16,7 +16,7 @@ from nem.errors import DataError
 from nem.examples import nearest, simplex
 from nem.gallery import Gallery, read_gallery
 from nem.gallery_build import Embed, build_gallery, pictures_below
-from nem.pictures import read_image
+from nem.pictures import Picture, read_image
 from stream.cli.console import PROGRAM, Console, printable
 from stream.cli.progress import open_progress
 from stream.errors import SourceError, UsageError
@@ -93,21 +93,31 @@ def compare(
         UsageError: the gallery's bundle isn't an embedded one and none was named.
         BundleError: another bundle than the gallery's.
     """
-    with _source_errors():
-        kept = read_gallery(file)
+    kept = open_gallery(file)
     name = model or kept.manifest.bundle
     # Only a name from the command line may lead to a folder or a hub.
     if model is None and name not in list_bundles():
         raise UsageError(f"{file} was built with bundle {name}; say where it is: --model BUNDLE")
     bundle = open_bundle(name)
     kept.check(bundle)
-    try:
-        picture = read_image(image)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise SourceError(f"{image}: picture can't be read: {reason}") from None
+    picture = open_picture(image)
     with _embedding(bundle, engine, device) as embed:
         return embed(picture[None]), kept
+
+
+def open_gallery(file: Path) -> Gallery:
+    """A gallery; SourceError where it can't be read."""
+    with _source_errors():
+        return read_gallery(file)
+
+
+def open_picture(file: Path) -> Picture:
+    """A picture, RGB uint8 (H, W, 3); SourceError where it can't be read."""
+    try:
+        return read_image(file)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise SourceError(f"{file}: picture can't be read: {reason}") from None
 
 
 def print_nearest(query: NDArray[np.float32], kept: Gallery, count: int, *, as_json: bool) -> None:
