@@ -19,7 +19,7 @@ from safetensors.numpy import load, save
 
 from engines.errors import StoreError
 from engines.onnx_passes import EMBEDDING, SCORES, map_name
-from engines.parity import Bound
+from engines.parity import Bound, same_class
 from nem.explanation import AIMS
 from nem.ranks import percentiles
 
@@ -119,22 +119,6 @@ def check(
             if not off <= most:
                 return f"{name}: {what} difference {off:.2g}, allowed {most:.2g}"
     return None
-
-
-def same_class(
-    found: Mapping[str, NDArray[Any]], expected: Mapping[str, NDArray[Any]]
-) -> NDArray[np.bool_] | None:
-    """Which frames have the reference's best class; None without classes.
-
-    Where two classes are all but equally probable, rounding decides, and what explains the decided
-    class, or is steered by it, then rightly explains another one. How far probabilities may be off
-    bounds what a near tie is.
-    """
-    got, right = found.get(SCORES), expected.get(SCORES)
-    if got is None or right is None or got.shape != right.shape:
-        return None
-    same: NDArray[np.bool_] = got.argmax(1) == right.argmax(1)
-    return same
 
 
 def _differences(

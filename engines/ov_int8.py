@@ -26,7 +26,8 @@ from engines.onnx_passes import CLASSES, FRAMES, SCORES
 from engines.ov_graph import INT8, has_port, make_config
 from engines.ov_runtime import REPORTER
 from engines.ov_runtime import openvino as ov
-from engines.quant_check import Answer, HeldOut
+from engines.parity import Answer
+from engines.quant_check import HeldOut
 from engines.quiet_logs import hidden, quiet_logs
 from nem.explanation import Aim
 from nem.manifest import Manifest

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import NDArray
 
 from engines.base import Engine, Frames
 from engines.errors import OptionError
+from engines.onnx_passes import SCORES, map_name
 from engines.trt_quant import QUANTISED
 from nem.explanation import Aim
+from nem.ranks import percentiles
+
+Answer: TypeAlias = Mapping[str, NDArray[Any]]
+"""An engine's or the reference's outputs for some frames, by the names of `engines.onnx_passes`."""
+_Parts: TypeAlias = dict[str, list[NDArray[np.float32]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +100,7 @@ class Parity:
         frames: how many were compared.
         aims: what was compared; for class and target the class that the reference decides on.
         mask_max: largest difference of a mask pixel, of all aims but `ranking`. In 8 bits this
-            and the means are of the frames with the same best class, see `engines.golden`;
+            and the means are of the frames with the same best class, see `same_class`;
             means NaN without any.
         mask_mean: mean difference over all pixels of such masks, of the worst aim.
         rank_mean: mean difference of a ranking's percentiles, 0 without that aim.
@@ -146,7 +154,7 @@ def compare(engine: Engine, reference: Engine, frames: Frames) -> Parity:
     Args:
         engine: the one in question.
         reference: the eager engine in f32.
-        frames: RGB uint8 (N, H, W, 3), of any size.
+        frames: RGB uint8 (N, H, W, 3), of any size, N at least 1.
 
     Raises:
         OptionError: no bound is known for the engine's precision, or the two do not explain the
@@ -155,42 +163,76 @@ def compare(engine: Engine, reference: Engine, frames: Frames) -> Parity:
     find_bound(engine.name, engine.precision)
     if _model(engine) != _model(reference):
         raise OptionError("parity: the engines do not explain the same model")
-    largest: dict[Aim, list[float]] = {aim: [] for aim in engine.aims}
-    means: dict[Aim, list[float]] = {aim: [] for aim in engine.aims}
-    scores, same = [0.0], []
+    answers: tuple[_Parts, _Parts] = ({}, {})
     for frame in frames:
         for aim in engine.aims:
             wanted = reference.run(frame[None], aim)
             # The same class for both: a near tie may be decided differently, see `Parity.top1`.
             found = engine.run(frame[None], aim, wanted.target if aim == "target" else None)
-            alike = True
-            if found.scores is not None and wanted.scores is not None:
-                scores.append(float(np.abs(found.scores - wanted.scores).max()))
-                alike = bool(found.scores.argmax() == wanted.scores.argmax())
-                same.append(alike)
-            if alike or engine.precision not in QUANTISED:
-                difference = np.abs(found.mask - wanted.mask)
-                largest[aim].append(float(difference.max()))
-                means[aim].append(float(difference.mean()))
-    masks = [aim for aim in engine.aims if aim != "ranking"]
+            for parts, one in zip(answers, (found, wanted), strict=True):
+                parts.setdefault(map_name(aim), []).append(one.mask)
+                if aim == engine.aims[0] and one.scores is not None:
+                    parts.setdefault(SCORES, []).append(one.scores)
+    got, right = ({name: np.concatenate(v) for name, v in parts.items()} for parts in answers)
+    return compare_answers(got, right, engine.aims, engine=engine.name, precision=engine.precision)
+
+
+def compare_answers(
+    found: Answer, expected: Answer, aims: Sequence[Aim], *, engine: str, precision: str
+) -> Parity:
+    """How an engine's answers for many frames differ from the reference's.
+
+    Args:
+        found: the engine's.
+        expected: the reference's.
+        aims: what is compared.
+        engine: its name.
+        precision: of the engine.
+    """
+    same = same_class(found, expected)
+    kept = np.ones(len(next(iter(expected.values()))), np.bool_)
+    if same is not None and precision in QUANTISED:
+        kept = same
+    largest, means, rank_mean = [0.0], [0.0], 0.0
+    for aim in aims:
+        got, right = found[map_name(aim)][kept], expected[map_name(aim)][kept]
+        if aim == "ranking":
+            rank_mean = _mean(np.abs(percentiles(got) - percentiles(right)))
+            continue
+        off = np.abs(got - right)
+        largest.append(float(off.max(initial=0)))
+        means.append(_mean(off))
     return Parity(
-        precision=engine.precision,
-        frames=len(frames),
-        aims=engine.aims,
+        precision=precision,
+        frames=len(kept),
+        aims=tuple(aims),
         # np.max and not max: a NaN has to win.
-        mask_max=float(np.max([np.max(largest[aim], initial=0) for aim in masks], initial=0)),
-        mask_mean=float(np.max([mean(means[aim]) for aim in masks], initial=0)),
-        rank_mean=mean(means.get("ranking", [0.0])),
-        score_max=float(np.max(scores)),
-        top1=float(np.mean(same)) if same else 1.0,
-        engine=engine.name,
+        mask_max=float(np.max(largest)),
+        mask_mean=float(np.max(means)),
+        rank_mean=rank_mean,
+        score_max=0.0 if same is None else float(np.abs(found[SCORES] - expected[SCORES]).max()),
+        top1=1.0 if same is None else float(same.mean()),
+        engine=engine,
     )
 
 
-def mean(values: ArrayLike) -> float:
+def same_class(found: Answer, expected: Answer) -> NDArray[np.bool_] | None:
+    """Which frames have the reference's best class; None without classes.
+
+    Where two classes are all but equally probable, rounding decides, and what explains the decided
+    class, or is steered by it, then rightly explains another one. How far probabilities may be off
+    bounds what a near tie is.
+    """
+    got, right = found.get(SCORES), expected.get(SCORES)
+    if got is None or right is None or got.shape != right.shape:
+        return None
+    same: NDArray[np.bool_] = got.argmax(1) == right.argmax(1)
+    return same
+
+
+def _mean(values: NDArray[Any]) -> float:
     """The mean of all values; NaN, which no bound allows, where there are none."""
-    array = np.asarray(values)
-    return float(array.mean()) if array.size else float("nan")
+    return float(values.mean()) if values.size else float("nan")
 
 
 def _model(engine: Engine) -> tuple[object, ...]:

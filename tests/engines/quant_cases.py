@@ -16,8 +16,8 @@ import torch
 
 from engines.calibration import Pictures
 from engines.golden import golden_frames
-from engines.parity import Parity
-from engines.quant_check import HeldOut, compare_answers
+from engines.parity import Parity, compare_answers
+from engines.quant_check import HeldOut
 from engines.trt_build import BuildOptions, make_graph
 from engines.trt_quant import load_modelopt
 from nem.bundle import open_bundle

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from engines import OptionError, calibration, resize
 from engines.batchnorm import fold_batchnorm
 from engines.calibration import find_files, hash_files, read_pictures, spread
-from engines.quant_check import HeldOut, compare_answers
+from engines.parity import compare_answers
+from engines.quant_check import HeldOut
 from engines.quant_graph import folded
 from tests.engines.conftest import SIZE, random_frames, tiny_model
 
