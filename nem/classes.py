@@ -31,6 +31,8 @@ def find_class(names: Sequence[str], asked: int | str) -> int:
     Raises:
         MethodError: no such class; the message names the nearest ones.
     """
+    if not names:
+        raise MethodError(f"target {asked!r}: the model has no classes, only features")
     if isinstance(asked, str):
         found = [i for i, name in enumerate(names) if name == asked] or [
             i for i, name in enumerate(names) if name.casefold() == asked.casefold()

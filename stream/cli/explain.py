@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from engines import find_class
 from nem.bundle import Bundle, open_bundle
 from nem.examples import nearest
-from nem.explanation import AIM_OF, Explanation, class_names
+from nem.explanation import AIM_OF, METHOD_OF, Explanation, class_names
 from nem.gallery import Gallery
 from nem.method_table import check_library, check_method, method_names, summary, takes_target
 from nem.pictures import Picture, is_image
@@ -43,7 +43,7 @@ class Request:
     """What the options of `nem-stream explain` say; see `stream.cli.explain_command`."""
 
     image: str
-    methods: tuple[str, ...]
+    methods: tuple[str, ...] | None
     out: Path | None
     overwrite: bool
     at: float | None
@@ -71,7 +71,7 @@ def explain_picture(request: Request, console: Console) -> int:
     if request.methods == ("list",):
         print("\n".join(f"{name:<20} {summary(name)}" for name in method_names()))
         return 0
-    if not request.methods:
+    if request.methods == ():
         raise UsageError("--methods: name at least one; --methods list names all")
     out = request.out or Path(request.image).with_suffix(".panel.png")
     if out.suffix.lower() not in SUFFIXES:
@@ -124,17 +124,18 @@ def load_picture(name: str, at: float | None) -> Picture:
 
 def _check_methods(request: Request) -> None:
     """Refuse at once what would fail after minutes of slow methods."""
-    for method in request.methods:
+    methods = request.methods or ()
+    for method in methods:
         check_method(method)
         check_library(method)
-    if request.target is not None and not any(map(takes_target, request.methods)):
+    if request.target is not None and methods and not any(map(takes_target, methods)):
         raise UsageError(
             f"--target {request.target}: of these methods none explains a class that is named; "
             "nemt-target, grad-cam, rise and others do"
         )
-    if "iba" in request.methods and request.statistics is None:
+    if "iba" in methods and request.statistics is None:
         raise UsageError("iba needs to know normal pictures: give a folder with --statistics DIR")
-    if "iba" not in request.methods and request.statistics is not None:
+    if "iba" not in methods and request.statistics is not None:
         raise UsageError("--statistics: only iba looks at them; leave it out")
 
 
@@ -146,29 +147,36 @@ def _tiles(
 
     model = load_model(bundle)
     asked, backbone = request.target, model.backbone
+    methods = request.methods or _usual_methods(model)
     names = class_names(backbone.classes, backbone.num_classes)
     number = None if asked is None else find_class(names, asked)
     own = _options(request, model)
     found: dict[str, Explanation] = {}
     notes: dict[str, list[str]] = {}
-    # Heads first: they are fast, and one that the bundle lacks is told of at once.
-    for method in sorted(request.methods, key=lambda name: name not in AIM_OF):
+    # Fast ones first, so that what the model lacks for one is told of at once.
+    for method in sorted(methods, key=lambda name: (name not in AIM_OF) + (name in MASKED)):
         options = own.get(method, {}) | {"seed": request.seed, "memory_mb": request.memory_mb}
         target = number if takes_target(method) else None
         found[method] = explain(method, model, picture, target, **options)
         notes[method] = _notes(model, bundle.manifest.fill, picture, found[method])
         console.say(f"{method}: {', '.join(notes[method])}")
-    first = found[request.methods[0]]
+    first = found[methods[0]]
     seen = [f"{name} {share:.0%}" for name, share in first.top(3)]
     tiles = [Tile(bundle.manifest.name, seen)]
-    tiles += [Tile(m, notes[m], _visible(found[m].mask[0], m)) for m in request.methods]
+    tiles += [Tile(m, notes[m], _visible(found[m].mask[0], m)) for m in methods]
     return tiles if gallery is None else [*tiles, *_nearest(gallery, first)]
+
+
+def _usual_methods(model: NEM) -> tuple[str, ...]:
+    """What is compared unless methods are named: the heads there are, and two slow methods."""
+    heads = (METHOD_OF[aim] for aim in model.aims)
+    return (*heads, "relax", *(("grad-cam",) if model.backbone.num_classes else ()))
 
 
 def _options(request: Request, model: NEM) -> dict[str, dict[str, Any]]:
     """What some methods take besides a picture and a class."""
     own: dict[str, dict[str, Any]] = {name: {"masks": request.masks} for name in MASKED}
-    if request.statistics is not None and "iba" in request.methods:
+    if request.statistics is not None:
         from nem.activations import folder_statistics
 
         found = folder_statistics(model.backbone, request.statistics, memory_mb=request.memory_mb)

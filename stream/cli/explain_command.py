@@ -18,13 +18,15 @@ def explain(
         str, typer.Argument(metavar="IMAGE|VIDEO", help="Picture, or video with --at.")
     ],
     methods: Annotated[
-        str,
-        typer.Option(
+        str | None,
+        option(
+            "--methods",
+            panel=WHAT,
             metavar="NAME,...",
-            rich_help_panel=WHAT,
-            help="Side by side, in this order; list names all.",
+            text="Side by side, in this order; list names all. Default: the bundle's heads, relax, "
+            "grad-cam.",
         ),
-    ] = "nem-u,nemt,ra-nem,relax,grad-cam",
+    ] = None,
     out: Annotated[
         Path | None,
         option(
@@ -97,9 +99,10 @@ def explain(
     from stream.cli.explain import Request, explain_picture
 
     console = start_console(quiet=quiet, verbose=verbose)
+    named = None if methods is None else tuple(m.strip() for m in methods.split(",") if m.strip())
     request = Request(
-        image=image, methods=tuple(m.strip() for m in methods.split(",") if m.strip()), out=out,
-        overwrite=overwrite, at=at, model=model, target=target, gallery=gallery,
-        statistics=statistics, masks=masks, memory_mb=memory_mb, seed=seed,
+        image=image, methods=named, out=out, overwrite=overwrite, at=at, model=model,
+        target=target, gallery=gallery, statistics=statistics, masks=masks, memory_mb=memory_mb,
+        seed=seed,
     )  # fmt: skip
     return explain_picture(request, console)

@@ -49,6 +49,12 @@ def test_classes_by_name_and_number(names: tuple[str, ...], asked: object, numbe
     assert find_class(names, asked) == number
 
 
+@pytest.mark.parametrize("asked", ["dog", "3", 3, -1])
+def test_without_classes_there_is_none_to_name(asked: object) -> None:
+    with pytest.raises(OptionError, match="the model has no classes, only features"):
+        find_class((), asked)
+
+
 def test_a_name_of_two_classes_needs_its_number() -> None:
     with pytest.raises(OptionError, match="2 classes are called so; give a number: 0, 2"):
         find_class(("crane", "dog", "crane"), "crane")

@@ -9,8 +9,9 @@ import pytest
 pytest.importorskip("torch", reason="needs the extra train")
 
 from nem.explanation import AIMS
+from nem.model import NEM
 from tests.builders import make_clip
-from tests.nem.toys import tiny_nem, write_tiny_bundle
+from tests.nem.toys import tiny_backbone, tiny_nem, write_tiny_bundle
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +58,25 @@ def test_a_class_goes_to_the_methods_that_take_one(cli, picture, bundle):
     for method in ("nemt-target", "cam", "rise"):
         assert re.search(r", d \d+%, alone \d+%$", lines[method]), err
     assert re.search(r"1 forward, area 0\.\d\d, kept \d\.\d\d, random \d\.\d\d$", lines["nem-u"])
+
+
+@pytest.mark.parametrize(
+    ("classes", "aims", "told"),
+    [
+        (5, ("ranking", "target"), {"ra-nem", "nemt-target", "relax", "grad-cam"}),
+        (0, ("embedding",), {"nem-u", "relax"}),
+    ],
+)
+def test_without_names_the_heads_there_are_are_compared(
+    cli, tmp_path, picture, classes, aims, told
+):
+    if "grad-cam" in told:
+        pytest.importorskip("pytorch_grad_cam", reason="needs the extra eval")
+    model = NEM(tiny_backbone(num_classes=classes), "lite", width=16, aims=aims).eval()
+    path = write_tiny_bundle(tmp_path / "one", model, classes=()).path
+    code, _, err = explain(cli, picture, "--masks", 9, "-m", path)
+    assert code == 0, err
+    assert {line.split(":")[0] for line in err.splitlines()} == {*told, "written"}
 
 
 def test_relax_says_how_far_it_may_be_off(cli, picture, bundle):
