@@ -181,7 +181,7 @@ def test_embed_runs_an_exported_engine(tmp_path: Path, clip: Path, runner: type[
     facts = {
         "sha256": hashlib.sha256(ENGINE).hexdigest(),
         "frame_size": [20, 30],
-        "aims": ["ranking", "embedding"],
+        "aims": ["embedding", "ranking"],
         "classes": [f"class {i}" for i in range(10)],
     }
     (tmp_path / "nem.json").write_text(json.dumps(facts))
@@ -202,6 +202,23 @@ def test_embed_runs_an_exported_engine(tmp_path: Path, clip: Path, runner: type[
     engine.write_bytes(ENGINE + b"!")
     with pytest.raises(SystemExit, match="not the file that its"):
         module.main(str(engine), str(clip), str(out))
+
+
+def test_embed_shows_a_ranking_by_its_order(
+    tmp_path: Path, clip: Path, runner: type[Runner], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that a bundle trained with ra-nem alone has; its map is of any scale."""
+    ranks = np.linspace(-40, 7, 16 * 16, dtype=np.float32).reshape(1, 16, 16)
+    port = Port("mask_ranking", ranks.shape, ranks.dtype)
+    monkeypatch.setattr(runner, "outputs", {"mask_ranking": port})
+    monkeypatch.setattr(runner, "run", lambda *_: {"mask_ranking": ranks})
+    (tmp_path / "nem.engine").write_bytes(ENGINE)
+    facts = {"sha256": hashlib.sha256(ENGINE).hexdigest(), "frame_size": [20, 30], "classes": []}
+    (tmp_path / "nem.json").write_text(json.dumps(facts | {"aims": ["ranking"]}))
+    pairs = list(embed().explain(tmp_path / "nem.engine", cv2.VideoCapture(str(clip))))
+    source = frames_of(clip)[0]
+    kept = pairs[0][0].mean((1, 2)) / source.mean((1, 2))  # of each row, dimmest first
+    np.testing.assert_allclose(kept[[0, HEIGHT // 2, -1]], [0.28, 0.63, 0.98], atol=0.03)
 
 
 def test_the_openvino_loop_runs(tmp_path: Path, clip: Path) -> None:

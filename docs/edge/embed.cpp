@@ -98,6 +98,8 @@ int main(int argc, char** argv) try {
         std::memset(ports["target"].host, 0xFF, ports["target"].bytes);
 
     // frames is (1, H, W, 3) RGB; mask_embedding is (1, S, S) in [0, 1], 1 = looked at.
+    if (!ports.count("mask_embedding"))
+        throw std::runtime_error("no mask_embedding in this engine; name one of its masks here");
     Port const& frames = ports.at("frames");
     Port const& map = ports.at("mask_embedding");
     cv::Mat rgb(static_cast<int>(frames.shape.d[1]), static_cast<int>(frames.shape.d[2]), CV_8UC3,
@@ -106,6 +108,8 @@ int main(int argc, char** argv) try {
                        map.host);
 
     cv::VideoCapture video(argv[2]);
+    if (!video.isOpened()) throw std::runtime_error(std::string(argv[2]) + ": can't be opened");
+    double const told = video.get(cv::CAP_PROP_FPS), rate = told > 0 ? told : 25.0;
     cv::VideoWriter out;
     cv::Mat frame, small, large, shown;
     while (video.read(frame)) {
@@ -125,8 +129,9 @@ int main(int argc, char** argv) try {
         frame.convertTo(shown, CV_32F);
         cv::multiply(shown, large, shown);
         shown.convertTo(shown, CV_8U);
-        if (!out.isOpened())
-            out.open(argv[3], cv::VideoWriter::fourcc('m', 'p', '4', 'v'), 25.0, shown.size());
+        if (!out.isOpened() &&
+            !out.open(argv[3], cv::VideoWriter::fourcc('m', 'p', '4', 'v'), rate, shown.size()))
+            throw std::runtime_error(std::string(argv[3]) + ": can't be written");
         out.write(shown);
     }
 

@@ -39,7 +39,7 @@ def explain(engine: Path, video: cv2.VideoCapture) -> Iterator[tuple[Picture, st
     """Frames (H, W, 3) BGR with what doesn't matter darkened, and the best class's name."""
     data, facts = load(engine)
     height, width = facts["frame_size"]
-    aim = next(aim for aim in facts["aims"] if aim != "ranking")  # its map would need scaling
+    aim = facts["aims"][0]
     with closing(TrtRunner(data)) as runner:
         wanted = [name for name in (f"mask_{aim}", "scores") if name in runner.outputs]
         while (got := video.read())[0]:
@@ -49,7 +49,10 @@ def explain(engine: Path, video: cv2.VideoCapture) -> Iterator[tuple[Picture, st
             given = {"frames": rgb[None], "target": np.array([-1])}  # -1: the most probable class
             inputs = {n: given[n].astype(port.dtype) for n, port in runner.inputs.items()}
             found = runner.run(inputs, wanted)
-            mask = cv2.resize(found[f"mask_{aim}"][0], (frame.shape[1], frame.shape[0]))
+            mask = found[f"mask_{aim}"][0]
+            if aim == "ranking":  # only the order counts: each pixel's share of pixels below it
+                mask = (mask.argsort(None).argsort() / (mask.size - 1)).reshape(mask.shape)
+            mask = cv2.resize(mask, (frame.shape[1], frame.shape[0]))
             best = facts["classes"][found["scores"][0].argmax()] if facts["classes"] else ""
             yield (frame * (0.25 + 0.75 * mask[..., None])).astype(np.uint8), best
 

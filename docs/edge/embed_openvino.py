@@ -30,7 +30,7 @@ def explain(model: Path, video: cv2.VideoCapture) -> Iterator[tuple[Picture, str
     read = core.read_model(model)
     facts: dict[str, Any] = json.loads(read.get_rt_info("nem").astype(str))
     height, width = facts["frame_size"] or facts["input_size"]
-    aim = next(aim for aim in facts["aims"] if aim != "ranking")  # its map would need scaling
+    aim = facts["aims"][0]
     run = core.compile_model(read, "CPU", {"PERFORMANCE_HINT": "LATENCY"})
     inputs = {name for port in run.inputs for name in port.get_names()}
     while (got := video.read())[0]:
@@ -38,7 +38,10 @@ def explain(model: Path, video: cv2.VideoCapture) -> Iterator[tuple[Picture, str
         small = cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA)
         given = {"frames": cv2.cvtColor(small, cv2.COLOR_BGR2RGB)[None], "target": np.array([-1])}
         found = run({name: given[name] for name in inputs & given.keys()})
-        mask = cv2.resize(found[f"mask_{aim}"][0], (frame.shape[1], frame.shape[0]))
+        mask = found[f"mask_{aim}"][0]
+        if aim == "ranking":  # only the order counts: each pixel's share of pixels below it
+            mask = (mask.argsort(None).argsort() / (mask.size - 1)).reshape(mask.shape)
+        mask = cv2.resize(mask, (frame.shape[1], frame.shape[0]))
         best = facts["classes"][found["scores"][0].argmax()] if facts["classes"] else ""
         yield (frame * (0.25 + 0.75 * mask[..., None])).astype(np.uint8), best
 
