@@ -101,7 +101,7 @@ def _unlink(paths: Iterable[Path]) -> list[Path]:
     for path in paths:
         try:
             path.unlink()
-        except FileNotFoundError:
+        except (FileNotFoundError, IsADirectoryError):  # a folder is none of the store's
             continue
         except OSError as error:
             raise StoreError(f"{path}: can't be deleted: {error.strerror}") from None
@@ -126,7 +126,7 @@ def _held(store: Store, key: str, timeout: float) -> Iterator[bool]:
 
 
 def _entries(store: Store, *, check: bool) -> list[StoredEngine]:
-    keys = [path.stem for path in store.folder.glob("*.json")]
+    keys = [path.stem for path in store.folder.glob("*.json") if not path.is_dir()]
     found = [entry for key in keys if (entry := _entry(store, key, check=check)) is not None]
     return sorted(found, key=lambda entry: entry.used_at, reverse=True)
 

@@ -113,6 +113,16 @@ def test_prune_removes_leftovers_but_not_a_build_in_progress(store: Store) -> No
     assert names(store) == {"used"}
 
 
+def test_folders_are_nothing_of_the_store(store: Store) -> None:
+    folders = [store.folder / f"mine.{end}" for end in ("json", "tmp", "damaged")]
+    for folder in folders:
+        folder.mkdir(parents=True)
+        os.utime(folder, (0, 0))
+    assert list_stored(store) == verify_stored(store) == []
+    assert prune_stored(store) == []
+    assert all(folder.is_dir() for folder in folders)
+
+
 def test_what_is_being_built_is_left_alone(store: Store) -> None:
     """A lock file may be of an attempt long ago, and a build take its time."""
     blob = put(store, "slow", 90)
