@@ -105,4 +105,5 @@ class Explanation:
         if self.scores is None:
             return []
         row = self.scores[index]
-        return [(self.names[i], float(row[i])) for i in np.argsort(-row, kind="stable")[:k]]
+        best = np.argsort(-row, kind="stable")[: max(k, 0)]
+        return [(self.names[i], float(row[i])) for i in best]

@@ -29,6 +29,7 @@ def test_each_picture_can_be_had_by_itself() -> None:
     }
     assert sum(part.seconds for part in parts) == whole.seconds
     assert [part.top(1)[0][0] for part in parts] == [whole.top(1, i)[0][0] for i in range(3)]
+    assert whole.top(0) == whole.top(-1) == []
 
 
 def test_without_classes_there_is_nothing_of_them() -> None:
