@@ -28,7 +28,7 @@ def print_bundle(name: str) -> None:
         "input": f"{manifest.input_size} x {manifest.input_size} pixels",
         "decoder": manifest.decoder.kind,
         "explains": f"{', '.join(manifest.heads)}; fill {manifest.fill}",
-        "classes": str(len(manifest.classes)),
+        "classes": str(len(manifest.classes) or "none, or without names"),
     }
     rows |= {f"quality: {key}": f"{value:.4g}" for key, value in manifest.quality.items()}
     rows |= {f"training: {key}": str(value) for key, value in manifest.training.items()}

@@ -1,3 +1,7 @@
+import json
+import re
+import shutil
+
 import pytest
 
 from engines import EngineInfo, available_engines
@@ -26,9 +30,17 @@ def test_bundles_show(cli, bundle):
     assert "made by a test" in rows["backbone"]
 
 
-def test_a_damaged_bundle_is_told(cli, bundle, tmp_path):
-    import shutil
+def test_a_bundle_is_not_told_to_have_no_classes_where_they_have_no_names(cli, bundle, tmp_path):
+    manifest = json.loads((bundle / "nem.json").read_text())
+    for part in bundle.iterdir():
+        shutil.copy(part, tmp_path)
+    (tmp_path / "nem.json").write_text(json.dumps(manifest | {"classes": []}))
+    code, out, _ = cli("bundles", "show", tmp_path)
+    assert code == 0
+    assert re.search(r"^classes +none, or without names$", out, re.MULTILINE)
 
+
+def test_a_damaged_bundle_is_told(cli, bundle, tmp_path):
     copy = shutil.copytree(bundle, tmp_path / "copy")
     (copy / "graph.onnx").write_bytes(b"other")
     for command in ("show", "check"):
