@@ -19,7 +19,8 @@ from typing import NoReturn
 from stream.cli.console import PROGRAM, Console
 from stream.stdout import forget
 
-COMMANDS = ("run", "train", "explain", "gallery", "bundles", "engines", "export", "doctor")
+VERBOSE_COMMANDS = ("run", "train", "explain", "gallery")
+COMMANDS = (*VERBOSE_COMMANDS, "bundles", "engines", "export", "doctor")
 
 __all__ = ["main"]
 
@@ -53,10 +54,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(loud)
     try:
         code = _run(given, console)
-    except BaseException as error:  # noqa: BLE001 - the last door: a line and a code, no traceback
+    except BaseException as error:  # noqa: BLE001 - the last door: a line and a code
         from stream.cli.errors import report
 
-        code = report(error, console)
+        code = report(error, console, has_verbose=with_command(given)[0] in VERBOSE_COMMANDS)
     return code if arguments is not None else _leave(code)
 
 

@@ -36,21 +36,25 @@ def exit_code(error: BaseException) -> int:
     return MODEL if isinstance(error, EngineError | NemError) else INTERNAL
 
 
-def report(error: BaseException, console: Console) -> int:
-    """Tell of an error in one line, with -vv its traceback too; returns the exit code."""
+def report(error: BaseException, console: Console, *, has_verbose: bool = True) -> int:
+    """Tell of an error in one line, with -vv its traceback too; returns the exit code.
+
+    A command without -v (`has_verbose` false) shows the traceback of an internal error at once.
+    """
     if isinstance(error, SystemExit) and isinstance(error.__context__, BrokenPipeError):
         error = error.__context__  # typer's own answer to a closed stdout
     if isinstance(error, SystemExit) and isinstance(error.code, int):
         return error.code  # who raised it has told why
     code = exit_code(error)
-    if console.verbosity >= 2:
+    traced = console.verbosity >= 2 or (code == INTERNAL and not has_verbose)
+    if traced:
         traceback.print_exception(error)
     if code == INTERRUPTED:
         console.error("interrupted")
     elif isinstance(error, BrokenPipeError):
         logging.getLogger(__name__).debug("stdout was closed by its reader")
     elif code == INTERNAL:
-        hint = "" if console.verbosity >= 2 else "; run again with -vv for the traceback"
+        hint = "" if traced else "; run again with -vv for the traceback"
         console.error(f"internal error: {type(error).__name__}: {one_line(error)}{hint}")
     else:
         console.error(one_line(error))

@@ -40,6 +40,17 @@ def test_a_bundle_is_not_told_to_have_no_classes_where_they_have_no_names(cli, b
     assert re.search(r"^classes +none, or without names$", out, re.MULTILINE)
 
 
+def test_a_bug_is_traced_where_no_option_asks_for_it(cli, monkeypatch):
+    def bug():
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr("stream.cli.bundles.print_list", bug)
+    code, _, err = cli("bundles", "list")
+    assert code == 1
+    assert err.startswith("Traceback")
+    assert err.endswith("nem-stream: error: internal error: ZeroDivisionError: a bug\n")
+
+
 def test_a_damaged_bundle_is_told(cli, bundle, tmp_path):
     copy = shutil.copytree(bundle, tmp_path / "copy")
     (copy / "graph.onnx").write_bytes(b"other")
