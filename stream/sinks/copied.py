@@ -6,6 +6,7 @@ They come from a second reading of the file and never pass the pipeline.
 from __future__ import annotations
 
 import logging
+import re
 from collections import Counter
 from collections.abc import Iterator
 from fractions import Fraction
@@ -16,6 +17,7 @@ from av.bitstream import BitStreamFilterContext
 from av.container import InputContainer, OutputContainer
 from av.packet import Packet
 from av.stream import Discard, Stream
+from av.video.stream import VideoStream
 
 from stream.errors import SinkError
 from stream.sinks.containers import FORMATS, holds
@@ -28,6 +30,10 @@ log = logging.getLogger(__name__)
 
 # Facts about the old file or its writer; the new muxer writes its own.
 NOT_COPIED = {"major_brand", "minor_version", "compatible_brands", "encoder", "rotate", "DURATION"}
+# What is said of how the pictures were stored, which they no longer are.
+OLD_PICTURES = re.compile(
+    r"(encoder|duration|bps|number_of_\w+|_statistics_\w+|vendor_id|alpha_mode|rotate)(-\w+)?", re.I
+)
 RUN_IN = Fraction(1, 10)
 """Seconds of sound before the first that is heard; no codec needs more."""
 DAMAGED = "damaged packets left out"
@@ -35,6 +41,8 @@ DAMAGED = "damaged packets left out"
 
 class CopiedStreams:
     """All streams of a file but its video, on their way into an output.
+
+    Of the video go what is said of it, as its language and time code, and its marks.
 
     Args:
         source: file to copy from.
@@ -52,6 +60,8 @@ class CopiedStreams:
     def __init__(self, source: Path, container: str) -> None:
         self.notes: list[str] = []
         self.counts: Counter[str] = Counter()
+        self._explained: VideoStream | None = None
+        self._said: dict[str, str] = {}  # of the pictures
         self._path, self._container = source, container
         self._input = _open(source)
         try:
@@ -75,11 +85,21 @@ class CopiedStreams:
     def _choose(self, container: str) -> list[Stream]:
         # The demuxer discards what it has read itself: MP4's track of chapter names.
         others = [s for s in self._input.streams if s.type != "video" and s.discard != Discard.all]
+        # Time code is a track of MP4 and MOV alone. As a word on the pictures all formats hold it,
+        # and MOV's muxer, which writes nothing after a copied track, makes a new one of it.
+        codes = [s for s in others if s.type == "data" and "timecode" in s.metadata]
+        others = [s for s in others if s not in codes]
         kept = [s for s in others if holds(container, s)]
         videos = self._input.streams.video
-        explained = video_stream(self._input, str(self._path)) if videos else None
+        if videos:
+            self._explained = video_stream(self._input, str(self._path))
+            for stream in codes[:1]:
+                names = stream.metadata.keys() & {"timecode", "reel_name"}
+                self._said |= {name: stream.metadata[name] for name in names}
+            said = _kept(self._explained.metadata)
+            self._said |= {k: v for k, v in said.items() if not OLD_PICTURES.fullmatch(k)}
         for video in videos:
-            if video is not explained and video.discard != Discard.all:
+            if video is not self._explained and video.discard != Discard.all:
                 what = "cover picture" if video.disposition & STILL else "video track"
                 self.notes.append(f"{what} {video.index} left out: one track is explained")
         suffix = next(s for s, name in FORMATS.items() if name == container)
@@ -109,6 +129,9 @@ class CopiedStreams:
             out: open output.
             start: time of its first frame in seconds.
         """
+        if self._explained is not None:
+            out.streams.video[0].metadata.update(self._said)
+            out.streams.video[0].disposition = self._explained.disposition
         for stream in self._streams:
             target = out.add_stream_from_template(stream)
             target.metadata.update(_kept(stream.metadata))

@@ -1,0 +1,72 @@
+"""What is said of a file and of its pictures is found again, time code included."""
+
+from __future__ import annotations
+
+import av
+import pytest
+
+from stream.sinks import FileSink
+from tests.builders import copy_packets, make_clip, make_explanation, make_frame
+from tests.stream.sinks.reading import read_packets, read_video
+
+FORMATS = {"mp4": "mp4", "mov": "mov", "mkv": "matroska"}
+TIMECODE = "01:02:03:04"
+SUFFIXES = pytest.mark.parametrize("suffix", sorted(FORMATS))
+
+
+def described(path, *, of_pictures=None, of_file=None, **options):
+    """A clip with sound, and this said of its pictures and of itself."""
+    clip = make_clip(path.with_name("raw.mkv"), frames=10, audio=True)
+    with av.open(str(clip)) as old, av.open(str(path), "w", container_options=options) as new:
+        streams = {s.index: new.add_stream_from_template(s) for s in old.streams}
+        streams[0].metadata.update(of_pictures or {})
+        new.metadata.update(of_file or {})
+        copy_packets(old, streams)
+    return path
+
+
+def annotate(source, output):
+    with FileSink(output, copy_from=source) as sink:
+        for index in range(10):
+            sink.write(make_frame(64, 96, index=index), make_explanation())
+    return sink
+
+
+def said(path):
+    """Of the file and of its pictures, names in small letters."""
+    with av.open(str(path)) as found:
+        both = found.metadata, found.streams.video[0].metadata
+        return tuple({name.lower(): value for name, value in tags.items()} for tags in both)
+
+
+@SUFFIXES
+def test_a_time_code_costs_no_picture_and_is_kept(tmp_path, suffix):
+    clip = described(tmp_path / "in.mov", of_pictures={"timecode": TIMECODE})
+    with av.open(str(clip)) as source:
+        assert [s.type for s in source.streams] == ["video", "audio", "data"]
+    out = tmp_path / f"out.{suffix}"
+    assert annotate(clip, out).notes == ()
+    assert read_video(out).indices == list(range(10))
+    before, after = ([data for _, data in read_packets(p, "audio")] for p in (clip, out))
+    assert before == after
+    assert said(out)[1]["timecode"] == TIMECODE
+
+
+@SUFFIXES
+def test_what_is_said_of_the_pictures_is_kept(tmp_path, suffix):
+    clip = described(
+        tmp_path / "in.mkv",
+        of_pictures={
+            "language": "fra",
+            "title": "Gate 7",
+            "ALPHA_MODE": "1",
+            "BPS-eng": "9",
+            "ENCODER": "me",
+        },
+    )
+    annotate(clip, tmp_path / f"out.{suffix}")
+    pictures = said(tmp_path / f"out.{suffix}")[1]
+    assert "Gate 7" in pictures.values()
+    assert pictures["language"] == "fra"
+    # How they were stored they no longer are.
+    assert not {"alpha_mode", "bps-eng", "encoder"} & set(pictures)
