@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
 
@@ -33,23 +34,41 @@ def format_of(path: str | Path) -> str:
     return FORMATS[suffix.lower()]
 
 
-def muxer_options(container: str, time_base: Fraction) -> dict[str, str]:
-    """Options that keep time stamps exact and what is written so far playable.
+def muxer_options(
+    container: str, time_base: Fraction, metadata: Mapping[str, str]
+) -> dict[str, str]:
+    """Options that keep time stamps and metadata and what is written so far playable.
 
     MP4 and MOV are cut into fragments that need nothing written later. Their clocks run at the
     source's: the track's for the stamps, the movie's for the offset of the first frame, which
-    FFmpeg rounds to milliseconds by default. Matroska always stores milliseconds.
+    FFmpeg rounds to milliseconds by default. Matroska always stores milliseconds. Of metadata MP4
+    and MOV have a few places that every player looks at; if that is not enough, as for a phone's,
+    all go into a list of names and values.
     """
     if container == "matroska":
         return {}
+    listed = "" if _has_places(container, metadata) else "+use_metadata_tags"
     ticks = time_base.denominator
     timescale = str(min(ticks * -(-MIN_TIMESCALE // ticks), MAX_TIMESCALE))
     return {
-        "movflags": "delay_moov+default_base_moof",
+        "movflags": "delay_moov+default_base_moof" + listed,
         "frag_duration": str(FRAGMENT_SECONDS * 1_000_000),
         "video_track_timescale": timescale,
         "movie_timescale": timescale,
     }
+
+
+def _has_places(container: str, metadata: Mapping[str, str]) -> bool:
+    """Whether MP4 or MOV has usual places for all of these: asked by reading them back."""
+    file = io.BytesIO()
+    with av.open(file, "w", format=container) as trial:
+        trial.add_stream("mpeg4", rate=25)
+        trial.metadata.update(metadata)
+        trial.start_encoding()
+    file.seek(0)
+    with av.open(file) as found:
+        kept = {name.lower() for name in found.metadata}
+    return all(name.lower() in kept for name in metadata)
 
 
 def holds(container: str, stream: Stream) -> bool:

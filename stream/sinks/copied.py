@@ -51,6 +51,7 @@ class CopiedStreams:
     Attributes:
         notes: what could not be kept, one sentence each.
         counts: damage and repairs of time stamps, by cause.
+        metadata: of the file.
 
     Raises:
         SourceError: if the file can't be read.
@@ -69,6 +70,7 @@ class CopiedStreams:
         except BaseException:
             self._input.close()
             raise
+        self.metadata = _kept(self._input.metadata)
         # Its notes are those of the pictures' source, which reads the same packets.
         self._timeline = Timeline(self._input, Counter())
         self._timeline.discard_all_but(self._streams)
@@ -141,7 +143,7 @@ class CopiedStreams:
                 self._filters[stream.index] = BitStreamFilterContext("aac_adtstoasc", stream)
             self._targets[stream.index] = target
             self._clocks[stream.index] = self._clock(stream)
-        out.metadata.update(_kept(self._input.metadata))
+        out.metadata.update(self.metadata)
         out.set_chapters(self._input.chapters())
         if self._container == "matroska" and "matroska" not in self._input.format.name:
             self._earliest = min(start, Fraction(0))

@@ -129,11 +129,12 @@ class FileSink(Sink):
             self._release()
 
     def _start(self, first: Frame) -> VideoEncoder:
+        metadata = self._copied.metadata if self._copied is not None else {}
         out = av.open(
             self._output.file,
             "w",
             format=self._format,
-            container_options=muxer_options(self._format, first.time_base),
+            container_options=muxer_options(self._format, first.time_base, metadata),
             buffer_size=IO_BYTES,
         )
         self._container = out

@@ -11,6 +11,7 @@ from tests.stream.sinks.reading import read_packets, read_video
 
 FORMATS = {"mp4": "mp4", "mov": "mov", "mkv": "matroska"}
 TIMECODE = "01:02:03:04"
+PHONE = {"com.apple.quicktime.make": "Apple", "com.apple.quicktime.model": "iPhone"}
 SUFFIXES = pytest.mark.parametrize("suffix", sorted(FORMATS))
 
 
@@ -70,3 +71,16 @@ def test_what_is_said_of_the_pictures_is_kept(tmp_path, suffix):
     assert pictures["language"] == "fra"
     # How they were stored they no longer are.
     assert not {"alpha_mode", "bps-eng", "encoder"} & set(pictures)
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mov"])
+def test_what_a_phone_says_of_a_file_is_kept(tmp_path, suffix):
+    clip = described(tmp_path / "in.mov", of_file=PHONE, movflags="use_metadata_tags")
+    annotate(clip, tmp_path / f"out.{suffix}")
+    assert PHONE.items() <= said(tmp_path / f"out.{suffix}")[0].items()
+
+
+def test_a_title_stays_where_all_players_look(tmp_path):
+    clip = described(tmp_path / "in.mp4", of_file={"title": "A film"})
+    annotate(clip, tmp_path / "out.mp4")
+    assert b"\xa9nam" in (tmp_path / "out.mp4").read_bytes()
