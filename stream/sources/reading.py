@@ -122,8 +122,11 @@ class Reading:
 
     def _stamped(self, frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
         stamps = Stamps(self.time_base, self.fps, self.counts)
+        # AVI stores no times of showing. FFmpeg makes some up for H.264: a frame late, and back and
+        # forth where there are B-frames.
+        made_up = self._container.format.name == "avi" and self.decoder.canonical_name == "h264"
         for frame in frames:
-            said = frame.dts if frame.pts is None else frame.pts
+            said = frame.dts if frame.pts is None or made_up else frame.pts
             frame.pts = stamps.next(said, frame.duration)
             yield frame
 

@@ -41,6 +41,14 @@ def test_containers(tmp_path, suffix):
     assert not source.counts
 
 
+@pytest.mark.parametrize(("b_frames", "late"), [("0", 0), ("3", 2)])
+def test_h264_in_avi_which_stores_no_times_of_showing(tmp_path, b_frames, late):
+    clip = make_clip(tmp_path / "c.avi", frames=30, options={"bf": b_frames, "preset": "veryfast"})
+    frames, _ = read(clip)
+    assert [read_index(f.y) for f in frames] == list(range(30))
+    assert [f.pts * f.time_base for f in frames] == [Fraction(i + late, 25) for i in range(30)]
+
+
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
 def test_variable_frame_rate_keeps_every_stamp(tmp_path, suffix):
     stamps = [0, 33, 34, 100, 101, 900, 2500]
