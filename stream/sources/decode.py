@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Iterator
+from fractions import Fraction
 
 import av
 from av.container import InputContainer
@@ -16,6 +17,7 @@ from stream.sources.timeline import Timeline
 BAD_RUN = 300
 SKIPPED = "bad packets skipped"
 DAMAGED = "damaged frames delivered as well as could be"
+RESHAPED = "changes of pixel aspect not followed"
 
 
 def decode(
@@ -45,6 +47,7 @@ def decode(
     context.thread_type = "SLICE"
     context.thread_count = 1  # more only moves the waiting: the engine has all cores
     bad, last = 0, None
+    aspect: Fraction | int = 0
     for packet in _packets(container, stream, name, truncated, counts):
         try:
             frames = context.decode(packet)
@@ -59,6 +62,9 @@ def decode(
             bad, last = 0, frame.time
             if frame.is_corrupt:
                 counts[DAMAGED] += 1
+            before, aspect = aspect, context.sample_aspect_ratio or 1  # frames don't tell theirs
+            if before not in (0, aspect):
+                counts[RESHAPED] += 1
             yield frame
 
 

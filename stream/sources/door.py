@@ -21,6 +21,16 @@ LEFT_UNDONE = frozenset({"yuyv422", "uyvy422", "nv24", "nv42"})
 LIMITED_GREY = frozenset({"h264", "hevc", "av1", "vp9", "mpeg2video"})
 RESIZED = "frames of another size scaled to the first"
 RECOLOURED = "frames of other colour tags converted to the first"
+LEFT_COLOURED = "frames of another transfer function or primaries than the first, tagged as it"
+LOST = {
+    "A53_CC": "closed captions",
+    "MASTERING_DISPLAY_METADATA": "HDR mastering data",
+    "DYNAMIC_HDR_PLUS": "HDR10+",
+    "DOVI_METADATA": "Dolby Vision",
+    "SPHERICAL": "360 degree projection",
+    "STEREO3D": "stereo layout",
+}
+"""What a picture may tell besides its pixels and nothing takes on, by PyAV's names."""
 Planes = tuple[Plane, Plane, Plane]
 
 
@@ -67,6 +77,9 @@ class Door:
             notes.append("rotation by other than quarter turns is not applied")
         elif orientation != Orientation():
             notes.append("turned upright as the file asks")
+        lost = [what for name, what in LOST.items() if first.side_data.get(name) is not None]
+        if lost:
+            notes.append(f"{', '.join(lost)} in the pictures: not carried over")
         self._orientation = orientation or Orientation()
         self.width, self.height = self._orientation.size(*self._size)
         self.notes = tuple(notes)
@@ -82,6 +95,8 @@ class Door:
         tags, _ = self._tags(frame)
         if not _read_alike(tags, self.colour):
             self._counts[RECOLOURED] += 1
+        if (tags.primaries, tags.transfer) != (self.colour.primaries, self.colour.transfer):
+            self._counts[LEFT_COLOURED] += 1
         try:
             y, u, v = self._convert(frame, tags)
         except (av.FFmpegError, ValueError) as error:

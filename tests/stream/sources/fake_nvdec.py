@@ -38,6 +38,10 @@ class FakeNvdec:
         else:
             super().__setattr__(name, value)
 
+    @property
+    def sample_aspect_ratio(self):
+        return self._context.sample_aspect_ratio
+
     def decode(self, packet):
         changed = []
         for frame in self._context.decode(packet):

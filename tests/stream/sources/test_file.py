@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from stream.colour import ColourTags
+from stream.sources.decode import RESHAPED
 from stream.sources.file import FileSource
 from tests.builders import make_clip, read_index
 
@@ -57,6 +58,18 @@ def test_variable_frame_rate_keeps_every_stamp(tmp_path, suffix):
     assert [f.pts * f.time_base * 1000 for f in frames] == stamps
     assert [read_index(f.y) for f in frames] == list(range(7))
     assert not source.counts
+
+
+def test_a_new_pixel_aspect_midway_is_told_of(tmp_path):
+    parts = [
+        make_clip(tmp_path / f"{aspect}.ts", frames=30, options={"x264-params": f"sar={aspect}/1"})
+        for aspect in (1, 2)
+    ]
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(b"".join(part.read_bytes() for part in parts))
+    frames, source = read(joined)
+    assert {f.y.shape for f in frames} == {(64, 96)}
+    assert source.counts[RESHAPED] == 1
 
 
 def test_stamps_need_not_start_at_zero(tmp_path):

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from stream.colour import ColourTags
+from stream.sources.door import LEFT_COLOURED
 from stream.sources.file import FileSource
 from tests.builders import make_clip
 
@@ -90,3 +91,25 @@ def test_matrix_and_range_survive_the_conversion(tmp_path, pixels, full):
     error, tags, _ = patch_error(clip)
     assert tags == colour
     assert error <= 3
+
+
+def test_another_transfer_function_midway_is_told_of(tmp_path):
+    parts = [
+        make_clip(tmp_path / f"{tags.transfer}.ts", frames=30, colour=tags)
+        for tags in (ColourTags("bt2020", False, 9, 16), ColourTags("bt2020", False, 9, 18))
+    ]
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(b"".join(part.read_bytes() for part in parts))
+    with FileSource(joined) as source:
+        assert {frame.colour.transfer for frame in source} == {16}
+    assert source.counts[LEFT_COLOURED] == 30
+
+
+def test_what_hdr_says_of_its_making_is_told_to_be_lost(tmp_path):
+    master = "G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,1)"
+    clip = make_clip(
+        tmp_path / "c.mp4", frames=2, codec="libx265", pix_fmt="yuv420p10le",
+        options={"x265-params": f"log-level=error:repeat-headers=1:master-display={master}"},
+    )  # fmt: skip
+    with FileSource(clip) as source:
+        assert "HDR mastering data in the pictures: not carried over" in source.info.notes
