@@ -31,6 +31,7 @@ class Frame:
         time_base: seconds per tick.
         captured_at: `time.monotonic()` when the frame was read, in seconds.
         colour: how the planes are to be read.
+        duration: ticks that it is shown, None where the source doesn't tell.
     """
 
     y: Plane
@@ -41,6 +42,7 @@ class Frame:
     time_base: Fraction
     captured_at: float
     colour: ColourTags = field(default_factory=ColourTags)
+    duration: int | None = None
 
     def __post_init__(self) -> None:
         height, width = self.y.shape

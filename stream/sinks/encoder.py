@@ -224,7 +224,8 @@ class VideoEncoder:
             setattr(self._picture, name, getattr(context, name))
         self._frames = 0
         self._last: int | None = None
-        self._duration = max(1, round(1 / (rate * first.time_base)))
+        self._gap = max(1, round(1 / (rate * first.time_base)))
+        self._shown: dict[int | None, int] = {}  # by time stamp: encoders forget how long
 
     def encode(self, frame: Frame) -> list[Packet[VideoStream]]:
         """Encode one frame; an odd side is evened by repeating its last line.
@@ -241,19 +242,25 @@ class VideoEncoder:
         for target, plane in zip(self._picture.planes, (frame.y, frame.u, frame.v), strict=True):
             _fill(target, plane)
         if self._last is not None:
-            self._duration = frame.pts - self._last
+            self._gap = frame.pts - self._last
         self._last = frame.pts
         self._frames += 1
         self._picture.pts, self._picture.time_base = frame.pts, frame.time_base
-        self._picture.duration = self._duration
-        return list(self._stream.encode(self._picture))
+        self._shown[frame.pts] = frame.duration or self._gap
+        return self._timed(self._picture)
 
     def flush(self) -> list[Packet[VideoStream]]:
         """The packets still inside."""
-        packets = list(self._stream.encode(None))
+        packets = self._timed(None)
         if self._frames <= 2:  # x265 makes up wild decoding times for fewer frames than its delay
             for packet in packets:
                 packet.dts = packet.pts
+        return packets
+
+    def _timed(self, picture: av.VideoFrame | None) -> list[Packet[VideoStream]]:
+        packets = list(self._stream.encode(picture))
+        for packet in packets:
+            packet.duration = self._shown.pop(packet.pts, 0)
         return packets
 
 

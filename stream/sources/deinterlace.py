@@ -42,7 +42,7 @@ class _Bwdif:
 
     def __init__(self, frame: av.VideoFrame) -> None:
         self._key = _key(frame)
-        self._facts: deque[tuple[int | None, int, int]] = deque()
+        self._facts: deque[tuple[int | None, int, int, int]] = deque()
         graph = Graph()
         graph.threads = 1
         source = graph.add_buffer(
@@ -59,7 +59,8 @@ class _Bwdif:
     def push(self, frame: av.VideoFrame) -> Iterator[av.VideoFrame]:
         # Pixels that the filter does not take are converted by the graph, their values as they are
         # where it is told of no matrix and range. The stamps it counts in half ticks.
-        self._facts.append((frame.pts, frame.colorspace, frame.color_range))
+        facts = frame.pts, frame.duration, frame.colorspace, frame.color_range
+        self._facts.append(facts)
         frame.colorspace, frame.color_range = UNSTATED
         self._graph.vpush(frame)
         yield from self._pull()
@@ -74,7 +75,8 @@ class _Bwdif:
                 frame = self._graph.vpull()
             except (av.BlockingIOError, av.EOFError):
                 return
-            frame.pts, frame.colorspace, frame.color_range = self._facts.popleft()
+            facts = self._facts.popleft()
+            frame.pts, frame.duration, frame.colorspace, frame.color_range = facts
             yield frame
 
 

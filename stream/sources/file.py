@@ -98,8 +98,8 @@ class FileSource(PulledSource):
         y, u, v = self._door.planes(frame)
         index, self._index = self._index, self._index + 1
         assert frame.pts is not None  # set in `Reading`
-        base = self.info.time_base
-        return Frame(y, u, v, index, frame.pts, base, captured_at, self._door.colour)
+        base, colour = self.info.time_base, self._door.colour
+        return Frame(y, u, v, index, frame.pts, base, captured_at, colour, frame.duration or None)
 
     def _free(self) -> None:
         self._video.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 
 import av
@@ -12,6 +13,7 @@ from stream.colour import ColourTags
 from stream.errors import SinkError, UsageError
 from stream.overlay import Overlay
 from stream.sinks import FileSink
+from stream.sources.file import FileSource
 from tests.builders import make_explanation, make_frame
 from tests.stream.sinks.reading import names, read_video
 
@@ -52,6 +54,22 @@ def test_mp4_keeps_every_time_stamp(tmp_path, time_base, stamps, preset):
     video = write(tmp_path / "out.mp4", stamps, time_base, preset=preset)
     assert video.seconds == [pts * time_base for pts in stamps]
     assert video.indices == list(range(len(video.seconds)))
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+@pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
+def test_the_last_frame_is_shown_as_long_as_in_the_source(tmp_path, suffix, codec):
+    first, again = tmp_path / f"out.{suffix}", tmp_path / f"again.{suffix}"
+    with FileSink(first, fps=Fraction(7), codec=codec) as sink:
+        for index, ticks in enumerate([40, 40, 5000]):
+            frame = make_frame(64, 96, index=index, pts=40 * index, time_base=Fraction(1, 1000))
+            sink.write(replace(frame, duration=ticks), EXPLANATION)
+    with FileSource(first) as source, FileSink(again, codec=codec) as sink:
+        for frame in source:
+            sink.write(frame, EXPLANATION)
+    for path in (first, again):
+        with av.open(str(path)) as found:
+            assert found.duration == 5_080_000
 
 
 def test_mkv_keeps_time_stamps_to_the_millisecond(tmp_path):
