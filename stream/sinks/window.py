@@ -20,6 +20,7 @@ from stream.dial import OverlayDial
 from stream.frame import Frame
 from stream.refine import Refiner
 from stream.sinks.base import Sink
+from stream.sinks.partial import SUFFIX as PARTIAL
 from stream.sinks.screen import Screen
 
 log = logging.getLogger(__name__)
@@ -231,11 +232,13 @@ class WindowSink(Sink):
         number = 1
         while (path := self._snapshots / f"{stem}{f'-{number}' * (number > 1)}.png").exists():
             number += 1
+        partial = path.with_name(path.name + PARTIAL)
         try:
-            path.write_bytes(cv2.imencode(".png", picture)[1].tobytes())
+            partial.write_bytes(cv2.imencode(".png", picture)[1].tobytes())
+            partial.replace(path)
         except OSError as error:
             with suppress(OSError):
-                path.unlink()
+                partial.unlink()
             # As it is: a folder that was removed has no absolute path.
             self._tell(f"picture not saved: {path}: {error.strerror}")
         else:

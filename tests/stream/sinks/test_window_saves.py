@@ -7,6 +7,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
 
 from stream.sinks import WindowSink
 from tests.builders import make_explanation, make_frame
@@ -54,6 +55,19 @@ def test_a_picture_is_saved_whole_or_not_at_all(tmp_path, monkeypatch):
     sink.write(make_frame(*SIZE), EXPLANATION)
     assert "No space left on device" in said[0]
     assert names(tmp_path) == []
+
+
+def test_a_picture_cut_short_never_has_its_name(tmp_path, monkeypatch):
+    def killed(path, data):
+        with path.open("wb") as file:
+            file.write(data[:100])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "write_bytes", killed)
+    sink, _ = press("s", snapshots=tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        sink.write(make_frame(*SIZE), EXPLANATION)
+    assert names(tmp_path) == ["nem-stream-000000.png.partial"]
 
 
 def test_a_picture_in_a_folder_that_was_removed_ends_nothing(tmp_path, monkeypatch):
