@@ -23,6 +23,9 @@ from stream.sources.pulled import PulledSource
 
 UNREADABLE = "unreadable pictures skipped"
 OTHER_SIZE = "pictures of another size than the first"
+STILLED = "animations shown as their first picture; a GIF or a video is shown whole"
+LOOK = 4096
+"""Bytes in which a picture tells that it is animated."""
 COLOUR = ColourTags("bt709", full_range=False, primaries=1, transfer=1)
 
 
@@ -96,7 +99,9 @@ class ImagesSource(PulledSource):
         while self._position < len(self._paths):
             position, self._position = self._position, self._position + 1
             try:
-                return position, read_image(self._paths[position])
+                picture = read_image(self._paths[position])
+                self.counts.update({STILLED: 1} if _is_animated(self._paths[position]) else {})
+                return position, picture
             except (OSError, ValueError):
                 self.counts[UNREADABLE] += 1
         return None
@@ -111,6 +116,15 @@ class ImagesSource(PulledSource):
         if not os.path.lexists(path):
             reason = "no such file"
         return f"{self._name}: picture can't be read ({reason}); check that a viewer shows it"
+
+
+def _is_animated(path: Path) -> bool:
+    """Whether a PNG or WebP holds more than one picture."""
+    with path.open("rb") as file:
+        head = file.read(LOOK)
+    if head[8:16] == b"WEBPVP8X":
+        return bool(head[20] & 2)
+    return head[12:16] == b"IHDR" and b"acTL" in head.partition(b"IDAT")[0]
 
 
 def pictures_in(folder: Path) -> list[Path]:

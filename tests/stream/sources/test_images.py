@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from stream.errors import SourceError
-from stream.sources.images import OTHER_SIZE, UNREADABLE, ImagesSource, pictures_in
+from stream.sources.images import OTHER_SIZE, STILLED, UNREADABLE, ImagesSource, pictures_in
 from tests.builders import counted_picture, read_index
 
 
@@ -35,6 +35,21 @@ def test_formats(tmp_path, suffix):
     assert difference[40:].mean() < 4
     assert source.info.codec == suffix
     assert (source.info.live, source.info.frames_declared) == (False, 1)
+
+
+@pytest.mark.parametrize(("suffix", "pictures"), [("webp", 3), ("png", 3), ("png", 1)])
+def test_an_animation_is_said_to_be_shown_in_part(tmp_path, suffix, pictures):
+    path = tmp_path / f"a.{suffix}"
+    animation = cv2.Animation()
+    animation.frames = [counted_picture(i, 96, 64) for i in range(pictures)]
+    animation.durations = [100] * pictures
+    if pictures > 1:
+        cv2.imwriteanimation(str(path), animation)
+    else:
+        save(path, 0)
+    with ImagesSource([path]) as source:
+        assert [read_index(f.y) for f in source] == [0]
+    assert source.counts[STILLED] == (pictures > 1)
 
 
 def test_colours_are_tagged_as_made(tmp_path):
