@@ -20,12 +20,13 @@ from stream.sinks.base import Sink
 from stream.sinks.containers import format_of, muxer_options
 from stream.sinks.copied import CopiedStreams
 from stream.sinks.encoder import VideoEncoder, choose_encoder
-from stream.sinks.nvenc import NVENC
 from stream.sinks.partial import PartialFile
 
 log = logging.getLogger(__name__)
 
 IO_BYTES = 1 << 18
+USUAL = "libx264"
+"""The encoder that takes what others refuse: any rate of frames and any colour tags."""
 
 
 class FileSink(Sink):
@@ -62,7 +63,7 @@ class FileSink(Sink):
         overwrite: bool = False,
         fps: Fraction | None = None,
         size: tuple[int, int] | None = None,
-        codec: str = "libx264",
+        codec: str = USUAL,
         preset: str | None = None,
         crf: float | None = None,
     ) -> None:
@@ -182,11 +183,14 @@ class FileSink(Sink):
             raise
         except av.FFmpegError as error:  # some of these are OSErrors too
             self._fail()
-            cure = "try another suffix (.mkv takes nearly everything)"
-            if self._choice.codec in NVENC:
-                cure += ", or the encoder libx264"
+            cures = []
+            if self._choice.codec != USUAL:
+                cures.append(f"the encoder {USUAL}")
+            if self._format != "matroska":
+                cures.append("another suffix (.mkv takes nearly everything)")
             raise SinkError(
-                f"{self.path}: encoder or container failed: {error.strerror}; {cure}"
+                f"{self.path}: encoder {self._choice.codec} or container failed: "
+                f"{error.strerror}; try {' or '.join(cures) or 'the encoder ffv1'}"
             ) from error
         except OSError as error:
             self._fail()

@@ -197,7 +197,7 @@ def test_a_failure_of_the_first_frame_leaves_nothing(tmp_path, monkeypatch):
 
     monkeypatch.setattr("stream.sinks.encoder.VideoEncoder.encode", fail)
     with (
-        pytest.raises(SinkError, match="encoder or container failed"),
+        pytest.raises(SinkError, match="encoder libx264 or container failed"),
         FileSink(tmp_path / "out.mp4") as sink,
     ):
         sink.write(make_frame(), EXPLANATION)
@@ -219,6 +219,18 @@ def test_a_few_frames_have_sane_times(tmp_path, codec, frames):
         ahead = [(p.pts - p.dts) * p.time_base for p in clip.demux(video=0) if p.size]
     assert len(ahead) == frames
     assert max(map(abs, ahead)) < 1
+
+
+@pytest.mark.parametrize(("suffix", "more"), [("mkv", ""), ("mp4", " or another suffix")])
+def test_an_encoder_that_does_not_take_the_frames_names_one_that_does(tmp_path, suffix, more):
+    out = tmp_path / f"out.{suffix}"
+    with (
+        pytest.raises(SinkError, match=f"encoder mpeg2video .* try the encoder libx264{more}"),
+        FileSink(out, codec="mpeg2video") as sink,
+    ):
+        # It knows few rates of frames, and no stamps of its own.
+        sink.write(make_frame(64, 96, time_base=Fraction(1, 1000)), EXPLANATION)
+    assert names(tmp_path) == []
 
 
 def test_codec_preset_and_crf_reach_the_encoder(tmp_path):
