@@ -16,7 +16,7 @@ from av.format import Flags
 from av.packet import Packet
 from av.stream import Discard, Stream
 
-from stream.sources.clock import AHEAD, Clock
+from stream.sources.clock import AHEAD, BACK, Clock
 from stream.sources.stamps import NUDGED
 
 StreamT = TypeVar("StreamT", bound=Stream)
@@ -43,6 +43,10 @@ class Timeline:
         self._of: dict[int, Clock] = {}
         self._start = (container.start_time or 0) / 1_000_000
         self._wraps = container.format.name in ("mpegts", "mpeg")
+        if self._wraps and self._start < -BACK:
+            # More than a run-in: FFmpeg counts the last minute before the wrap down to zero, and
+            # of time before zero MP4's sound is cut away.
+            self._start += WRAP / 90_000
 
     @property
     def may_jump(self) -> bool:

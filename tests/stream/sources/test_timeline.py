@@ -11,7 +11,7 @@ import av
 from stream.sinks import FileSink
 from stream.sources.file import FileSource
 from stream.sources.stamps import CONTINUED, NUDGED
-from stream.sources.timeline import Timeline
+from stream.sources.timeline import WRAP, Timeline
 from tests.builders import copy_packets, make_clip, make_explanation, read_index
 
 FRAME, CHUNK = 3600, 1920  # ticks of a picture and of a piece of sound
@@ -141,10 +141,11 @@ def test_a_run_in_before_zero_is_no_day_ahead():
     assert joined(*told) == ([(0, 0.0), (0, 0.04), (1, -0.02), (1, 0.0), (1, 0.02)], {})
 
 
-def recording(path, frames, sound):
+def recording(path, frames, sound, start=0):
     """A broadcast recording of so many frames, its sound cut off at `sound` seconds."""
     whole = make_clip(path.with_suffix(".mp4"), frames=frames, audio=True)
-    with av.open(str(whole)) as old, av.open(str(path), "w") as new:
+    late = {"output_ts_offset": str(start)}
+    with av.open(str(whole)) as old, av.open(str(path), "w", options=late) as new:
         copy_packets(
             old,
             {s.index: new.add_stream_from_template(s) for s in old.streams},
@@ -181,6 +182,20 @@ def test_recordings_put_end_to_end_stay_in_step(tmp_path):
     began = next(time for time in sound if time > 3.5)
     assert abs(began - video[100][0]) < 0.05
     assert max(time for time in sound if time < 3.5) < 3.05
+
+
+def test_sound_just_before_the_clock_runs_over_is_heard(tmp_path):
+    start = WRAP / 90_000 - 20
+    clip = recording(tmp_path / "late.ts", 50, sound=2.0, start=start)
+    with av.open(str(clip)) as container:
+        assert container.start_time < 0  # as FFmpeg has it
+    with FileSource(clip) as source, FileSink(tmp_path / "out.mp4", copy_from=clip) as sink:
+        for frame in source:
+            sink.write(frame, make_explanation())
+    with av.open(str(tmp_path / "out.mp4")) as out:
+        heard = [frame.time for frame in out.decode(audio=0)]
+    assert len(heard) > 80
+    assert abs(heard[0] - start) < 3
 
 
 def test_one_wild_stamp_moves_one_picture_only(tmp_path):
