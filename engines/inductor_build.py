@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from engines.alone import alone
 from engines.cuda_memory import DeviceMemoryError
 from engines.errors import EngineError, EngineUnavailable
 from engines.fixed_graph import FixedGraph
@@ -79,9 +80,10 @@ def build_package(graph: FixedGraph, batch: int, device: torch.device, say: Say)
     backbone = graph.model.backbone.name
     height, width = graph.frame_size
     what = f"{backbone} for frames of {width}x{height}, batch {batch}, {graph.precision}, {device}"
-    say(f"engine inductor: compiling {what}: takes from half a minute to some minutes")
-    began = time.perf_counter()
     with ExitStack() as held:
+        held.enter_context(alone)
+        say(f"engine inductor: compiling {what}: takes from half a minute to some minutes")
+        began = time.perf_counter()
         held.enter_context(quiet_logs(*LOGGERS))
         held.enter_context(kept_signal_stack())  # LLVM, of Triton, puts its own in place
         held.enter_context(torch.no_grad())

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from engines.alone import alone
 from engines.batches import fill_classes
 from engines.cuda_memory import LEGACY_STREAM
 from engines.setting import Setting
@@ -165,8 +166,11 @@ class CudaProgram:
             self._stream.synchronize()
             self._graph: Any = torch.cuda.CUDAGraph()
             # Other threads may use the GPU meanwhile: only this one keeps the rules of capturing.
-            with torch.cuda.graph(
-                self._graph, stream=self._stream, capture_error_mode="thread_local"
+            with (
+                alone,
+                torch.cuda.graph(
+                    self._graph, stream=self._stream, capture_error_mode="thread_local"
+                ),
             ):
                 # Maps share memory; each by itself is what can be copied and handed out.
                 made = [value.contiguous() for value in self._call()]

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from engines.alone import alone
 from engines.errors import EngineError, EngineUnavailable
 from engines.graph import FrameGraph
 from engines.quiet_logs import quiet_logs
@@ -48,7 +49,7 @@ def export_program(
     """
     name = graph.model.backbone.name
     try:
-        with quiet_logs(*LOGGERS), torch.no_grad():
+        with alone, quiet_logs(*LOGGERS), torch.no_grad():
             program = torch.onnx.export(
                 graph,
                 tuple(example.values()),
@@ -70,7 +71,7 @@ def export_program(
     limits = {} if fold_limit is None else dict.fromkeys(
         ("input_size_limit", "output_size_limit"), fold_limit
     )  # fmt: skip
-    with quiet_logs(*LOGGERS):
+    with alone, quiet_logs(*LOGGERS):
         optimizer.inline(program.model)
         optimizer.fold_constants(program.model, **limits)
         optimizer.remove_unused_nodes(program.model)

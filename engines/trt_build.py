@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
+from engines.alone import alone
 from engines.cuda_memory import DeviceMemoryError
 from engines.errors import EngineError, EngineUnavailable, OptionError
 from engines.onnx_passes import CLASSES, FRAMES
@@ -141,9 +142,10 @@ def build_engine(model: NEM, options: BuildOptions, say: Say | None = None) -> b
     if options.overlay:
         register_uint8_output()
     try:
-        graph = make_graph(model, options, say)
-        with exporting(options.precision):
-            return compile_graph(graph, options, convert, say)
+        with alone:
+            graph = make_graph(model, options, say)
+            with exporting(options.precision):
+                return compile_graph(graph, options, convert, say)
     except (RuntimeError, EngineError) as error:  # torch's own, or one that tells of it
         if not tells_no_memory(str(error)):
             raise
@@ -179,14 +181,14 @@ def compile_graph(
     converter = load_converter(options.flavour)
     name, (height, width) = graph.model.backbone.name, graph.frame_size
     what = f"{name} for frames of {width}x{height}, batch {options.frames}, {options.precision}"
-    tell(f"exporting {what}")
     example = graph.example(options.batch)
     if options.flavour == "tensorrt":  # that of RTX compiles for GPUs that it has not seen
         example = tuple(tensor.to(_gpu()) for tensor in example)
     most = options.batch if options.dynamic else None
-    program = _exported(graph.to(example[0].device), example, name, most)
-    tell(f"building {what} with {options.flavour}, level {options.level}: may take minutes")
-    with _timings(options.flavour) as timings:
+    with alone, _timings(options.flavour) as timings:
+        tell(f"exporting {what}")
+        program = _exported(graph.to(example[0].device), example, name, most)
+        tell(f"building {what} with {options.flavour}, level {options.level}: may take minutes")
         return make(
             converter,
             Conversion(

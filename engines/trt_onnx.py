@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from engines.alone import alone
 from engines.errors import EngineError, EngineUnavailable, OptionError
 from engines.gpus import find_gpus
 from engines.onnx_passes import CLASSES, FRAMES, OVERLAY
@@ -75,7 +76,7 @@ def build_from_onnx(onnx: bytes | Path, options: BuildOptions, say: Say | None =
         f"level {options.level}: may take minutes"
     )
     logger.clear()
-    with _timings(trt, config, options):
+    with alone, _timings(trt, config, options):
         engine = builder.build_serialized_network(network, config)
         if engine is None:
             raise EngineError(
