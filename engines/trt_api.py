@@ -6,6 +6,7 @@ engines and builds none. Nothing is imported before `load_trt` is called.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import logging
@@ -130,8 +131,13 @@ class RecordingLogger:
         return "; ".join(dict.fromkeys(line for line in lines if line))[:LONGEST_TEXT]
 
 
+@functools.cache
 def make_logger(trt: Any) -> Any:
-    """A `trt.ILogger` that is a `RecordingLogger`. It must outlive what was made with it."""
+    """The process's `trt.ILogger`, a `RecordingLogger`, that goes to all that is made by a package.
+
+    Never freed: TensorRT remembers the first it is given, without holding it, and calls it for as
+    long as anything is open that was made with it or with another.
+    """
 
     class TrtLogger(RecordingLogger, trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:

@@ -89,6 +89,7 @@ def test_types_in_numpys_words() -> None:
 def test_the_logger_keeps_what_matters_and_tells_it_in_one_line(fakes: Fakes) -> None:
     logger = make_logger(fakes.trt)
     assert isinstance(logger, ILogger)
+    assert make_logger(fakes.trt) is logger  # TensorRT keeps to the first one it is given
     logger.log(Severity.INFO, "loading")
     assert logger.text() == ""
     logger.log(Severity.WARNING, "not\n recommended")
@@ -135,6 +136,7 @@ def test_the_real_tensorrt_rtx_has_what_is_used() -> None:
     if home is None and importlib.util.find_spec("tensorrt_rtx") is None:
         pytest.skip("TensorRT-RTX is not installed, TRT_DRYRUN_HOME names no folder with it")
     code = """
+import gc
 from engines.trt_api import load_trt, make_logger, numpy_type, trt_version, DTYPES
 trt = load_trt("tensorrt-rtx")
 for kind, names in {
@@ -159,6 +161,15 @@ runtime = trt.Runtime(logger)
 runtime.engine_host_code_allowed = False
 assert runtime.deserialize_cuda_engine(b"no engine" * 99) is None
 assert "magicTag" in logger.text() and "throwUnless" not in logger.text(), logger.text()
+del runtime, logger
+kept = trt.Runtime(make_logger(trt))
+first = make_logger(trt)
+also = trt.Runtime(first)
+del kept, first
+gc.collect()
+make_logger(trt).clear()
+trt.get_plugin_registry().load_library("no library")  # is told to the first logger
+assert "no library" in make_logger(trt).text()
 print(trt_version(trt))
 """
     paths = [str(ENGINES.parent), *([f"{home}/rtx"] if home else [])]
