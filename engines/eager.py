@@ -10,7 +10,7 @@ from engines.base import Arrays, Engine, Frames
 from engines.batches import check_batch
 from engines.errors import OptionError
 from engines.graph import FrameGraph
-from engines.torch_devices import exact_sums, find_device, memory_told
+from engines.torch_devices import exact_sums, find_device, torch_told
 from nem.bundle import Bundle
 from nem.bundle_io import load_model
 from nem.explanation import Aim, class_names
@@ -33,8 +33,8 @@ class EagerEngine(Engine):
 
     Raises:
         OptionError: another device or precision, or f16 on the CPU.
-        EngineUnavailable: torch sees no such GPU.
-        EngineError: the GPU has too little free memory; also when running.
+        EngineUnavailable: torch sees no such GPU, or can't use it.
+        EngineError: the GPU has too little free memory, or fails; also when running.
     """
 
     name = "eager"
@@ -53,7 +53,7 @@ class EagerEngine(Engine):
             )
         self._cast = CASTS.get(precision)
         model = load_model(bundle)
-        with memory_told(self.name, self._device, CURE):
+        with torch_told(self.name, self._device, "opening it", CURE):
             self._graph: FrameGraph | None = FrameGraph(model).eval().to(self._device)
         super().__init__(
             device=str(self._device),
@@ -69,7 +69,7 @@ class EagerEngine(Engine):
         assert graph is not None
         kind = self._device.type
         with (
-            memory_told(self.name, self._device, CURE),
+            torch_told(self.name, self._device, "the run", CURE),
             torch.inference_mode(),
             exact_sums(),
         ):

@@ -8,8 +8,8 @@ graph, and pinned copies down.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -18,16 +18,15 @@ from numpy.typing import NDArray
 from engines.base import Arrays, Frames
 from engines.batches import check_batch, run_pieces
 from engines.cuda_memory import DeviceArray, as_device_array
-from engines.errors import EngineError, EngineUnavailable, OptionError
+from engines.errors import EngineUnavailable, OptionError
 from engines.gpus import Gpu, find_gpu
 from engines.inductor_open import CURE, NAME, Wish, open_program
 from engines.inductor_run import CudaProgram, Program
 from engines.on_device import DeviceEngine
 from engines.onnx_passes import EMBEDDING, SCORES, map_name
 from engines.store import Store
-from engines.torch_devices import find_device, memory_told
+from engines.torch_devices import find_device, torch_told
 from nem.bundle import Bundle
-from nem.errors import first_line
 from nem.explanation import Aim, class_names
 
 PRECISIONS = {"cuda": ("f16", "f32", "bf16"), "cpu": ("f32", "bf16")}
@@ -129,17 +128,8 @@ class InductorEngine(DeviceEngine):
     def _close(self) -> None:
         self._program.close()
 
-    @contextmanager
-    def _told(self) -> Iterator[None]:
-        """Torch's errors in a line."""
-        try:
-            with memory_told(NAME, self._device, CURE):
-                yield
-        except RuntimeError as error:
-            raise EngineError(
-                f"engine {NAME}: the run failed on {self.device}: {first_line(error)}; "
-                "end this program and start it anew"
-            ) from error
+    def _told(self) -> AbstractContextManager[None]:
+        return torch_told(NAME, self._device, "the run", CURE)
 
 
 def _check_capability(precision: str, gpu: Gpu) -> None:

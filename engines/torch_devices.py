@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from engines.cuda_memory import DeviceMemoryError
-from engines.errors import EngineUnavailable, OptionError
+from engines.errors import EngineError, EngineUnavailable, OptionError
 from engines.setting import Setting
 from nem.errors import first_line
 
@@ -25,7 +25,7 @@ def find_device(engine: str, device: str) -> torch.device:
 
     Raises:
         OptionError: no such name.
-        EngineUnavailable: torch sees no such GPU.
+        EngineUnavailable: torch sees no such GPU, or can't use it.
     """
     if device == "auto":
         return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
@@ -37,12 +37,20 @@ def find_device(engine: str, device: str) -> torch.device:
         raise OptionError(f"engine {engine}: device {device!r}, allowed: {ALLOWED}")
     if found.type == "cpu":
         return torch.device("cpu")
-    count = torch.cuda.device_count()
+    count = torch.cuda.device_count()  # of NVML, which an old driver answers, too
     if (found.index or 0) >= count:
         raise EngineUnavailable(
             f"engine {engine}: device {device} asked for, torch sees {count} CUDA device(s); "
             "use --device cpu, or install a torch built for your GPU"
         )
+    cuda: Any = torch.cuda
+    try:
+        cuda.init()
+    except RuntimeError as error:  # as where the driver is older than what torch was built for
+        raise EngineUnavailable(
+            f"engine {engine}: torch can't use {device}: {first_line(error)}; update the NVIDIA "
+            "driver, install a torch that fits it, or use --device cpu"
+        ) from None
     return torch.device("cuda", found.index or 0)
 
 
@@ -68,6 +76,32 @@ def memory_told(engine: str, device: torch.device, cure: str) -> Iterator[None]:
         raise DeviceMemoryError(
             f"engine {engine}: {device} has too little free memory ({first_line(error)}); {cure}"
         ) from None
+
+
+@contextmanager
+def torch_told(engine: str, device: torch.device, what: str, cure: str) -> Iterator[None]:
+    """Turn all that torch says of a failure into a line.
+
+    Args:
+        engine: whose failure it is.
+        device: where.
+        what: was being done.
+        cure: what to do where memory is short.
+
+    Raises:
+        DeviceMemoryError: the GPU has too little free memory.
+        EngineError: something else failed.
+    """
+    try:
+        with memory_told(engine, device, cure):
+            yield
+    except RuntimeError as error:
+        advice = "end this program and start it anew"
+        if "no kernel image" in str(error):
+            advice = "install a torch built for this GPU, or use --device cpu"
+        raise EngineError(
+            f"engine {engine}: {what} failed on {device}: {first_line(error)}; {advice}"
+        ) from error
 
 
 def free_memory(device: torch.device) -> int:

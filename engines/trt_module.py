@@ -24,14 +24,13 @@ from engines.golden import check, decided, golden_frames, reference
 from engines.gpus import find_gpu
 from engines.onnx_passes import EMBEDDING, SCORES, map_name
 from engines.parity import find_bound
-from engines.torch_devices import find_device, memory_told
+from engines.torch_devices import find_device, torch_told
 from engines.trt import check_bf16
 from engines.trt_api import Flavour, load_trt
 from engines.trt_build import PRECISIONS, BuildOptions, compile_graph
 from engines.trt_convert import compile_module
 from nem.bundle import Bundle
 from nem.bundle_io import load_model
-from nem.errors import first_line
 from nem.explanation import Aim, class_names
 from nem.model import NEM
 
@@ -169,15 +168,9 @@ class TensorRtModuleEngine(Engine):
     @contextmanager
     def _told(self, what: str) -> Iterator[None]:
         """On the GPU, without gradients, and with torch's errors in a line."""
-        try:
-            with ExitStack() as stack:
-                stack.enter_context(memory_told(NAME, self._device, CURE))
-                if self._device.type == "cuda":
-                    stack.enter_context(torch.cuda.device(self._device))
-                stack.enter_context(torch.no_grad())
-                yield
-        except RuntimeError as error:
-            raise EngineError(
-                f"engine {NAME}: {what} failed on {self.device}: {first_line(error)}; "
-                "end this program and start it anew"
-            ) from error
+        with ExitStack() as stack:
+            stack.enter_context(torch_told(NAME, self._device, what, CURE))
+            if self._device.type == "cuda":
+                stack.enter_context(torch.cuda.device(self._device))
+            stack.enter_context(torch.no_grad())
+            yield

@@ -166,6 +166,7 @@ def test_a_gpu_that_triton_does_not_compile_for(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    monkeypatch.setattr("torch.cuda.init", lambda: None)
     monkeypatch.setattr("engines.inductor.find_gpu", lambda *_: T4)
     with pytest.raises(EngineUnavailable, match=r"bf16 needs .* 8.0, Tesla T4 has 7.5; use f16"):
         InductorEngine(bundle, device="cuda", precision="bf16")

@@ -22,6 +22,7 @@ def gpus(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int
     """Let torch say that it sees some GPUs."""
     monkeypatch.setattr("torch.cuda.device_count", lambda: request.param)
     monkeypatch.setattr("torch.cuda.is_available", lambda: request.param > 0)
+    monkeypatch.setattr("torch.cuda.init", lambda: None)
     return request.param
 
 
@@ -55,6 +56,22 @@ def test_names_of_devices(gpus: int, asked: str, found: str) -> None:
 def test_devices_that_are_not_there(gpus: int, asked: str, kind: type[Exception], say: str) -> None:
     with pytest.raises(kind, match=say) as caught:
         find_device("x", asked)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("gpus", [1], indirect=True)
+def test_a_gpu_that_torch_counts_but_can_not_use(
+    gpus: int, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Torch counts them with NVML, which an old driver answers, too."""
+
+    def refuse() -> None:
+        raise RuntimeError("The NVIDIA driver on your system is too old (found version 12020).\n.")
+
+    monkeypatch.setattr("torch.cuda.init", refuse)
+    say = r"engine eager: torch can't use cuda: .*is too old \(found .*\)\.; update .*--device cpu"
+    with pytest.raises(EngineUnavailable, match=say) as caught:
+        open_engine(bundle, "eager", "cuda")
     assert "\n" not in str(caught.value)
 
 
@@ -124,6 +141,29 @@ def test_eager_tells_when_memory_runs_out(bundle: Bundle, monkeypatch: pytest.Mo
             with pytest.raises(EngineError, match=r"engine eager: .* run fewer frames at once"):
                 engine.run(frames)
         assert len(engine.run(frames).mask) == 1  # it goes on
+
+
+@pytest.mark.parametrize(
+    ("text", "cure"),
+    [
+        ("CUDA error: an illegal memory access was encountered\nSearch for", "start it anew"),
+        ("CUDA error: no kernel image is available for execution", "install a torch built for"),
+    ],
+)
+def test_eager_tells_of_a_gpu_that_fails(
+    text: str, cure: str, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import numpy as np
+
+    def fail(*_: object) -> None:
+        raise torch.AcceleratorError(text)
+
+    with open_engine(bundle, "eager", "cpu") as engine:
+        monkeypatch.setattr("engines.graph.FrameGraph.prepare", fail)
+        said = f"engine eager: the run failed on cpu: CUDA error: .*; .*{cure}"
+        with pytest.raises(EngineError, match=said) as caught:
+            engine.run(np.zeros((1, 8, 8, 3), np.uint8))
+        assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("way", ["convolutions", "all"])
