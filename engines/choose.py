@@ -46,14 +46,11 @@ def choose_engine(device: str = "auto") -> Choice:
     if device == "cpu":
         return Choice("openvino", "cpu", "the CPU was asked for")
     try:
-        gpus = find_gpus()
-        reason = "" if gpus else "the NVIDIA driver shows no GPU"
+        gpu = find_gpus()[0].name
     except EngineUnavailable as error:
-        gpus, reason = (), str(error)
-    if not gpus:
         if device == "auto" or not device.startswith("cuda"):
-            return Choice("openvino", "cpu" if device == "auto" else device, reason)
-        raise EngineUnavailable(f"device {device}: {reason}; use --device cpu")
+            return Choice("openvino", "cpu" if device == "auto" else device, str(error))
+        raise EngineUnavailable(f"device {device}: {error}; use --device cpu") from None
     found = {info.name: info for info in available_engines()}
     missing: list[str] = []
     built_only = ""
@@ -62,7 +59,7 @@ def choose_engine(device: str = "auto") -> Choice:
         if lacking is None and found[name].no_build is None:
             before = f"; {'; '.join(missing)}" if missing else ""
             asked = "cuda" if device == "auto" else device
-            return Choice(name, asked, f"{gpus[0].name} is there{before}")
+            return Choice(name, asked, f"{gpu} is there{before}")
         if lacking is None and not built_only:
             built_only = name
         missing.append(f"{name}: {lacking or found[name].no_build}")
@@ -71,7 +68,7 @@ def choose_engine(device: str = "auto") -> Choice:
         return Choice(built_only, device, f"it runs what is built already; {text}")
     if device != "auto":
         raise EngineUnavailable(f"device {device}: no engine can use it: {text}")
-    return Choice("openvino", "cpu", f"{gpus[0].name} is there, but no engine for it: {text}", True)
+    return Choice("openvino", "cpu", f"{gpu} is there, but no engine for it: {text}", True)
 
 
 def _blind(engine: str) -> str | None:

@@ -19,6 +19,9 @@ LIBRARY = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 
 INSTALL = "pip install 'nem-stream[train]'"
 
+NO_GPU = "CUDA_ERROR_NO_DEVICE"
+"""The driver's answer where it finds no GPU, or CUDA_VISIBLE_DEVICES hides all."""
+
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
@@ -48,10 +51,11 @@ class Gpu:
 
 
 def find_gpus() -> tuple[Gpu, ...]:
-    """All GPUs, in the driver's order (CUDA_VISIBLE_DEVICES counts).
+    """All GPUs, at least one, in the driver's order (CUDA_VISIBLE_DEVICES counts).
 
     Raises:
-        EngineUnavailable: there is no driver, or no package to ask it with; the reason in a line.
+        EngineUnavailable: there is no GPU, no driver, or no package to ask it with; the reason in
+            a line.
     """
     try:
         ctypes.CDLL(LIBRARY)
@@ -61,13 +65,20 @@ def find_gpus() -> tuple[Gpu, ...]:
         driver = importlib.import_module("cuda.bindings.driver")
     except ImportError:
         raise EngineUnavailable(f"cuda-bindings is not installed: {INSTALL}") from None
+    found: tuple[Gpu, ...] = ()
     try:
         _ask(driver.cuInit(0))
         count = _ask(driver.cuDeviceGetCount())
         version = _driver_version(_ask(driver.cuDriverGetVersion()))
-        return tuple(_describe(driver, index, version) for index in range(count))
+        found = tuple(_describe(driver, index, version) for index in range(count))
     except RuntimeError as error:
-        raise EngineUnavailable(f"the NVIDIA driver does not answer: {error}") from None
+        if str(error) != NO_GPU:
+            raise EngineUnavailable(f"the NVIDIA driver does not answer: {error}") from None
+    if not found:
+        raise EngineUnavailable(
+            "the NVIDIA driver shows no GPU; look at nvidia-smi and at CUDA_VISIBLE_DEVICES"
+        )
+    return found
 
 
 def find_gpu(device: str, engine: str) -> Gpu:

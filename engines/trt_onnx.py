@@ -190,7 +190,7 @@ def _timings(trt: Any, config: Any, options: BuildOptions) -> Iterator[None]:
         return
     try:
         gpu = find_gpus()[0].name
-    except (EngineUnavailable, IndexError):  # nobody to ask, as on some Jetsons
+    except EngineUnavailable:  # nobody to ask, as on some Jetsons
         gpu = "gpu"
     with kept_timings(trt_version(trt), gpu) as path:
         known = path.read_bytes() if path.exists() else b""

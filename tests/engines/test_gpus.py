@@ -20,6 +20,7 @@ H100 = Gpu(0, "NVIDIA H100", "9.0", "580.65.06")
 class Status(enum.IntEnum):
     CUDA_SUCCESS = 0
     CUDA_ERROR_NO_DEVICE = 100
+    CUDA_ERROR_SYSTEM_DRIVER_MISMATCH = 803
 
 
 def fake_driver(count: int, status: Status = Status.CUDA_SUCCESS) -> ModuleType:
@@ -96,10 +97,20 @@ def test_no_package_to_ask_with(driver_there: Path, monkeypatch: pytest.MonkeyPa
         find_gpus()
 
 
-def test_a_driver_that_fails(driver_there: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    broken = fake_driver(0, Status.CUDA_ERROR_NO_DEVICE)
-    monkeypatch.setitem(sys.modules, "cuda.bindings.driver", broken)
-    with pytest.raises(EngineUnavailable, match="does not answer: CUDA_ERROR_NO_DEVICE"):
+@pytest.mark.parametrize(
+    ("status", "say"),
+    [
+        (Status.CUDA_ERROR_SYSTEM_DRIVER_MISMATCH, "does not answer: CUDA_ERROR_SYSTEM_DRIVER_MI"),
+        # Also where CUDA_VISIBLE_DEVICES hides all GPUs.
+        (Status.CUDA_ERROR_NO_DEVICE, "shows no GPU; .* CUDA_VISIBLE_DEVICES"),
+        (Status.CUDA_SUCCESS, "shows no GPU; look at nvidia-smi"),
+    ],
+)
+def test_a_driver_that_fails(
+    status: Status, say: str, driver_there: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "cuda.bindings.driver", fake_driver(0, status))
+    with pytest.raises(EngineUnavailable, match=say):
         find_gpus()
 
 
@@ -115,7 +126,13 @@ def machine(
         )
 
     names = ("tensorrt", "tensorrt-rtx", "inductor", "openvino")
-    monkeypatch.setattr("engines.choose.find_gpus", lambda: gpus)
+
+    def find() -> tuple[Gpu, ...]:
+        if not gpus:
+            raise EngineUnavailable("the NVIDIA driver shows no GPU")
+        return gpus
+
+    monkeypatch.setattr("engines.choose.find_gpus", find)
     monkeypatch.setattr("engines.choose.available_engines", lambda: [info(n) for n in names])
 
 

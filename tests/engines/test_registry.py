@@ -166,7 +166,11 @@ def test_a_gpu_asked_for_is_not_replaced_by_the_cpu(
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     with pytest.raises(EngineUnavailable, match=r"cuda:0 asked for, .* 0 CUDA"):
         open_engine(bundle, "eager", device="cuda:0")
-    monkeypatch.setattr("engines.choose.find_gpus", lambda: ())
+
+    def none() -> None:
+        raise EngineUnavailable("the NVIDIA driver shows no GPU")
+
+    monkeypatch.setattr("engines.choose.find_gpus", none)
     with pytest.raises(EngineUnavailable, match=r"device cuda:0: .* shows no GPU; use --device"):
         open_engine(bundle, device="cuda:0")
 
