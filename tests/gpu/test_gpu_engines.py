@@ -168,6 +168,32 @@ def test_many_threads_on_one_engine_get_their_own_answers(kind: Kind, tiny: Bund
     assert np.abs(expected[0].mask - expected[1].mask).max() > 0.1
 
 
+def test_threads_can_open_engines_at_once(shaped: Kind, tiny: Bundle) -> None:
+    """Each captures a graph, which a wait of another for the whole GPU would break."""
+    frames = random_frames(1, SIZE, SIZE)
+    with shaped.open(tiny) as engine:
+        expected = engine.run(frames).mask
+    wrong: list[str] = []
+
+    def work() -> None:
+        try:
+            for _ in range(5):
+                with shaped.open(tiny) as engine:
+                    # It may have taken other kernels.
+                    off = np.abs(engine.run(frames).mask - expected).max()
+                if not off <= MASK_MAX.get(shaped.precision, 0.4):
+                    wrong.append(f"off by {off}")
+        except EngineError as error:
+            wrong.append(str(error))
+
+    threads = [threading.Thread(target=work) for _ in range(THREADS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
 def test_two_engines_at_once_do_not_disturb_each_other(kind: Kind, tiny: Bundle) -> None:
     frames = random_frames(2, SIZE, SIZE)
     with kind.open(tiny) as one, kind.open(tiny) as other:
