@@ -9,6 +9,7 @@ from types import MappingProxyType
 import av
 from av.codec.hwaccel import HWAccel
 from av.container import InputContainer
+from av.stream import Disposition
 
 # What FFmpeg would take for a video though it is text (drawn as a picture) or a list of other
 # files, which it would go and fetch; a live list without an end would even hold up the opening.
@@ -16,6 +17,8 @@ NO_VIDEO = frozenset(
     {"applehttp", "concat", "dash", "ffmetadata", "hls", "imf", "lavfi"}
     | {"rtp", "rtsp", "sdp", "tty", "webm_dash_manifest"}
 )
+
+STILL = Disposition.attached_pic | Disposition.timed_thumbnails
 
 
 def open_video(
@@ -48,3 +51,10 @@ def open_video(
         hwaccel=device,
         metadata_errors="replace",  # titles in older encodings are no reason to refuse
     )
+
+
+def video_track(container: InputContainer) -> av.VideoStream | None:
+    """The video track to read: FFmpeg's best one, cover pictures aside; None if there is none."""
+    streams = [s for s in container.streams.video if not s.disposition & STILL]
+    best = container.streams.best("video")
+    return next((s for s in streams if s is best), streams[0] if streams else None)

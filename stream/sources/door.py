@@ -9,10 +9,10 @@ import av
 import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
 
+from nem.orientation import Orientation, read_orientation
 from stream.colour import MATRIX_NUMBERS, ColourTags, Matrix, matrix_by_size
 from stream.errors import SourceError
 from stream.frame import Plane
-from stream.sources.orientation import Orientation, read_orientation
 
 PLANAR_420 = frozenset({"yuv420p", "yuvj420p", "yuva420p"})
 SWS_MATRIX: dict[Matrix, int] = {"bt709": 1, "bt601": 5, "bt2020": 9}

@@ -6,13 +6,13 @@ import time
 from pathlib import Path
 from typing import Literal, get_args
 
+from nem.deinterlace import DEINTERLACED
 from stream.errors import SourceError, UsageError
 from stream.frame import Frame
 from stream.redact import redact
 from stream.sources.base import SourceInfo
 from stream.sources.container import Extent
 from stream.sources.cuda import CudaUnavailable, read_on_cuda
-from stream.sources.deinterlace import DEINTERLACED
 from stream.sources.door import Door
 from stream.sources.opening import check_file
 from stream.sources.pulled import PulledSource

@@ -12,13 +12,10 @@ from types import MappingProxyType
 import av
 from av.codec.hwaccel import HWAccel
 from av.container import InputContainer
-from av.stream import Disposition
 
-from nem.videos import open_video
+from nem.videos import open_video, video_track
 from stream.errors import SourceError
 from stream.sources.container import Extent, examine
-
-STILL = Disposition.attached_pic | Disposition.timed_thumbnails
 
 PATIENT = {"probesize": "100000000", "analyzeduration": "60000000"}
 """Options of FFmpeg to look 60 s into the file for what its tracks are, or 100 MB."""
@@ -89,18 +86,16 @@ def open_container(
 
 
 def video_stream(container: InputContainer, name: str) -> av.VideoStream:
-    """The video track to read: FFmpeg's best one, cover pictures aside.
+    """The video track to read.
 
     Raises:
         SourceError: if there is none, or its codec is unknown.
     """
-    streams = [s for s in container.streams.video if not s.disposition & STILL]
-    if not streams:
+    chosen = video_track(container)
+    if chosen is None:
         kinds = sorted({stream.type for stream in container.streams} - {"video"})
         what = "audio only" if kinds == ["audio"] else f"tracks: {', '.join(kinds) or 'none'}"
         raise SourceError(f"{name}: no video in it ({what}); give a file with pictures")
-    best = container.streams.best("video")
-    chosen = next((stream for stream in streams if stream is best), streams[0])
     if chosen.codec_context is None:
         raise SourceError(
             f"{name}: its video codec is unknown to this FFmpeg ({av.ffmpeg_version_info}); "

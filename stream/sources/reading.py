@@ -12,10 +12,10 @@ import av
 from av.container import InputContainer
 from av.video.codeccontext import VideoCodecContext
 
+from nem.deinterlace import deinterlace
 from stream.errors import SourceError
 from stream.sources.container import Extent
 from stream.sources.decode import SKIPPED, decode
-from stream.sources.deinterlace import deinterlace
 from stream.sources.opening import open_container, video_stream
 from stream.sources.planar import as_the_cpu
 from stream.sources.stamps import Stamps

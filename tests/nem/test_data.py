@@ -1,3 +1,4 @@
+import gc
 import shutil
 from fractions import Fraction
 from pathlib import Path
@@ -10,16 +11,18 @@ import torch
 from nem.data import PictureData, collect, normalise, read_video
 from nem.errors import DataError
 from nem.pictures import read_image, squash
+from stream.sources.file import FileSource
+from tests.builders import make_clip
 from tests.nem.toys import shapes, write_pictures
 
 
-def write_video(path: Path, count: int = 7, *, rotation: int = 0) -> Path:
+def write_video(path: Path, count: int = 7, *, rotation: int = 0, hflip: bool = False) -> Path:
     """Frames of flat grey 20, 40, 60, ...; the left half of each is black."""
     with av.open(path, "w") as container:
         stream = container.add_stream("libx264", rate=Fraction(10))
         stream.width, stream.height, stream.pix_fmt = 64, 32, "yuv420p"
-        if rotation:
-            stream.set_display_rotation(rotation)
+        if rotation or hflip:
+            stream.set_display_rotation(rotation, hflip=hflip)
         for i in range(count):
             picture = np.full((32, 64, 3), 20 * (i % 12 + 1), np.uint8)
             picture[:, :32] = 0
@@ -69,6 +72,48 @@ def test_display_rotation_is_applied(tmp_path: Path) -> None:
     # Counter-clockwise: what was right is now on top.
     assert frame[:28].min() > 10
     assert frame[36:].max() < 10
+
+
+def seen_and_explained(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """The first pictures that training and use have of a video, int (32, 32, 3)."""
+    with FileSource(path) as source:
+        explained = next(iter(source)).rgb((32, 32))
+    return squash(next(read_video(path, 1)), 32).astype(int), explained.astype(int)
+
+
+def slope(index: int) -> np.ndarray:
+    rows, columns = np.mgrid[:64, :96].astype(np.uint8)
+    return np.stack([20 + 2 * columns, 20 + 2 * rows, 60 + rows + columns], 2).astype(np.uint8)
+
+
+@pytest.mark.parametrize("hflip", [False, True])
+@pytest.mark.parametrize("rotation", [0, 90, 180, 270])
+def test_a_video_is_trained_on_as_it_is_explained(
+    tmp_path: Path, rotation: int, hflip: bool
+) -> None:
+    path = make_clip(
+        tmp_path / "v.mp4", frames=1, rotation=rotation, hflip=hflip, picture=slope,
+        options={"qp": "0"},
+    )  # fmt: skip
+    seen, explained = seen_and_explained(path)
+    assert np.abs(seen - explained).mean() < 1
+    assert abs((seen - explained).mean()) < 0.3  # nor is it darker
+
+
+def test_interlaced_video_is_trained_on_as_it_is_explained(tmp_path: Path) -> None:
+    def combed(index: int) -> np.ndarray:
+        rgb = np.full((64, 96, 3), 60, np.uint8)
+        rgb[1::2, 24 + 48 * (index % 2) :] = 200  # the lower field is taken later
+        return rgb
+
+    path = make_clip(
+        tmp_path / "v.mp4", frames=5, interlaced=True, picture=combed, rotation=90,
+        options={"qp": "0"},
+    )  # fmt: skip
+    with FileSource(path) as source:
+        explained = [frame.rgb((96, 64)).astype(int) for frame in source]
+    seen = [picture.astype(int) for picture in read_video(path, 1)]
+    assert [np.abs(a - b).mean() < 4 for a, b in zip(seen, explained, strict=True)] == [True] * 5
 
 
 def test_bad_files_are_skipped_and_listed(folder: Path) -> None:
@@ -180,6 +225,19 @@ def test_untagged_video_has_the_colours_that_it_is_explained_in(
         container.mux(stream.encode())
     [seen] = read_video(path, 1)
     assert abs(seen[height // 2, 32].astype(int) - (220, 40, 30)).max() <= 3
+
+
+def test_no_frame_outlives_the_reading_of_a_video(tmp_path: Path) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        before = sum(type(one) is av.VideoFrame for one in gc.get_objects())
+        path = write_video(tmp_path / "v.mp4", 20, rotation=90)
+        assert sum(1 for _ in read_video(path, 1)) == 20
+        after = sum(type(one) is av.VideoFrame for one in gc.get_objects())
+    finally:
+        gc.enable()
+    assert after - before <= 1
 
 
 def test_a_file_named_twice_counts_once(folder: Path) -> None:

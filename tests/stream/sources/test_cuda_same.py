@@ -8,10 +8,10 @@ import av
 import numpy as np
 import pytest
 
+from nem.deinterlace import DEINTERLACED
 from stream.colour import ColourTags
 from stream.sources import cuda
 from stream.sources.decode import SKIPPED
-from stream.sources.deinterlace import DEINTERLACED
 from stream.sources.file import TRUNCATED, FileSource
 from stream.sources.planar import as_the_cpu
 from tests.builders import make_clip

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
+from nem.deinterlace import DEINTERLACED
 from stream.colour import ColourTags
-from stream.sources.deinterlace import DEINTERLACED
 from stream.sources.door import RECOLOURED, RESIZED, Door
 from stream.sources.file import FileSource
 from stream.sources.stamps import CONTINUED

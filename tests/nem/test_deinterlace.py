@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from av.filter import Graph
 
-from stream.sources.deinterlace import DEINTERLACED, deinterlace
+from nem.deinterlace import DEINTERLACED, deinterlace
 
 
 def flat(pixels: str, size: tuple[int, int], mode: str, pts: int) -> av.VideoFrame:

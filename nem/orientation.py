@@ -10,8 +10,7 @@ import cv2
 import numpy as np
 from av.buffer import Buffer
 from av.sidedata.sidedata import Type
-
-from stream.frame import Plane
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +27,8 @@ class Orientation:
     mirror_x: bool = False
     mirror_y: bool = False
 
-    def apply(self, plane: Plane) -> Plane:
-        """The upright plane: the plane itself, or a new one."""
+    def apply(self, plane: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The upright plane or picture: what is given itself, or a new one."""
         if self.transpose:
             plane = np.asarray(cv2.transpose(plane), np.uint8)
         if self.mirror_x or self.mirror_y:
