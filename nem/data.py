@@ -207,12 +207,16 @@ class PictureData(Dataset[tuple[Tensor, int]]):
 
 
 def _find(paths: Iterable[Path | str]) -> tuple[list[Path], list[Skipped]]:
-    """Files to read, sorted within each path and none twice; given files of unknown kind."""
+    """Files to read, sorted within each path and none twice; what is left out already."""
     files: dict[Path, None] = {}
-    skipped = []
+    skipped: list[Skipped] = []
+
+    def unlisted(error: OSError) -> None:
+        skipped.append(Skipped(Path(error.filename), f"folder can't be read: {error.strerror}"))
+
     for path in map(Path, paths):
         if path.is_dir():
-            files.update(dict.fromkeys(files_below(path, is_media)))
+            files.update(dict.fromkeys(files_below(path, is_media, unlisted)))
         elif not path.exists():
             raise DataError(f"{path}: no such file or folder; give images, videos or folders")
         elif is_media(path):

@@ -46,9 +46,14 @@ def build_gallery(
         DataError: no such folder, no readable picture in it, or embeddings that are not finite
             or not of one length.
     """
-    files = pictures_below(folder)
-    side = bundle.manifest.input_size
     skipped: list[Skipped] = []
+
+    def unlisted(error: OSError) -> None:
+        name = _text(Path(error.filename).relative_to(folder).as_posix())
+        skipped.append(Skipped(name=name, reason=f"folder can't be read: {error.strerror}"))
+
+    files = pictures_below(folder, unlisted)
+    side = bundle.manifest.input_size
     names: list[str] = []
     frames: list[Picture] = []
     thumbnails: list[bytes] = []
@@ -87,8 +92,12 @@ def build_gallery(
     return Gallery(manifest, np.concatenate(embeddings), packed, offsets)
 
 
-def pictures_below(folder: Path) -> dict[str, Path]:
+def pictures_below(
+    folder: Path, unlisted: Callable[[OSError], None] | None = None
+) -> dict[str, Path]:
     """Pictures below a folder, by their path in it with slashes; sorted.
+
+    `unlisted` is called for each folder that can't be listed.
 
     Raises:
         DataError: it is no folder.
@@ -96,7 +105,7 @@ def pictures_below(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         found = "a file" if folder.exists() else "nothing"
         raise DataError(f"{folder}: expected a folder of pictures, found {found}")
-    files = files_below(folder, is_image)
+    files = files_below(folder, is_image, unlisted)
     # File names may hold bytes that are no text, which JSON can't.
     named = ((_text(path.relative_to(folder).as_posix()), path) for path in files)
     return dict(sorted(named))

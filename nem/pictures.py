@@ -35,11 +35,18 @@ def is_media(path: Path) -> bool:
     return is_image(path) or is_video(path)
 
 
-def files_below(folder: Path, kind: Callable[[Path], bool]) -> list[Path]:
-    """Files of a kind in a folder and in those in it, sorted; linked ones too, but none twice."""
+def files_below(
+    folder: Path,
+    kind: Callable[[Path], bool],
+    unlisted: Callable[[OSError], None] | None = None,
+) -> list[Path]:
+    """Files of a kind in a folder and in those in it, sorted; linked ones too, but none twice.
+
+    `unlisted` is called for each folder that can't be listed; it is left out.
+    """
     seen: set[str] = set()
     files: list[Path] = []
-    for root, folders, names in os.walk(folder, followlinks=True):
+    for root, folders, names in os.walk(folder, onerror=unlisted, followlinks=True):
         real = os.path.realpath(root)
         if real in seen:
             folders.clear()

@@ -1,5 +1,8 @@
+import errno
 import gc
+import os
 import shutil
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -129,6 +132,23 @@ def test_bad_files_are_skipped_and_listed(folder: Path) -> None:
     assert all(skipped.values())
     given = collect([folder, folder / "notes.txt"], 32)
     assert {s.path.name for s in given.skipped} >= {"notes.txt"}
+
+
+def test_a_folder_that_can_not_be_listed_is_told(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scandir = os.scandir
+
+    def denied(path: str) -> Iterator[os.DirEntry[str]]:
+        if str(path).endswith("deep"):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", denied)
+    collection = collect([folder], 32)
+    assert len(collection) == 3
+    told = [(skip.path, skip.reason) for skip in collection.skipped]
+    assert told == [(folder / "deep", "folder can't be read: Permission denied")]
 
 
 def test_a_cut_video_gives_what_is_whole(tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
+import errno
 import json
 import os
 import struct
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -115,6 +117,22 @@ def test_unreadable_pictures_are_skipped_and_listed(folder: Path, bundle: Bundle
     assert len(built) == 5
     found = {skipped.name: skipped.reason for skipped in built.manifest.skipped}
     assert found == {"cats/bad.jpg": "not a readable image", "zz.png": "empty file"}
+
+
+def test_a_folder_that_can_not_be_listed_is_told(
+    folder: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scandir = os.scandir
+
+    def denied(path: str) -> Iterator[os.DirEntry[str]]:
+        if str(path).endswith("cats"):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", denied)
+    built = build_gallery(folder, embed, bundle)
+    told = [(skipped.name, skipped.reason) for skipped in built.manifest.skipped]
+    assert told == [("cats", "folder can't be read: Permission denied")]
 
 
 def test_names_that_are_no_text(tmp_path: Path, bundle: Bundle) -> None:
