@@ -29,7 +29,7 @@ def exit_code(error: BaseException) -> int:
     from engines.errors import EngineError, ExportError, OptionError
     from nem.errors import ArgumentError, DataError, MethodError, NemError, WriteError
 
-    if isinstance(error, ArgumentError | DataError | MethodError | OptionError):
+    if isinstance(error, ArgumentError | DataError | MethodError | OptionError | PermissionError):
         return USAGE
     if isinstance(error, ExportError | WriteError):
         return OUTPUT
@@ -56,6 +56,8 @@ def report(error: BaseException, console: Console, *, has_verbose: bool = True) 
     elif code == INTERNAL:
         hint = "" if traced else "; run again with -vv for the traceback"
         console.error(f"internal error: {type(error).__name__}: {one_line(error)}{hint}")
+    elif isinstance(error, PermissionError) and error.filename:
+        console.error(f"{error.filename}: {error.strerror}; allow it, or give another path")
     else:
         console.error(one_line(error))
     return code

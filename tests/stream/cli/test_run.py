@@ -1,5 +1,7 @@
+import errno
 import json
 import os
+from pathlib import Path
 
 import av
 import pytest
@@ -228,6 +230,18 @@ def test_tracebacks_need_two_v(cli, clip, fake, monkeypatch):
     code, _, err = cli(clip, *fake, "--overwrite", "-vv")
     assert code == 1
     assert "Traceback" in err
+
+
+def test_a_path_that_may_not_be_entered_is_no_bug(cli, monkeypatch):
+    def denied(self, exists=Path.exists):
+        if "locked" in self.parts:
+            raise PermissionError(errno.EACCES, "Permission denied", str(self))
+        return exists(self)
+
+    monkeypatch.setattr(Path, "exists", denied)
+    code, _, err = cli("train", "--model", "resnet18", "--data", "a.png", "--out", "locked/out")
+    assert code == 2
+    assert last_line(err).startswith("nem-stream: error: locked/out: Permission denied;")
 
 
 def test_nothing_asked_is_help_and_a_usage_code(cli):
