@@ -35,10 +35,14 @@ EXACT = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Item:
-    """One picture: where it came from, and its RGB pixels (S, S, 3) if they are kept in memory."""
+    """One picture: where it came from, and its RGB pixels (S, S, 3) if they are kept in memory.
+
+    `size` is that of its file, in bytes.
+    """
 
     name: str
     path: Path
+    size: int
     pixels: Picture | None
 
 
@@ -121,7 +125,7 @@ def collect(
                 if fits:
                     room -= picture.nbytes
                     photos += [] if video else [len(items)]
-                items.append(Item(name, path, picture if fits else None))
+                items.append(Item(name, path, path.stat().st_size, picture if fits else None))
         except (OSError, ValueError) as error:
             if isinstance(error, DataError):
                 raise

@@ -252,9 +252,10 @@ def _check_continues(checkpoint: Path, recipe: dict[str, Any]) -> None:
 
 
 def _digest(collection: Collection) -> str:
-    """Hash of the pictures' names without their folders, so data may move between runs."""
-    names = "\n".join(Path(item.name).name for item in collection.items)
-    return hashlib.sha256(os.fsencode(names)).hexdigest()  # names may hold bytes that are no text
+    """What tells data apart but not its place: number, names and sizes of the files."""
+    files = "\n".join(f"{Path(item.name).name} {item.size}" for item in collection.items)
+    found = hashlib.sha256(os.fsencode(files)).hexdigest()  # names may hold bytes that are no text
+    return f"{len(collection)} of SHA-256 {found[:16]}"
 
 
 def _collect(config: TrainConfig, size: int, progress: bool) -> Collection:

@@ -129,7 +129,8 @@ def test_another_recipe_backbone_or_data_is_not_continued(pictures: Path, tmp_pa
     for data, changes, reason in (
         (pictures, {"epochs": 2}, "epochs differ"),
         (pictures, {"epochs": 1, "loss": "code", "seed": 4}, "loss, seed differ"),
-        (more, {"epochs": 1}, "pictures_seen differ"),
+        (more, {"epochs": 1}, r"pictures_seen: '21 of .*, '6 of "),
+        (write_pictures(tmp_path / "as many", shapes(21, 1)[0]), {"epochs": 1}, "seen differ"),
     ):
         with pytest.raises(TrainError, match=reason):
             train(data, tmp_path / "out", resume=True, **changes)
