@@ -117,10 +117,12 @@ def clutter_of(images: Sequence[np.ndarray], size: int, rng: np.random.Generator
 def write_composites(
     images: Sequence[np.ndarray], folder: Path, count: int, size: int, seed: int
 ) -> Path:
-    """Write `count` pictures for the decoder: one object amid clutter, or two in one scene.
+    """Write `count` pictures for the decoder into a folder of their own below `folder`.
 
-    Two objects are what tells a class-conditional explanation which of them is meant.
+    They show one object amid clutter, or two in one scene. Two objects are what
+    tells a class-conditional explanation which of them is meant.
     """
+    folder = folder / f"{count}-of-{size}-seed-{seed}"
     done = folder / "complete"
     if not done.exists():
         folder.mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs the extra train")
 
+from nem.pictures import read_image  # noqa: E402
 from scripts.default_backbone import BackboneConfig, batches, mix, train_backbone  # noqa: E402
 from scripts.default_data import (  # noqa: E402
     blob_mask,
@@ -99,8 +100,11 @@ def test_composites_are_written_once_and_are_the_same_for_a_seed(folder, tmp_pat
     assert len(names) == 4
     assert all((one / n).read_bytes() == (two / n).read_bytes() for n in names)
     before = (one / names[0]).stat().st_mtime_ns
-    write_composites(images, one, 4, 32, seed=1)
+    assert write_composites(images, tmp_path / "one", 4, 32, seed=1) == one
     assert (one / names[0]).stat().st_mtime_ns == before
+    fewer = write_composites(images, tmp_path / "one", 2, 48, seed=1)
+    found = [picture.shape for picture in map(read_image, sorted(fewer.glob("*.jpg")))]
+    assert found == [(48, 48, 3)] * 2
 
 
 def test_fewer_pictures_than_a_batch_are_refused(folder, tmp_path):
