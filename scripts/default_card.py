@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from scripts.default_quality import JUDGED, RANKED
+
 TEXT = """\
 # {name}
 
@@ -38,7 +40,7 @@ that shows, for every frame, which pixels decided what the classifier says.
 {quality}
 
 Top-1 is on the {validation} validation pictures, squashed as in use. The heads' figures are means
-over 1,000 of them, `ranking` over 200:
+over {judged} of them, `ranking` over one in {ranked} of these:
 
 * `kept`: cosine between the embedding of the whole picture and of the part the mask keeps;
   `complement`: of the part it hides; `control`: of smooth random places with the mask's own values.
@@ -85,6 +87,8 @@ def model_card(
         classes=classes,
         size=size,
         validation=validation,
+        judged=min(JUDGED, validation),
+        ranked=RANKED,
         command=training["command"],
         data=training["data"],
         seed=training["seed"],

@@ -20,24 +20,26 @@ from nem.scoring import class_score as watch_class
 from scripts.default_data import MEAN, STD
 
 BATCH = 50
+JUDGED = 1000
+"""Pictures that figures are means over, where there are so many."""
+RANKED = 5
+"""One in so many of them counts for the ranking's curves, which are slow."""
 
 
-def judge(
-    model: NEM, images: Sequence[np.ndarray], limit: int = 1000, ranked: int = 200
-) -> dict[str, float]:
-    """Means over `limit` pictures spread evenly over `images`, `ranked` for the ranking's curves.
+def judge(model: NEM, images: Sequence[np.ndarray]) -> dict[str, float]:
+    """Means over pictures spread evenly over `images`.
 
     Keys are "<aim>_<figure>"; what they mean is in `scripts.default_card`.
     """
     size = (model.backbone.input_size,) * 2
-    chosen = [images[i] for i in np.linspace(0, len(images) - 1, limit).astype(int)]
-    every = max(1, limit // ranked)
+    count = min(JUDGED, len(images))
+    chosen = [images[i] for i in np.linspace(0, len(images) - 1, count).astype(int)]
     generator = torch.Generator().manual_seed(0)
     rows: dict[str, list[Tensor]] = {}
-    for start in range(0, limit, BATCH):
+    for start in range(0, count, BATCH):
         raw = np.stack([resize(image, size) for image in chosen[start : start + BATCH]])
         x = normalise(torch.from_numpy(raw), MEAN, STD)
-        for key, value in _figures(model, x, every, generator).items():
+        for key, value in _figures(model, x, generator).items():
             rows.setdefault(key, []).append(value.float())
     means = {key: float(torch.cat(parts).mean()) for key, parts in rows.items()}
     if "target_area" in means:
@@ -46,7 +48,7 @@ def judge(
 
 
 @torch.no_grad()
-def _figures(model: NEM, x: Tensor, every: int, generator: torch.Generator) -> dict[str, Tensor]:
+def _figures(model: NEM, x: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
     backbone, values = model.backbone, {}
     output = model(x)
     assert output.logits is not None
@@ -58,7 +60,7 @@ def _figures(model: NEM, x: Tensor, every: int, generator: torch.Generator) -> d
             measured = gauge(model, x, mask, generator=generator)
             values |= {f"{aim}_{k}": getattr(measured, k) for k in Gauge._fields}
         elif aim == "ranking":
-            part = slice(None, None, every)
+            part = slice(None, None, RANKED)
             found = faithfulness(watch_class(backbone, x[part], best[part]), x[part], mask[part])
             values |= {f"{aim}_insertion": found.insertion, f"{aim}_deletion": found.deletion}
         else:
