@@ -35,31 +35,31 @@ def imports(path):
     return found
 
 
-@pytest.mark.parametrize("path", modules(*LAYERS), ids=name_of)
-def test_imports_run_one_way(path):
-    layer = path.relative_to(ROOT).parts[0]
-    above = {*LAYERS[LAYERS.index(layer) + 1 :], "tests", "scripts"} - (
-        {"scripts"} if layer == "scripts" else set()
-    )
-    upward = sorted(name for name in imports(path) if name.split(".")[0] in above)
-    assert upward == [], f"{name_of(path)} imports {upward}"
+def test_imports_run_one_way():
+    for index, layer in enumerate(LAYERS):
+        above = {*LAYERS[index + 1 :], "tests"}
+        for path in modules(layer):
+            upward = sorted(name for name in imports(path) if name.split(".")[0] in above)
+            assert upward == [], f"{name_of(path)} imports {upward}"
 
 
-@pytest.mark.parametrize("path", modules("stream"), ids=name_of)
-def test_the_stream_never_imports_torch(path):
+def test_the_stream_never_imports_torch():
     heavy = {"torch", "torchvision", "timm", "lightning"}
-    assert {name.split(".")[0] for name in imports(path)} & heavy == set()
+    for path in modules("stream"):
+        found = {name.split(".")[0] for name in imports(path)} & heavy
+        assert found == set(), f"{name_of(path)} imports {found}"
 
 
-@pytest.mark.parametrize("path", modules(*LAYERS, "tests"), ids=name_of)
-def test_modules_stay_readable_in_one_sitting(path):
-    lines = len(path.read_text().splitlines())
-    assert lines <= MOST_LINES, f"{name_of(path)} has {lines} lines, allowed {MOST_LINES}; split it"
+def test_modules_stay_readable_in_one_sitting():
+    for path in modules(*LAYERS, "tests"):
+        lines = len(path.read_text().splitlines())
+        said = f"{name_of(path)} has {lines} lines, allowed {MOST_LINES}; split it"
+        assert lines <= MOST_LINES, said
 
 
-@pytest.mark.parametrize("path", modules("tests"), ids=name_of)
-def test_test_folders_are_packages(path):
-    assert (path.parent / "__init__.py").exists()  # else tests/nem would hide the real nem
+def test_test_folders_are_packages():
+    folders = {path.parent for path in modules("tests")}
+    assert [f for f in folders if not (f / "__init__.py").exists()] == []  # else it hides the real
 
 
 def loaded_after(statement):
