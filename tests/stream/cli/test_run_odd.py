@@ -1,4 +1,4 @@
-"""Outputs that are closed, full or cut, and options that would do nothing."""
+"""Outputs that are closed, full or cut."""
 
 from __future__ import annotations
 
@@ -7,17 +7,10 @@ import signal
 import subprocess
 import time
 
-import pytest
+import cv2
 
-from tests.builders import make_clip
-from tests.stream.cli.support import (
-    SECONDS,
-    child,
-    command,
-    environment,
-    leave_after_a_line,
-    nem_stream,
-)
+from tests.builders import counted_picture, make_clip
+from tests.stream.cli.support import SECONDS, child, command, environment, leave_after_a_line
 
 
 def shell(line, *arguments, cwd):
@@ -60,29 +53,12 @@ def test_a_list_onto_a_full_disk_is_no_success(tmp_path, fake):
     assert "No space left on device" in done.stderr
 
 
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (("c.mp4", "none", "--scores", "-", "--codec", "libx264", "--crf", "5"), "--codec, --crf"),
-        (("c.mp4", "-q", "-v"), "exclude each other"),
-        (("c.mp4", "--scores", ""), "names no file"),
-        (("c.mp4", "o.mp4", "--scores", "o.mp4"), "give two names"),
-        (("demo", "o.mp4", "--size", "100000x100000"), "16384 pixels a side"),
-    ],
-)
-def test_what_would_do_nothing_is_refused(tmp_path, fake, arguments, said):
-    make_clip(tmp_path / "c.mp4", frames=2)
-    done = nem_stream(*arguments, *fake, cwd=tmp_path)
-    assert done.returncode == 2, done.stderr
-    assert said in done.stderr
-    assert [p.name for p in tmp_path.iterdir()] == ["c.mp4"]
-
-
 def test_terminated_while_it_works_a_gallery_leaves_nothing(tmp_path, fake):
     folder = tmp_path / "photos"
     folder.mkdir()
-    for index in range(400):
-        make_png(folder / f"{index}.png")
+    assert cv2.imwrite(str(folder / "0.png"), counted_picture(1, 640, 480))
+    for index in range(1, 400):
+        (folder / f"{index}.png").hardlink_to(folder / "0.png")
     with subprocess.Popen(
         command("gallery", "build", folder, *fake), env=environment(), stderr=subprocess.PIPE
     ) as process:
@@ -94,11 +70,3 @@ def test_terminated_while_it_works_a_gallery_leaves_nothing(tmp_path, fake):
         code = process.wait(SECONDS)
     assert code == 143
     assert [p.name for p in tmp_path.iterdir()] == ["photos"]
-
-
-def make_png(path):
-    import cv2
-
-    from tests.builders import counted_picture
-
-    assert cv2.imwrite(str(path), counted_picture(1, 640, 480))
