@@ -1,4 +1,5 @@
-"""What every test has to leave in order: threads ended, no error logged, the signal stack."""
+"""What every test finds, on whatever machine: a cache of its own, no colours and no width asked
+for. And what it has to leave in order: threads ended, no error logged, the signal stack."""
 
 from __future__ import annotations
 
@@ -18,6 +19,10 @@ if IN_WORKER:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+# How help and progress look; typer reads some of it when it is imported.
+for _name in "FORCE_COLOR PY_COLORS GITHUB_ACTIONS NO_COLOR COLUMNS TERMINAL_WIDTH".split():
+    os.environ.pop(_name, None)
+
 JOIN_SECONDS = 5.0
 """A thread told to end gets this long to be gone."""
 LIBRARY_THREADS = {"tqdm_monitor"}
@@ -30,6 +35,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         folder = item.path.relative_to(Path(__file__).parent).parts[0]
         half = "engines, scripts" if folder in ("engines", "scripts") else "all else"
         item.add_marker(pytest.mark.xdist_group(half))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """No test touches the user's own cache; all share one, so that each engine is built once."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NEM_CACHE", str(folder))
+        yield folder
 
 
 class _ErrorRecords(logging.Handler):

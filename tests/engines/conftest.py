@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -85,15 +84,6 @@ def random_frames(count: int, height: int, width: int, seed: int = 0) -> np.ndar
 @pytest.fixture(scope="session")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return save_bundle(tiny_model(), tmp_path_factory.mktemp("bundle") / "tiny", name="tiny")
-
-
-@pytest.fixture(autouse=True, scope="session")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """No test of this folder touches the user's own cache."""
-    folder = tmp_path_factory.mktemp("cache")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("NEM_CACHE", str(folder))
-        yield folder
 
 
 def open_fake_tensorrt(bundle: Bundle) -> Engine:

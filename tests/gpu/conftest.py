@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -60,14 +59,9 @@ def pytest_collection_modifyitems() -> None:
     required()  # a name that nobody knows ends the session before anything is skipped
 
 
-@pytest.fixture(autouse=True, scope="session")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """No test of this folder touches the user's own cache; all share one, so each builds once."""
-    folder = tmp_path_factory.mktemp("cache")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("NEM_CACHE", str(folder))
-        patch.setitem(contract.BATCH_TOLERANCE, "f16", F16_BATCH_TOLERANCE)
-        yield folder
+@pytest.fixture(autouse=True)
+def _f16_tolerance(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(contract.BATCH_TOLERANCE, "f16", F16_BATCH_TOLERANCE)
 
 
 @pytest.fixture(scope="session")

@@ -81,7 +81,12 @@ def test_show_list_and_doctor_tell_what_a_bundle_explains(cli, bundle, monkeypat
 
 
 def test_the_keys_of_a_window_turn_the_engine_that_runs(cli, clip, bundle, monkeypatch):
-    screen = FakeScreen("e t" + "c" + 300 * "." + "q")
+    def keys():
+        while not screen.shown:  # the window is asked before the first frame, too
+            yield "."
+        yield from "e tc" + 300 * "." + "q"
+
+    screen = FakeScreen(keys())
     monkeypatch.setattr(window, "Screen", lambda title: screen)
     code, _, err = cli(
         clip, "none", "--show", "--model", bundle, "--engine", "fake", "--no-progress"
