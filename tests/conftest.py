@@ -20,7 +20,7 @@ if IN_WORKER:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # How help and progress look; typer reads some of it when it is imported.
-for _name in "FORCE_COLOR PY_COLORS GITHUB_ACTIONS NO_COLOR COLUMNS TERMINAL_WIDTH".split():
+for _name in ("FORCE_COLOR", "PY_COLORS", "GITHUB_ACTIONS", "COLUMNS", "TERMINAL_WIDTH"):
     os.environ.pop(_name, None)
 
 JOIN_SECONDS = 5.0
