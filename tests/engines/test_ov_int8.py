@@ -102,17 +102,29 @@ def test_what_was_rounded_is_kept_and_needs_no_nncf_again(
     assert entry.facts["nncf"] != "none"
 
 
-def test_other_pictures_make_another_engine(
-    bundle: Bundle, pictures: Path, store: Store, engine: OpenVinoEngine, tmp_path: Path
+def test_other_pictures_make_another_engine_without_a_word_printed(
+    bundle: Bundle,
+    pictures: Path,
+    store: Store,
+    engine: OpenVinoEngine,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for file in pictures.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     extra = tmp_path / "extra.png"
     cv2.imwrite(str(extra), parts(1, seed=77)[0])
-    with OpenVinoEngine(bundle, precision="int8", calibration=tmp_path, store=store):
-        pass
+    monkeypatch.setattr(rich.get_console(), "stderr", True)  # as a training leaves it
+    told: list[str] = []
+    OpenVinoEngine(
+        bundle, precision="int8", calibration=tmp_path, store=store, say=told.append
+    ).close()
     made = [e for e in list_stored(store) if e.facts["precision"] == "int8"]
     assert len({e.facts["calibration"] for e in made}) == 2
+    assert capfd.readouterr() == ("", "")
+    assert any("finding ranges for int8 on" in line for line in told)
+    assert "openvino_telemetry" not in sys.modules
 
 
 def test_one_that_explains_otherwise_is_refused_and_not_kept(
@@ -145,21 +157,3 @@ def test_without_nncf_the_cure_is_told(
     monkeypatch.setitem(sys.modules, "nncf", None)
     with pytest.raises(EngineUnavailable, match=r"nncf is not installed: .*nem-stream\[int8\]"):
         OpenVinoEngine(bundle, precision="int8", calibration=pictures, store=Store(tmp_path))
-
-
-def test_nothing_is_printed_and_one_line_told(
-    bundle: Bundle,
-    pictures: Path,
-    tmp_path: Path,
-    capfd: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(rich.get_console(), "stderr", True)  # as a training leaves it
-    told: list[str] = []
-    with OpenVinoEngine(
-        bundle, precision="int8", calibration=pictures, store=Store(tmp_path), say=told.append
-    ):
-        pass
-    assert capfd.readouterr() == ("", "")
-    assert any("finding ranges for int8 on" in line for line in told)
-    assert "openvino_telemetry" not in sys.modules

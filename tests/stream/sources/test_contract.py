@@ -139,13 +139,3 @@ def test_recorded_sources_end_and_stay_ended(source):
         pytest.skip("a camera has no end")
     assert len(list(source)) == COUNT
     assert list(source) == []
-
-
-def test_no_thread_is_left(request, tmp_path):
-    before = threading.active_count()
-    for opener in OPENERS:
-        folder = tmp_path / opener.__name__
-        folder.mkdir()
-        with opener(folder) as source:
-            next(iter(source))
-    assert threading.active_count() == before

@@ -14,7 +14,7 @@ from stream.sources import cuda
 from stream.sources.decode import SKIPPED
 from stream.sources.file import TRUNCATED, FileSource
 from stream.sources.planar import as_the_cpu
-from tests.builders import make_clip
+from tests.builders import copy_packets, make_clip
 from tests.stream.sources.fake_nvdec import FakeGpu, brought_down
 
 X265 = {"x265-params": "log-level=none"}
@@ -74,10 +74,7 @@ def test_square_pixels(tmp_path, fake_gpu):
     with av.open(str(plain)) as source, av.open(str(squeezed), "w") as out:
         stream = out.add_stream_from_template(source.streams.video[0])
         stream.codec_context.sample_aspect_ratio = Fraction(16, 11)
-        for packet in source.demux(video=0):
-            if packet.dts is not None:
-                packet.stream = stream
-                out.mux(packet)
+        copy_packets(source, {0: stream})
     assert assert_same(squeezed).info.width == 140
 
 
