@@ -41,7 +41,7 @@ def bundle() -> Bundle:
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pictures")
-    for index, photo in enumerate(parts(24, seed=5)):
+    for index, photo in enumerate(parts(12, seed=5)):
         cv2.imwrite(str(folder / f"{index:02}.png"), photo[..., ::-1])
     return folder
 

@@ -11,7 +11,7 @@ import pytest
 from stream.colour import ColourTags
 from stream.sources.decode import RESHAPED
 from stream.sources.file import FileSource
-from tests.builders import make_clip, read_index
+from tests.builders import copy_packets, make_clip, read_index
 
 DATA = Path(os.environ.get("NEM_DATA", Path(__file__).parents[4] / "shared" / "data"))
 
@@ -162,10 +162,7 @@ def test_a_cover_picture_is_not_the_video(tmp_path):
         streams = [out.add_stream_from_template(c.streams.video[0]) for c in (first, second)]
         streams[0].disposition = av.stream.Disposition.attached_pic
         for container, stream in zip((first, second), streams, strict=True):
-            for packet in container.demux(video=0):
-                if packet.dts is not None:
-                    packet.stream = stream
-                    out.mux(packet)
+            copy_packets(container, {0: stream})
     frames, source = read(both)
     assert (source.info.width, len(frames)) == (96, 5)
 

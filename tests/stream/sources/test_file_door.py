@@ -13,7 +13,7 @@ from stream.colour import ColourTags
 from stream.sources.door import RECOLOURED, RESIZED, Door
 from stream.sources.file import FileSource
 from stream.sources.stamps import CONTINUED
-from tests.builders import counted_picture, make_clip, read_index
+from tests.builders import copy_packets, counted_picture, make_clip, read_index
 
 
 def read(path):
@@ -263,10 +263,7 @@ def test_pixels_become_square(tmp_path, aspect, size):
     with av.open(str(plain)) as source, av.open(str(squeezed), "w") as out:
         stream = out.add_stream_from_template(source.streams.video[0])
         stream.codec_context.sample_aspect_ratio = Fraction(aspect)
-        for packet in source.demux(video=0):
-            if packet.dts is not None:
-                packet.stream = stream
-                out.mux(packet)
+        copy_packets(source, {0: stream})
     frames, opened = read(squeezed)
     assert (opened.info.width, opened.info.height) == size
     assert frames[1].y.shape == size[::-1]
