@@ -7,6 +7,8 @@ import subprocess
 import sys
 import time
 from argparse import Namespace
+from concurrent.futures import ThreadPoolExecutor as ThreadPool
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import pytest
@@ -15,11 +17,10 @@ from torch import nn
 
 from engines import EngineError
 from engines.gpus import Gpu
-from engines.inductor_run import load_package
 from nem.model import NEM
-from scripts import bench_gpu, gpu_measure
+from scripts import bench_gpu, gpu_measure, gpu_packages
 from scripts.bench_gpu import Options, options_of
-from scripts.gpu_calls import BackboneGraph, Call, make_graph, make_model
+from scripts.gpu_calls import BackboneGraph, Call, make_graph
 from scripts.gpu_packages import Wanted, build_ahead
 from scripts.gpu_report import Report, Row, percentiles, table
 from scripts.gpu_roofline import Roof, Work, copy_rate, count_work, product_rate
@@ -239,20 +240,30 @@ def test_what_was_measured_before_a_crash_is_told_and_kept(
     assert capsys.readouterr().out.count("WRONG: scores") == 2
 
 
-@pytest.mark.slow
-def test_packages_are_built_ahead_and_failures_are_told():
+def test_packages_are_built_ahead_and_failures_are_told(monkeypatch):
+    def build(graph, batch, device, _):
+        if batch < 2:
+            raise EngineError("no") if batch else BrokenProcessPool
+        return f"{type(graph).__name__} {graph.frame_size} {batch} {device}".encode()
+
+    monkeypatch.setattr(gpu_packages, "build_package", build)
+    monkeypatch.setattr(gpu_packages, "ProcessPoolExecutor", lambda n, *_, **__: ThreadPool(n))
     said: list[str] = []
-    good = Wanted("lite", (90, 130), "f32", 2)
-    bad = Wanted("lite", (90, 130), "f32", -1)
-    made = build_ahead("test_resnet", [good, bad], "cpu", 2, said.append)
-    assert isinstance(made[bad], EngineError)
-    assert said[0] == "inductor: lite, 130x90, batch 2, f32: compiled (1 of 2)"
-    assert said[1].endswith("failed (2 of 2)")
-    graph = make_graph(make_model("test_resnet"), *good[:3])
-    frames = torch.randint(0, 256, (2, 90, 130, 3), dtype=torch.uint8)
-    found = load_package(made[good], torch.device("cpu")).boxed_run([frames])
-    with torch.inference_mode():
-        torch.testing.assert_close(found[0], graph(frames)[0], rtol=0, atol=1e-4)
+    good, bad, lost = (Wanted("backbone", (90, 130), "f32", batch) for batch in (2, 1, 0))
+    made = build_ahead("test_resnet", [good, bad, lost], "cpu", 2, said.append)
+    assert made[good] == b"BackboneGraph (90, 130) 2 cpu"
+    assert [str(made[bad]), str(made[lost])[:38]] == [
+        "no",
+        "inductor: a building process ended; bu",
+    ]
+    assert said[0] == "inductor: backbone, 130x90, batch 2, f32: compiled (1 of 3)"
+    assert said[1].endswith("failed (2 of 3)")
+
+
+def test_a_failure_comes_back_from_a_process_of_its_own():
+    bad = Wanted("lite", (90, 130), "f99", 1)
+    made = build_ahead("test_resnet", [bad], "cpu", 1, lambda _: None)
+    assert "precision 'f99', allowed: f32" in str(made[bad])
 
 
 def test_options_come_from_the_arguments_of_either_command():
