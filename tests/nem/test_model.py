@@ -93,9 +93,9 @@ def test_one_pass_runs_the_backbone_once() -> None:
     assert len(calls) == 1
 
 
-@pytest.mark.parametrize(("family", "kind"), [("resnet", "lite"), ("vit", "paper")])
-def test_exports_with_a_dynamic_batch(family: str, kind: str) -> None:
-    model = tiny_nem(family, kind, aims=AIMS)
+def test_exports_with_a_dynamic_batch() -> None:
+    """The other decoder, on a CNN, is what the tests of engines export."""
+    model = tiny_nem("vit", "paper", aims=AIMS)
     batch_size = torch.export.Dim("n", min=1, max=64)
     program = torch.export.export(
         model, (batch(2),), dynamic_shapes=({0: batch_size},), strict=False
