@@ -59,7 +59,7 @@ def muxer_options(
 
 
 def _has_places(container: str, metadata: Mapping[str, str]) -> bool:
-    """Whether MP4 or MOV has usual places for all of these: asked by reading them back."""
+    """Whether the usual places of MP4 or MOV hold all of these: asked by reading them back."""
     file = io.BytesIO()
     with av.open(file, "w", format=container) as trial:
         trial.add_stream("mpeg4", rate=25)
@@ -67,8 +67,8 @@ def _has_places(container: str, metadata: Mapping[str, str]) -> bool:
         trial.start_encoding()
     file.seek(0)
     with av.open(file) as found:
-        kept = {name.lower() for name in found.metadata}
-    return all(name.lower() in kept for name in metadata)
+        kept = {name.lower(): value for name, value in found.metadata.items()}
+    return all(kept.get(name.lower()) == value for name, value in metadata.items())
 
 
 def holds(container: str, stream: Stream) -> bool:

@@ -80,6 +80,15 @@ def test_what_a_phone_says_of_a_file_is_kept(tmp_path, suffix):
     assert PHONE.items() <= said(tmp_path / f"out.{suffix}")[0].items()
 
 
+@pytest.mark.parametrize(
+    ("suffix", "name", "value"), [("mov", "comment", "x" * 70_000), ("mp4", "hd_video", "no")]
+)
+def test_what_the_usual_place_would_cut_or_change_is_kept(tmp_path, suffix, name, value):
+    clip = described(tmp_path / "in.mkv", of_file={name: value})
+    annotate(clip, tmp_path / f"out.{suffix}")
+    assert said(tmp_path / f"out.{suffix}")[0][name] == value
+
+
 def test_a_title_stays_where_all_players_look(tmp_path):
     clip = described(tmp_path / "in.mp4", of_file={"title": "A film"})
     annotate(clip, tmp_path / "out.mp4")
