@@ -15,8 +15,9 @@ from stream.errors import UsageError
 FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
 """Suffix to FFmpeg's name of the muxer."""
 FRAGMENT_SECONDS = 1
-MIN_TIMESCALE, MAX_TIMESCALE = 1000, 2**31 - 1
-"""Ticks per second: a multiple of the source's, so that chapters too land within a millisecond."""
+MIN_TIMESCALE, MAX_TIMESCALE = 30_000, 2**31 - 1
+"""Ticks per second: a multiple of the source's, so fine that chapters keep their time, and frames
+at most usual rates have a whole number of ticks, which counts for time codes."""
 
 
 def format_of(path: str | Path) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import av
 import pytest
 
@@ -51,6 +53,17 @@ def test_a_time_code_costs_no_picture_and_is_kept(tmp_path, suffix):
     before, after = ([data for _, data in read_packets(p, "audio")] for p in (clip, out))
     assert before == after
     assert said(out)[1]["timecode"] == TIMECODE
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mov"])
+def test_a_time_code_is_that_of_the_source_where_stamps_are_coarse(tmp_path, suffix):
+    clip = described(tmp_path / "in.mkv", of_pictures={"timecode": "01:02:03:45"})
+    out = tmp_path / f"out.{suffix}"
+    with FileSink(out, copy_from=clip, fps=Fraction(60)) as sink:
+        for index, pts in enumerate([0, 17, 33, 50]):
+            frame = make_frame(64, 96, index=index, pts=pts, time_base=Fraction(1, 1000))
+            sink.write(frame, make_explanation())
+    assert said(out)[1]["timecode"] == "01:02:03:45"
 
 
 @SUFFIXES
