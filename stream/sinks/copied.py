@@ -22,8 +22,8 @@ from av.video.stream import VideoStream
 from nem.videos import STILL
 from stream.errors import SinkError
 from stream.sinks.containers import FORMATS, holds
-from stream.sources.decode import BAD_RUN
 from stream.sources.opening import PATIENT, check_file, open_container, video_stream
+from stream.sources.reading import BAD_RUN
 from stream.sources.stamps import Stamps
 from stream.sources.timeline import Timeline
 

@@ -18,8 +18,8 @@ from av.video.codeccontext import VideoCodecContext
 
 from stream.errors import SourceError
 from stream.nvidia import decoder_trouble
-from stream.sources.container import Extent
 from stream.sources.door import Door
+from stream.sources.extent import Extent
 from stream.sources.opening import open_container, video_stream
 from stream.sources.reading import Opened, Reading
 

@@ -11,9 +11,9 @@ from stream.errors import SourceError, UsageError
 from stream.frame import Frame
 from stream.redact import redact
 from stream.sources.base import SourceInfo
-from stream.sources.container import Extent
 from stream.sources.cuda import CudaUnavailable, read_on_cuda
 from stream.sources.door import Door
+from stream.sources.extent import Extent
 from stream.sources.opening import check_file
 from stream.sources.pulled import PulledSource
 from stream.sources.reading import Reading, open_for_cpu

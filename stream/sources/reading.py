@@ -1,8 +1,11 @@
-"""A video file as it is read: frames decoded, stamped and whole, the first of them at hand."""
+"""A video file as it is read: frames decoded, stamped and whole, the first of them at hand.
+
+Bad packets are skipped and counted, and the end is what the demuxer says, not the decoder.
+"""
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Generator, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -10,15 +13,22 @@ from typing import NamedTuple
 
 import av
 from av.container import InputContainer
+from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
 
 from nem.deinterlace import deinterlace
 from stream.errors import SourceError
-from stream.sources.container import Extent
-from stream.sources.decode import SKIPPED, decode
+from stream.sources.extent import Extent
 from stream.sources.opening import open_container, video_stream
 from stream.sources.planar import as_the_cpu
 from stream.sources.stamps import Stamps
+from stream.sources.timeline import Timeline
+
+BAD_RUN = 300
+"""Bad packets in a row after which a file can't be read on."""
+SKIPPED = "bad packets skipped"
+DAMAGED = "damaged frames delivered as well as could be"
+RESHAPED = "changes of pixel aspect not followed"
 
 
 class Opened(NamedTuple):
@@ -67,19 +77,19 @@ class Reading:
     """
 
     def __init__(self, name: str, opened: Opened, extent: Extent) -> None:
-        self._name, self._container = name, opened.container
+        self._name, self._extent, self._container = name, extent, opened.container
         # Facts and not the stream, which would keep a decoder's GPU memory beyond `close`.
         stream = opened.stream
         self.counts: Counter[str] = Counter()
-        self._failures: deque[av.FFmpegError] = deque(maxlen=1)
+        self._failure: av.FFmpegError | None = None  # what FFmpeg said of the last packet skipped
         self.decoder = stream.codec_context.codec
         self.time_base = stream.time_base or Fraction(1, 90000)
         self.fps: Fraction | None = stream.average_rate or stream.guessed_rate or None
         self.frames_declared: int | None = stream.frames or None
         self.aspect: Fraction | None = stream.sample_aspect_ratio
         try:
-            self._frames = self._decode(opened, extent)
-            self._ahead: av.VideoFrame | None = self._first(extent)
+            self._frames = self._whole(opened)
+            self._ahead: av.VideoFrame | None = self._first()
         except BaseException:
             self._container.close()
             raise
@@ -106,16 +116,8 @@ class Reading:
         self._frames.close()
         self._container.close()
 
-    def _decode(self, opened: Opened, extent: Extent) -> Generator[av.VideoFrame, None, None]:
-        frames = decode(
-            opened.container,
-            opened.stream,
-            opened.context,
-            name=self._name,
-            truncated=extent.missing > 0,
-            counts=self.counts,
-            failures=self._failures,
-        )
+    def _whole(self, opened: Opened) -> Generator[av.VideoFrame, None, None]:
+        frames = self._decoded(opened)
         if opened.context.is_hwaccel:
             frames = as_the_cpu(frames, self._name)
         return deinterlace(self._stamped(frames), self.counts)
@@ -130,21 +132,77 @@ class Reading:
             frame.pts = stamps.next(said, frame.duration)
             yield frame
 
-    def _first(self, extent: Extent) -> av.VideoFrame:
+    def _decoded(self, opened: Opened) -> Iterator[av.VideoFrame]:
+        """Every frame once, in the order of showing."""
+        context = opened.context
+        context.thread_type = "SLICE"
+        context.thread_count = 1  # more only moves the waiting: the engine has all cores
+        bad, last = 0, None
+        aspect: Fraction | int | None = None
+        for packet in self._packets(opened):
+            try:
+                frames = context.decode(packet)
+            except av.FFmpegError as error:
+                bad += 1
+                self.counts[SKIPPED] += 1
+                self._failure = error.with_traceback(None)  # which would hold the decoder
+                if bad >= BAD_RUN:
+                    raise self._unreadable(bad, last, error, gpu=context.is_hwaccel) from error
+                continue
+            for frame in frames:
+                bad, last = 0, frame.time
+                if frame.is_corrupt:
+                    self.counts[DAMAGED] += 1
+                before, aspect = aspect, context.sample_aspect_ratio or 1  # no frame tells its own
+                if before not in (None, aspect):
+                    self.counts[RESHAPED] += 1
+                yield frame
+
+    def _packets(self, opened: Opened) -> Iterator[Packet[av.VideoStream] | None]:
+        """All packets, and a last one (or None) that makes the decoder give all it has."""
+        bad, timeline = 0, Timeline(opened.container, self.counts)
+        timeline.discard_all_but([opened.stream])
+        while True:
+            try:
+                for packet in timeline.demux([opened.stream]):
+                    bad = 0
+                    yield packet
+                return
+            except av.FFmpegError as error:
+                if self._extent.missing:
+                    break  # where the file was cut off
+                bad += 1
+                self.counts[SKIPPED] += 1
+                if bad >= BAD_RUN:
+                    raise self._unreadable(bad, None, error) from error
+        yield None
+
+    def _unreadable(
+        self, bad: int, last: float | None, error: av.FFmpegError, *, gpu: bool = False
+    ) -> SourceError:
+        cure = "try to repair it with: ffmpeg -err_detect ignore_err -i IN -c copy OUT"
+        why = f"the file is damaged, {cure}"
+        if gpu:
+            why = "the GPU does not take what comes there, or the file is damaged; use --decode cpu"
+        where = "" if last is None else f" after {last:.2f} s"
+        what = f"{bad} bad packets in a row{where} ({error.strerror})"
+        return SourceError(f"{self._name}: {what}; {why}")
+
+    def _first(self) -> av.VideoFrame:
         frame = next(self._frames, None)
         if frame is not None:
             return frame
         bad = self.counts[SKIPPED]
-        if extent.missing:
+        if self._extent.missing:
             raise SourceError(
-                f"{self._name}: truncated before its first frame ({extent.missing} bytes missing); "
-                "copy or download it again"
+                f"{self._name}: truncated before its first frame ({self._extent.missing} bytes "
+                "missing); copy or download it again"
             )
-        if extent.protection:
+        if self._extent.protection:
             raise SourceError(f"{self._name}: encrypted; decrypt the file first")
         if bad:
             raise SourceError(
                 f"{self._name}: not one frame can be decoded ({bad} bad packets); the file is "
                 "damaged or encrypted, check that a player shows it"
-            ) from (self._failures[-1] if self._failures else None)
+            ) from self._failure
         raise SourceError(f"{self._name}: holds a video track without frames; nothing to explain")

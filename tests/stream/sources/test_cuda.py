@@ -13,7 +13,7 @@ import pytest
 from stream.errors import SourceError, UsageError
 from stream.hardware import CLIPS
 from stream.nvidia import decoder_trouble
-from stream.sources import cuda, decode, open_source
+from stream.sources import cuda, open_source, reading
 from stream.sources import file as file_module
 from stream.sources.file import FileSource
 from tests.builders import counted_picture, make_clip, read_index
@@ -166,7 +166,7 @@ def test_a_bad_file_is_told_of_as_ever(tmp_path, gpu):
 
 
 def test_a_gpu_that_fails_later_is_told_of_with_the_cure(tmp_path, gpu, monkeypatch):
-    monkeypatch.setattr(decode, "BAD_RUN", 5)
+    monkeypatch.setattr(reading, "BAD_RUN", 5)
 
     def fail(frame, number):
         if number >= 3:
@@ -179,7 +179,7 @@ def test_a_gpu_that_fails_later_is_told_of_with_the_cure(tmp_path, gpu, monkeypa
         assert [next(source).index for _ in range(3)] == [0, 1, 2]
         with pytest.raises(SourceError, match=r"5 bad packets .*use --decode cpu"):
             next(source)
-    assert source.counts[decode.SKIPPED] == 5
+    assert source.counts[reading.SKIPPED] == 5
 
 
 def test_a_new_layout_midway_is_no_silent_change(clip, gpu):

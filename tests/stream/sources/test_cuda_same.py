@@ -11,9 +11,9 @@ import pytest
 from nem.deinterlace import DEINTERLACED
 from stream.colour import ColourTags
 from stream.sources import cuda
-from stream.sources.decode import SKIPPED
 from stream.sources.file import TRUNCATED, FileSource
 from stream.sources.planar import as_the_cpu
+from stream.sources.reading import SKIPPED
 from tests.builders import copy_packets, make_clip
 from tests.stream.sources.fake_nvdec import FakeGpu, brought_down
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from stream.colour import ColourTags
-from stream.sources.decode import RESHAPED
 from stream.sources.file import FileSource
+from stream.sources.reading import RESHAPED
 from tests.builders import copy_packets, make_clip, read_index
 
 DATA = Path(os.environ.get("NEM_DATA", Path(__file__).parents[4] / "shared" / "data"))

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from stream.errors import SourceError
-from stream.sources import decode as decode_module
-from stream.sources.container import Extent, examine
-from stream.sources.decode import DAMAGED, SKIPPED
+from stream.sources import reading
+from stream.sources.extent import Extent, examine
 from stream.sources.file import TRUNCATED, FileSource
+from stream.sources.reading import DAMAGED, SKIPPED
 from tests.builders import make_clip, read_index
 
 KEYED = {"g": "10"}
@@ -120,7 +120,7 @@ def test_a_bad_packet_in_the_middle_is_skipped(tmp_path):
 
 
 def test_a_run_of_bad_packets_ends_with_an_error(tmp_path, monkeypatch):
-    monkeypatch.setattr(decode_module, "BAD_RUN", 5)
+    monkeypatch.setattr(reading, "BAD_RUN", 5)
     clip = make_clip(tmp_path / "p.mp4", frames=12, codec="mjpeg", pix_fmt="yuvj420p")
     with av.open(str(clip)) as container:
         packets = [p for p in container.demux(video=0) if p.size]
