@@ -20,9 +20,6 @@ WANTED = {
     "--camera": "give a number or a device, as 0 or /dev/video0",
     "OUTPUT": "give a file to write, as out.mp4",
 }
-KEPT_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv"})
-"""Suffixes a default output takes over from its source; any other becomes .mkv, which holds the
-sound and subtitles of all of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,9 +139,14 @@ def read_size(option: str, text: str) -> tuple[int, int]:
 
 
 def default_output(path: Path) -> Path:
-    """Where the explained `path` goes: clip.mp4 -> clip.nem.mp4, beside it."""
+    """Where the explained `path` goes: clip.mp4 -> clip.nem.mp4, beside it.
+
+    What can't be written becomes .mkv, which holds the sound and subtitles of all of them.
+    """
+    from stream.sinks.containers import FORMATS
+
     suffix = path.suffix.lower()
-    return path.with_name(f"{path.stem}.nem{suffix if suffix in KEPT_SUFFIXES else '.mkv'}")
+    return path.with_name(f"{path.stem}.nem{suffix if suffix in FORMATS else '.mkv'}")
 
 
 def plan_outputs(options: Options, *, live: bool, path: Path | None) -> tuple[Path | None, bool]:

@@ -57,14 +57,6 @@ def test_default_output(path, expected):
     assert default_output(Path(path)) == Path(expected)
 
 
-def test_every_default_output_can_be_written():
-    from stream.cli.options import KEPT_SUFFIXES
-    from stream.sinks.containers import format_of
-
-    for suffix in KEPT_SUFFIXES:
-        assert format_of(Path(f"x{suffix}"))
-
-
 def test_wishes():
     assert read_wishes(None, None, None) == {}
     assert read_wishes("640x480", 25.0, 3) == {
