@@ -70,8 +70,8 @@ class Door:
         notes = _format_notes(first.format)
         self._size, note = _square_pixels(first.width, first.height, sample_aspect)
         notes += note
-        self.colour, note = self._tags(first)
-        notes += note
+        self.colour = self._tags(first)
+        notes += _matrix_notes(first)
         orientation = read_orientation(first)
         if orientation is None:
             notes.append("rotation by other than quarter turns is not applied")
@@ -92,7 +92,7 @@ class Door:
         """
         if (frame.width, frame.height) != self._stored:
             self._counts[RESIZED] += 1
-        tags, _ = self._tags(frame)
+        tags = self._tags(frame)
         if not _read_alike(tags, self.colour):
             self._counts[RECOLOURED] += 1
         if (tags.primaries, tags.transfer) != (self.colour.primaries, self.colour.transfer):
@@ -153,24 +153,17 @@ class Door:
             threads=1,
         )
 
-    def _tags(self, frame: av.VideoFrame) -> tuple[ColourTags, list[str]]:
-        """How the planes made of `frame` are to be read, and what had to be assumed."""
-        primaries, transfer = int(frame.color_primaries), int(frame.color_trc)
-        stated = int(frame.colorspace)
-        by_size = matrix_by_size(frame.height)
+    def _tags(self, frame: av.VideoFrame) -> ColourTags:
+        """How the planes made of `frame` are to be read."""
+        matrix = matrix_by_size(frame.height)
         full = int(frame.color_range) == 2 or frame.format.name.startswith("yuvj")
         if _is_rgb(frame.format):
-            return ColourTags(by_size, False, primaries, transfer), []
-        if _is_grey(frame.format):
-            unstated = int(frame.color_range) == 0 and self._codec not in LIMITED_GREY
-            return ColourTags(by_size, full or unstated, primaries, transfer), []
-        notes = []
-        if stated not in MATRIX_NUMBERS:
-            size = "below 720 lines" if by_size == "bt601" else "720 lines or more"
-            what = "no colour matrix stated" if stated == 2 else f"colour matrix {stated} unknown"
-            notes.append(f"{what}: read as {by_size.upper().replace('BT', 'BT.')} ({size})")
-        matrix = MATRIX_NUMBERS.get(stated, by_size)
-        return ColourTags(matrix, full, primaries, transfer), notes
+            full = False
+        elif _is_grey(frame.format):
+            full = full or (int(frame.color_range) == 0 and self._codec not in LIMITED_GREY)
+        else:
+            matrix = MATRIX_NUMBERS.get(int(frame.colorspace), matrix)
+        return ColourTags(matrix, full, int(frame.color_primaries), int(frame.color_trc))
 
 
 def _read_alike(one: ColourTags, other: ColourTags) -> bool:
@@ -208,6 +201,17 @@ def _is_rgb(pixels: av.VideoFormat) -> bool:
 
 def _is_grey(pixels: av.VideoFormat) -> bool:
     return not _is_rgb(pixels) and sum(not c.is_alpha for c in pixels.components) == 1
+
+
+def _matrix_notes(frame: av.VideoFrame) -> list[str]:
+    stated = int(frame.colorspace)
+    if stated in MATRIX_NUMBERS or _is_rgb(frame.format) or _is_grey(frame.format):
+        return []
+    what = "no colour matrix stated" if stated == 2 else f"colour matrix {stated} unknown"
+    read = "BT.601 (below 720 lines)"
+    if matrix_by_size(frame.height) == "bt709":
+        read = "BT.709 (720 lines or more)"
+    return [f"{what}: read as {read}"]
 
 
 def _format_notes(pixels: av.VideoFormat) -> list[str]:
