@@ -49,20 +49,20 @@ class Timeline:
             self._start += WRAP / 90_000
 
     @property
-    def may_jump(self) -> bool:
+    def _may_jump(self) -> bool:
         """Whether the time of files in this format may jump; if not, nothing is changed."""
         return bool(self._container.format.flags & cast(int, Flags.ts_discont.value))
 
     def discard_all_but(self, streams: Sequence[Stream]) -> None:
         """Skip tracks that are not needed, so that damage in them ends nothing."""
-        if not self.may_jump:
+        if not self._may_jump:
             for stream in self._container.streams:
                 if stream not in streams:
                     stream.discard = Discard.all
 
     def demux(self, streams: Sequence[StreamT]) -> Iterator[Packet[StreamT]]:
         """The packets of some tracks, in the order of the file."""
-        if not self.may_jump:
+        if not self._may_jump:
             yield from cast("Iterator[Packet[StreamT]]", self._container.demux(streams))
             return
         for packet in self.join(self._container.demux()):
@@ -95,10 +95,14 @@ class Timeline:
             self._clocks += near
         return min(near, key=lambda clock: abs(said - clock.now))
 
+    def _now(self, packet: Packet[Stream]) -> float:
+        """About what its stamps should say: as its own clock, another, or the file's start."""
+        clock = self._of.get(packet.stream.index) or next(iter(self._clocks), None)
+        return self._start if clock is None else clock.now
+
     def _unwrap(self, packet: Packet[Stream]) -> None:
         """Take the stamps for what is nearest to the others, as they are known up to `WRAP`."""
-        clock = self._of.get(packet.stream.index) or next(iter(self._clocks), None)
-        near = round((self._start if clock is None else clock.now) / float(packet.time_base))
+        near = round(self._now(packet) / float(packet.time_base))
         if packet.dts is not None:
             packet.dts -= round((packet.dts - near) / WRAP) * WRAP
         if packet.pts is not None:
@@ -110,6 +114,5 @@ class Timeline:
         if pts is None or dts is None or abs(pts - dts) * base <= AHEAD:
             return
         self._counts[NUDGED] += 1
-        clock = self._of.get(packet.stream.index)
-        near = self._start if clock is None else clock.now
+        near = self._now(packet)
         packet.pts = packet.dts = min(pts, dts, key=lambda stamp: abs(stamp * base - near))
