@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from pathlib import Path
 
 import av
+from av.container import OutputContainer
 from av.stream import Stream
 
 from stream.errors import UsageError
@@ -73,21 +74,20 @@ def _has_places(container: str, metadata: Mapping[str, str]) -> bool:
 
 
 def holds(container: str, stream: Stream) -> bool:
-    """Whether the container can store the packets of `stream`: asked by writing a header."""
-    try:
-        with av.open(io.BytesIO(), "w", format=container) as trial:
-            trial.add_stream_from_template(stream)
-            trial.start_encoding()
-    except (av.FFmpegError, ValueError):
-        return False
-    return True
+    """Whether the container can store the packets of `stream`."""
+    return _takes(container, lambda trial: trial.add_stream_from_template(stream))
 
 
 def holds_encoder(container: str, codec: str, options: dict[str, str]) -> bool:
     """Whether the container can store what this encoder writes, which must open here."""
+    return _takes(container, lambda trial: trial.add_stream(codec, rate=25, options=options))
+
+
+def _takes(container: str, add: Callable[[OutputContainer], object]) -> bool:
+    """Whether a stream can be added: asked by writing a header."""
     try:
         with av.open(io.BytesIO(), "w", format=container) as trial:
-            trial.add_stream(codec, rate=25, options=options)
+            add(trial)
             trial.start_encoding()
     except (av.FFmpegError, ValueError):
         return False

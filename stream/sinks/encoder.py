@@ -101,7 +101,7 @@ def choose_encoder(
         options = _cpu_options(codec, preset, crf)
     if codec == "libsvtav1":
         os.environ.setdefault("SVT_LOG", "1")  # errors only; it has no option for it
-    _try(codec, options, _even(size or TRIAL_SIZE), encode=_is_hardware(found))
+    _try(codec, options, even(size or TRIAL_SIZE), encode=_is_hardware(found))
     if not holds_encoder(container, codec, options):
         raise UsageError(f"encoder {codec}: its video can't be stored in {container}; try .mkv")
     return EncoderChoice(codec, options)
@@ -178,7 +178,7 @@ def _is_hardware(codec: av.Codec) -> bool:
     return bool(codec.capabilities & Capabilities.hardware)
 
 
-def _even(size: tuple[int, int]) -> tuple[int, int]:
+def even(size: tuple[int, int]) -> tuple[int, int]:
     """What the encoder gets for frames of this size: even sides."""
     return size[0] + size[0] % 2, size[1] + size[1] % 2
 
@@ -198,7 +198,7 @@ class VideoEncoder:
         self, out: OutputContainer, choice: EncoderChoice, first: Frame, fps: Fraction | None
     ) -> None:
         self.size = (first.width, first.height)
-        width, height = _even(self.size)
+        width, height = even(self.size)
         rate = fps if fps and 0 < fps <= MAX_FPS else USUAL_FPS
         stream = out.add_stream(
             choice.codec,

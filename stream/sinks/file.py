@@ -19,7 +19,7 @@ from stream.frame import Frame
 from stream.sinks.base import Sink
 from stream.sinks.containers import format_of, muxer_options
 from stream.sinks.copied import CopiedStreams
-from stream.sinks.encoder import VideoEncoder, choose_encoder
+from stream.sinks.encoder import VideoEncoder, choose_encoder, even
 from stream.sinks.partial import PartialFile
 
 log = logging.getLogger(__name__)
@@ -142,11 +142,10 @@ class FileSink(Sink):
         encoder = VideoEncoder(out, self._choice, first, self._fps)
         if self._copied is not None:
             self._copied.add_to(out, first.pts * first.time_base)
-        if first.width % 2 or first.height % 2:
-            self._notes.append(
-                f"{first.width}x{first.height} evened to "
-                f"{first.width + first.width % 2}x{first.height + first.height % 2} for the encoder"
-            )
+        width, height = even(encoder.size)
+        if (width, height) != encoder.size:
+            was = f"{first.width}x{first.height}"
+            self._notes.append(f"{was} evened to {width}x{height} for the encoder")
         return encoder
 
     def _mux(self, packets: list[Packet[VideoStream]]) -> None:
