@@ -23,7 +23,8 @@ def deinterlace(
     graph: _Bwdif | None = None
     for frame in frames:
         flagged = frame.interlaced_frame and _large_enough(frame)
-        counts.update({DEINTERLACED: 1} if flagged else {})
+        if flagged:
+            counts[DEINTERLACED] += 1
         if graph is not None and not graph.fits(frame):
             yield from graph.finish()
             graph = None

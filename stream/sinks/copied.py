@@ -22,7 +22,7 @@ from av.video.stream import VideoStream
 from nem.videos import STILL
 from stream.errors import SinkError
 from stream.sinks.containers import FORMATS, holds
-from stream.sources.opening import PATIENT, check_file, open_container, video_stream
+from stream.sources.opening import check_file, open_container, video_stream
 from stream.sources.reading import BAD_RUN
 from stream.sources.stamps import Stamps
 from stream.sources.timeline import Timeline
@@ -37,6 +37,8 @@ OLD_PICTURES = re.compile(
 )
 RUN_IN = Fraction(1, 10)
 """Seconds of sound before the first that is heard; no codec needs more."""
+PATIENT = {"probesize": "100000000", "analyzeduration": "60000000"}
+"""Options of FFmpeg to look 60 s into the file for what its tracks are, or 100 MB."""
 DAMAGED = "damaged packets left out"
 
 

@@ -49,7 +49,7 @@ class ImagesSource(PulledSource):
         self, paths: Sequence[Path], *, name: str | None = None, fps: Fraction | float = 25
     ) -> None:
         super().__init__()
-        self._name = redact(name or str(paths[0]) if paths else name or "images")
+        self._name = redact(name or (str(paths[0]) if paths else "images"))
         self._paths = list(paths)
         rate = exact_rate(fps)
         self._base = 1 / rate
@@ -100,7 +100,8 @@ class ImagesSource(PulledSource):
             position, self._position = self._position, self._position + 1
             try:
                 picture = read_image(self._paths[position])
-                self.counts.update({STILLED: 1} if _is_animated(self._paths[position]) else {})
+                if _is_animated(self._paths[position]):
+                    self.counts[STILLED] += 1
                 return position, picture
             except (OSError, ValueError):
                 self.counts[UNREADABLE] += 1

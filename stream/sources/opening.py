@@ -17,9 +17,6 @@ from nem.videos import open_video, video_track
 from stream.errors import SourceError
 from stream.sources.extent import Extent, examine
 
-PATIENT = {"probesize": "100000000", "analyzeduration": "60000000"}
-"""Options of FFmpeg to look 60 s into the file for what its tracks are, or 100 MB."""
-
 
 def check_file(path: Path, name: str) -> Extent:
     """What the file's outer structure tells.
