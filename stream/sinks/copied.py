@@ -98,11 +98,7 @@ class CopiedStreams:
         videos = self._input.streams.video
         if videos:
             self._explained = video_stream(self._input, str(self._path))
-            for stream in codes[:1]:
-                names = stream.metadata.keys() & {"timecode", "reel_name"}
-                self._said |= {name: stream.metadata[name] for name in names}
-            said = _kept(self._explained.metadata)
-            self._said |= {k: v for k, v in said.items() if not OLD_PICTURES.fullmatch(k)}
+            self._said = _said_of(self._explained, codes)
         for video in videos:
             if video is not self._explained and video.discard != Discard.all:
                 what = "cover picture" if video.disposition & STILL else "video track"
@@ -224,16 +220,13 @@ class CopiedStreams:
         """Muxers refuse stamps that go back, as in damaged files and files put end to end."""
         assert packet.dts is not None
         scale = packet.time_base / clock.time_base
-        said = round(packet.dts * scale)
+        said, duration = round(packet.dts * scale), round((packet.duration or 0) * scale)
         if self._earliest is not None:
             said = max(said, round(self._earliest / clock.time_base))
-        dts = clock.next(said, round((packet.duration or 0) * scale))
+        dts = clock.next(said, duration)
         if packet.pts is not None:
             packet.pts = max(round(packet.pts * scale) + dts - said, dts)
-        packet.dts = dts
-        if scale != 1:
-            packet.duration = round((packet.duration or 0) * scale)
-            packet.time_base = clock.time_base
+        packet.dts, packet.duration, packet.time_base = dts, duration, clock.time_base
         return packet
 
 
@@ -253,6 +246,13 @@ def _known(stream: Stream) -> bool:
 
 def _codec(stream: Stream) -> str:
     return getattr(stream, "name", None) or "unknown"  # some tracks without a decoder have none
+
+
+def _said_of(pictures: Stream, codes: list[Stream]) -> dict[str, str]:
+    """What is said of the pictures and still true, the time code of its own track included."""
+    kept = {k: v for k, v in _kept(pictures.metadata).items() if not OLD_PICTURES.fullmatch(k)}
+    code = codes[0].metadata if codes else {}
+    return {name: code[name] for name in ("timecode", "reel_name") if name in code} | kept
 
 
 def _kept(metadata: dict[str, str]) -> dict[str, str]:

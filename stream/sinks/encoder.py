@@ -223,8 +223,7 @@ class VideoEncoder:
         for name in ("color_range", "colorspace", "color_primaries", "color_trc"):
             setattr(self._picture, name, getattr(context, name))
         self._frames = 0
-        self._last: int | None = None
-        self._gap = max(1, round(1 / (rate * first.time_base)))
+        self._last = first.pts - max(1, round(1 / (rate * first.time_base)))
         self._shown: dict[int | None, int] = {}  # by time stamp: encoders forget how long
 
     def encode(self, frame: Frame) -> list[Packet[VideoStream]]:
@@ -241,12 +240,10 @@ class VideoEncoder:
         self._picture.make_writable()
         for target, plane in zip(self._picture.planes, (frame.y, frame.u, frame.v), strict=True):
             _fill(target, plane)
-        if self._last is not None:
-            self._gap = frame.pts - self._last
-        self._last = frame.pts
+        gap, self._last = frame.pts - self._last, frame.pts
         self._frames += 1
         self._picture.pts, self._picture.time_base = frame.pts, frame.time_base
-        self._shown[frame.pts] = frame.duration or self._gap
+        self._shown[frame.pts] = frame.duration or gap
         return self._timed(self._picture)
 
     def flush(self) -> list[Packet[VideoStream]]:

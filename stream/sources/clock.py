@@ -7,10 +7,8 @@ from collections import Counter
 from av.packet import Packet
 from av.stream import Stream
 
-from stream.sources.stamps import CONTINUED, NUDGED
+from stream.sources.stamps import BACK, CONTINUED, NUDGED
 
-BACK = 1.0
-"""Seconds that a track's stamps may go back before it is a new start of the clock."""
 AHEAD = 10.0
 """Seconds that a stamp may lie ahead of all others before it has to be confirmed by the next."""
 HELD = 500

@@ -8,13 +8,15 @@ from fractions import Fraction
 FILLED = "missing time stamps filled in"
 NUDGED = "time stamps moved to stay in order"
 CONTINUED = "jumps back in time continued"
+BACK = 1
+"""Seconds that a track's stamps may go back before it is a new start of the clock."""
 
 
 class Stamps:
     """Repairs the stamps of one stream, in its own time base.
 
     A missing stamp becomes the last one plus a frame. One before the last becomes the last, plus
-    one tick if equal ones are not allowed. A jump back by more than a second is a new start of the
+    one tick if equal ones are not allowed. A jump back by more than `BACK` is a new start of the
     clock (a broadcast that wraps, files put end to end): from there on all stamps are shifted so
     that time goes on.
 
@@ -40,7 +42,7 @@ class Stamps:
         self.time_base = time_base
         self._gap = int(strict)
         self._step = max(round(1 / ((fps or Fraction(25)) * time_base)), 1)
-        self._second = 1 / time_base
+        self._back = BACK / time_base
         self._counts = counts
         self._shift = 0
         self._last: int | None = None
@@ -64,7 +66,7 @@ class Stamps:
         return stamp
 
     def _repair(self, stamp: int, last: int, step: int) -> int:
-        if last - stamp > self._second:
+        if last - stamp > self._back:
             self._counts[CONTINUED] += 1
             self._shift += last + step - stamp
             return last + step

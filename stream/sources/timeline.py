@@ -16,8 +16,8 @@ from av.format import Flags
 from av.packet import Packet
 from av.stream import Discard, Stream
 
-from stream.sources.clock import AHEAD, BACK, Clock
-from stream.sources.stamps import NUDGED
+from stream.sources.clock import AHEAD, Clock
+from stream.sources.stamps import BACK, NUDGED
 
 StreamT = TypeVar("StreamT", bound=Stream)
 
