@@ -31,6 +31,8 @@ FFMPEG_MATRIX: dict[Matrix, int] = {"bt601": 6, "bt709": 1, "bt2020": 9}
 """FFmpeg's numbers of the YUV matrices."""
 USUAL_FPS = Fraction(30)
 MAX_FPS = 1000
+LONGEST = 3600
+"""Seconds a frame is believed to be shown; MP4 has 32 bits of ticks and refuses what needs more."""
 TRIAL_SIZE = (256, 256)
 AUTO = "auto"
 GPU_FIRST = ("h264_nvenc", "libx264")
@@ -243,7 +245,7 @@ class VideoEncoder:
         gap, self._last = frame.pts - self._last, frame.pts
         self._frames += 1
         self._picture.pts, self._picture.time_base = frame.pts, frame.time_base
-        self._shown[frame.pts] = frame.duration or gap
+        self._shown[frame.pts] = min(frame.duration or gap, int(LONGEST / frame.time_base))
         return self._timed(self._picture)
 
     def flush(self) -> list[Packet[VideoStream]]:

@@ -72,6 +72,15 @@ def test_the_last_frame_is_shown_as_long_as_in_the_source(tmp_path, suffix, code
             assert found.duration == 5_080_000
 
 
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_a_wild_length_of_the_last_frame_costs_no_output(tmp_path, suffix):
+    with FileSink(tmp_path / f"out.{suffix}") as sink:
+        for index, ticks in enumerate([40, 10**9]):
+            frame = make_frame(64, 96, index=index, pts=40 * index, time_base=Fraction(1, 1000))
+            sink.write(replace(frame, duration=ticks), EXPLANATION)
+    assert read_video(tmp_path / f"out.{suffix}").indices == [0, 1]
+
+
 def test_mkv_keeps_time_stamps_to_the_millisecond(tmp_path):
     base, stamps = Fraction(1, 90000), [126000, 126100, 129003, 200000, 900000]
     video = write(tmp_path / "out.mkv", stamps, base)
