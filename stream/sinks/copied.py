@@ -76,7 +76,6 @@ class CopiedStreams:
         self.metadata = _kept(self._input.metadata)
         # Its notes are those of the pictures' source, which reads the same packets.
         self._timeline = Timeline(self._input, Counter())
-        self._timeline.discard_all_but(self._streams)
         self._packets = self._read()
         self._next: Packet[Stream] | None = None
         self._targets: dict[int, Stream] = {}

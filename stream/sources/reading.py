@@ -161,7 +161,6 @@ class Reading:
     def _packets(self, opened: Opened) -> Iterator[Packet[av.VideoStream] | None]:
         """All packets, and a last one (or None) that makes the decoder give all it has."""
         bad, timeline = 0, Timeline(opened.container, self.counts)
-        timeline.discard_all_but([opened.stream])
         while True:
             try:
                 for packet in timeline.demux([opened.stream]):

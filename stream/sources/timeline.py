@@ -48,21 +48,16 @@ class Timeline:
             # of time before zero MP4's sound is cut away.
             self._start += WRAP / 90_000
 
-    @property
-    def _may_jump(self) -> bool:
-        """Whether the time of files in this format may jump; if not, nothing is changed."""
-        return bool(self._container.format.flags & cast(int, Flags.ts_discont.value))
+    def demux(self, streams: Sequence[StreamT]) -> Iterator[Packet[StreamT]]:
+        """The packets of some tracks, in the order of the file.
 
-    def discard_all_but(self, streams: Sequence[Stream]) -> None:
-        """Skip tracks that are not needed, so that damage in them ends nothing."""
-        if not self._may_jump:
+        Where time can't jump nothing is changed, and the other tracks are skipped, so that damage
+        in them ends nothing.
+        """
+        if not self._container.format.flags & cast(int, Flags.ts_discont.value):
             for stream in self._container.streams:
                 if stream not in streams:
                     stream.discard = Discard.all
-
-    def demux(self, streams: Sequence[StreamT]) -> Iterator[Packet[StreamT]]:
-        """The packets of some tracks, in the order of the file."""
-        if not self._may_jump:
             yield from cast("Iterator[Packet[StreamT]]", self._container.demux(streams))
             return
         for packet in self.join(self._container.demux()):
