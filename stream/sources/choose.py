@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, fields
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from nem.pictures import is_image
@@ -71,8 +72,7 @@ def open_source(
         return _camera(int(spec), options)
     if spec in {"demo", "demo:"}:
         options.only("the demo", "width", "height", "fps", "frames", "live")
-        given = {f.name: getattr(options, f.name) for f in fields(options)}
-        return DemoSource(**{k: v for k, v in given.items() if v is not None})
+        return DemoSource(**options.given())
     path = spec if isinstance(spec, Path) else _path(spec)
     if _is_device(path):
         return _camera(str(path), options)
@@ -105,14 +105,18 @@ class Options:
             if value is not None and not 0 < value < math.inf:
                 raise UsageError(f"{name} must be positive, got {value}")
 
+    def given(self) -> dict[str, Any]:
+        """Those that were asked for, by name."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if value is not None}
+
     def only(self, kind: str, *allowed: str) -> None:
         """Refuse options that would do nothing.
 
         Raises:
             UsageError: naming them.
         """
-        given = [f.name for f in fields(self) if getattr(self, f.name) is not None]
-        useless = [name for name in given if name not in allowed]
+        useless = [name for name in self.given() if name not in allowed]
         if useless:
             takes = f"takes {', '.join(allowed)}" if allowed else "takes none of these"
             raise UsageError(f"{', '.join(useless)}: not for {kind}, which {takes}; leave it out")
