@@ -68,6 +68,11 @@ class Options:
     encoder: dict[str, Any]
     progress: bool
 
+    @property
+    def scores_file(self) -> Path | None:
+        """Where the scores go, if to a file."""
+        return None if self.scores in (None, STDOUT) else Path(str(self.scores))
+
 
 def pick_places(
     positionals: tuple[str | None, str | None],
@@ -171,7 +176,7 @@ def plan_outputs(options: Options, *, live: bool, path: Path | None) -> tuple[Pa
             raise UsageError(
                 f"{options.source}: no name for the output; give one, as out.mp4, or --show"
             )
-    scores = None if options.scores in (None, STDOUT) else Path(str(options.scores))
+    scores = options.scores_file
     if output is not None and scores is not None and realpath(output) == realpath(scores):
         raise UsageError(f"{output}: is the video and --scores, too; give two names")
     silent = output is None and options.scores is None

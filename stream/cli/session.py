@@ -39,6 +39,7 @@ def run_session(options: Options, console: Console) -> int:
         info = source.info
         video, show = plan_outputs(options, live=info.live, path=info.path)
         check_encoder(options, video)
+        files = [file for file in (video, options.scores_file) if file is not None]
         batch = pick_batch(options, watched=info.live or show)
         dial = OverlayDial(options.overlay, fixed_size=video is not None, keep=show)
         # Before the engine: an output that can't be written is told of at once.
@@ -70,11 +71,11 @@ def run_session(options: Options, console: Console) -> int:
             try:
                 report = pipeline.run(count)
             except BaseException:
-                for place in _written(video, options.scores, cut=True):
+                for place in _written(files, cut=True):
                     console.say(f"kept: {place}")
                 raise
     cut = report.ended != "end" and not (info.live and report.ended == "stopped")
-    written = _written(video, options.scores, cut)
+    written = _written(files, cut)
     _say_last(report, [note for note in _notes(sinks) if note not in said], written, console)
     if not cut:
         return 0
@@ -209,11 +210,8 @@ def _notes(sinks: Sequence[Sink]) -> list[str]:
     return [note for sink in sinks for note in getattr(sink, "notes", ())]
 
 
-def _written(video: Path | None, scores: str | None, cut: bool) -> list[str]:
+def _written(files: Sequence[Path], cut: bool) -> list[str]:
     """Each file written with its size, under the name it really has."""
-    files = [video] if video is not None else []
-    if scores not in (None, STDOUT):
-        files.append(Path(str(scores)))
     told = []
     for file in files:
         path = file.with_name(file.name + PARTIAL) if cut else file
