@@ -142,8 +142,6 @@ def _try(codec: str, options: dict[str, str], size: tuple[int, int], *, encode: 
     context.pix_fmt = "yuv420p"
     context.framerate, context.time_base = USUAL_FPS, 1 / USUAL_FPS
     context.options = dict(options)
-    wished = {name: options[name] for name in ("preset", "crf") if name in options}
-    said = ", ".join(f"{name} {value}" for name, value in wished.items()) or "no options"
     try:
         context.open()
         works = not encode or _encodes(context)
@@ -156,6 +154,8 @@ def _try(codec: str, options: dict[str, str], size: tuple[int, int], *, encode: 
                 f"encoder {codec}: takes no pictures of {size[0]}x{size[1]} ({error.strerror}); "
                 "libx264 takes sides up to 16384, ffv1 with .mkv all"
             ) from error
+        wished = [f"{name} {options[name]}" for name in ("preset", "crf") if name in options]
+        said = ", ".join(wished) or "no options"
         raise SinkError(
             f"encoder {codec} with {said}: does not open here ({error.strerror}); try libx264 "
             "and its own presets (ultrafast .. veryslow) and crf (0 .. 51)"
