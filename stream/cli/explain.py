@@ -170,7 +170,10 @@ def _tiles(
 def _usual_methods(model: NEM) -> tuple[str, ...]:
     """What is compared unless methods are named: the heads there are, and two slow methods."""
     heads = (METHOD_OF[aim] for aim in model.aims)
-    return (*heads, "relax", *(("grad-cam",) if model.backbone.num_classes else ()))
+    methods = (*heads, "relax", *(("grad-cam",) if model.backbone.num_classes else ()))
+    for method in methods:
+        check_library(method)
+    return methods
 
 
 def _options(request: Request, model: NEM) -> dict[str, dict[str, Any]]:

@@ -1,5 +1,6 @@
 """`nem-stream explain`, on a tiny bundle with all heads."""
 
+import importlib.util
 import re
 
 import cv2
@@ -77,6 +78,16 @@ def test_without_names_the_heads_there_are_are_compared(
     code, _, err = explain(cli, picture, "--masks", 9, "-m", path)
     assert code == 0, err
     assert {line.split(":")[0] for line in err.splitlines()} == {*told, "written"}
+
+
+def test_what_is_missing_for_those_is_told_before_any_is_run(cli, picture, bundle, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name, *a: None if "cam" in name else find(name, *a)
+    )
+    code, _, err = explain(cli, picture, "-m", bundle)
+    assert code == 6
+    assert err.startswith("nem-stream: error: method grad-cam needs pytorch_grad_cam, which is not")
 
 
 def test_relax_says_how_far_it_may_be_off(cli, picture, bundle):
