@@ -40,7 +40,6 @@ class Launcher:
         flavour: whose engine it is.
         cuda: the GPU.
         stream: on it, where everything is launched.
-        graphs: whether launches are captured.
 
     Attributes:
         engine: TensorRT's own object.
@@ -50,11 +49,9 @@ class Launcher:
         EngineError: TensorRT refuses the engine; the reason in a line.
     """
 
-    def __init__(
-        self, trt: Any, engine: bytes, flavour: Flavour, cuda: Cuda, stream: Any, *, graphs: bool
-    ) -> None:
+    def __init__(self, trt: Any, engine: bytes, flavour: Flavour, cuda: Cuda, stream: Any) -> None:
         self._trt, self._flavour = trt, flavour
-        self._cuda, self._stream, self._graphs = cuda, stream, graphs
+        self._cuda, self._stream = cuda, stream
         self._logger = make_logger(trt)
         self._contexts: list[Any] = []
         self._ready: dict[int, Callable[[], None]] = {}
@@ -100,8 +97,7 @@ class Launcher:
 
         self._attempt(execute)  # so that nothing is left to be made in a capture
         self._cuda.synchronize(self._stream)
-        captured = self._graphs and self._capturable(context)
-        run = self._captured(execute) if captured else execute
+        run = self._captured(execute) if self._capturable(context) else execute
         self._contexts.append(context)
         self._ready[count] = run
 

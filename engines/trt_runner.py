@@ -58,7 +58,6 @@ class TrtRunner:
             user vouches for.
         flavour: whose engine it is.
         device: number of the GPU.
-        cuda_graph: capture the launches; False launches them one by one each time.
         lean: run with `tensorrt_lean`.
 
     Attributes:
@@ -81,7 +80,6 @@ class TrtRunner:
         *,
         flavour: Flavour = "tensorrt",
         device: int = 0,
-        cuda_graph: bool = True,
         lean: bool = False,
     ) -> None:
         self._trt = load_trt(flavour, lean=lean)
@@ -96,9 +94,7 @@ class TrtRunner:
         try:
             with self._cuda.current():
                 self._stream, self._event = self._cuda.stream(), self._cuda.event()
-                self._launcher = Launcher(
-                    self._trt, engine, flavour, self._cuda, self._stream, graphs=cuda_graph
-                )
+                self._launcher = Launcher(self._trt, engine, flavour, self._cuda, self._stream)
                 self._find_ports(self._launcher.engine)
                 self._take_memory()
                 self._warm_up()

@@ -16,8 +16,6 @@ from tests.engines.fake_cuda import cudaStreamCaptureMode
 from tests.engines.fake_tensorrt import Fakes, on_gpu, to_host
 from tests.engines.small_trt import assert_right, compute, engine_of, some
 
-GRAPHS = pytest.mark.parametrize("cuda_graph", [True, False])
-
 
 def test_tells_its_ports(runner: TrtRunner) -> None:
     u8, i32, f32 = map(np.dtype, (np.uint8, np.int32, np.float32))
@@ -31,11 +29,7 @@ def test_tells_its_ports(runner: TrtRunner) -> None:
     }
 
 
-@GRAPHS
-def test_results_are_those_of_the_inputs_and_belong_to_the_caller(
-    fakes: Fakes, cuda_graph: bool
-) -> None:
-    runner = TrtRunner(engine_of(fakes), cuda_graph=cuda_graph)
+def test_results_are_those_of_the_inputs_and_belong_to_the_caller(runner: TrtRunner) -> None:
     kept = []
     for seed in range(5):
         given = some(seed)
@@ -72,13 +66,6 @@ def test_the_first_run_is_on_zeros(fakes: Fakes) -> None:
     TrtRunner(engine).close()
     assert len(seen) == 2
     assert not any(each.any() for each in seen)
-
-
-def test_without_graph_nothing_is_captured(fakes: Fakes) -> None:
-    runner = TrtRunner(engine_of(fakes), cuda_graph=False)
-    runner.run(some(0))
-    assert fakes.cuda.calls["cudaStreamBeginCapture"] == 0
-    assert fakes.cuda.calls["put"] > 0
 
 
 def test_only_what_is_asked_for_is_copied_out(runner: TrtRunner, fakes: Fakes) -> None:
@@ -191,9 +178,7 @@ def test_on_device_refuses_what_is_not_there_or_not_in_order(
     fakes.cuda.cudaFree(frames.__cuda_array_interface__["data"][0])
 
 
-@GRAPHS
-def test_many_threads_each_get_their_own(fakes: Fakes, cuda_graph: bool) -> None:
-    runner = TrtRunner(engine_of(fakes), cuda_graph=cuda_graph)
+def test_many_threads_each_get_their_own(runner: TrtRunner, fakes: Fakes) -> None:
     trouble: list[BaseException] = []
 
     def work(thread: int) -> None:
