@@ -33,9 +33,6 @@ if TYPE_CHECKING:
 PRECISIONS = ("f16", "f32", "bf16")
 """Precisions of the arithmetic, `auto` first; TensorRT takes them from the graph."""
 
-HIGHEST_LEVEL = 5
-"""TensorRT's highest optimisation level; the lowest is 0."""
-
 Say = Callable[[str], None]
 
 Made = TypeVar("Made")
@@ -53,7 +50,6 @@ class BuildOptions:
         flavour: "tensorrt", or "tensorrt-rtx", whose engines run on any RTX GPU, but only with
             the release that built them.
         overlay: draw the frames as well, see `engines.overlay_graph`.
-        level: how long TensorRT looks for fast kernels, 0 to 5.
         workspace_mb: the most GPU memory for passing results, in MiB; None is all there is.
         version_compatible: an engine that newer TensorRTs and the lean runtime load, too; it may
             be slower. Not for tensorrt-rtx.
@@ -71,7 +67,6 @@ class BuildOptions:
     batch: int = 1
     flavour: Flavour = "tensorrt"
     overlay: bool = False
-    level: int = 3
     workspace_mb: int | None = None
     version_compatible: bool = False
     dynamic: bool = False
@@ -91,8 +86,6 @@ class BuildOptions:
             raise OptionError(f"TensorRT batch {self.batch}: frames per call, from 1")
         if self.dynamic and self.batch == 1:
             raise OptionError("TensorRT dynamic batch 1: the most frames per call, from 2")
-        if not 0 <= self.level <= HIGHEST_LEVEL:
-            raise OptionError(f"TensorRT level {self.level}, allowed: 0 to {HIGHEST_LEVEL}")
         if self.workspace_mb is not None and self.workspace_mb < 1:
             raise OptionError(
                 f"TensorRT workspace {self.workspace_mb} MiB: from 1, or leave it out"
@@ -188,7 +181,7 @@ def compile_graph(
     with alone, _timings(options.flavour) as timings:
         tell(f"exporting {what}")
         program = _exported(graph.to(example[0].device), example, name, most)
-        tell(f"building {what} with {options.flavour}, level {options.level}: may take minutes")
+        tell(f"building {what} with {options.flavour}: may take minutes")
         return make(
             converter,
             Conversion(

@@ -146,7 +146,6 @@ def compile_module(torch_tensorrt: Any, work: Conversion) -> Any:
 def _settings(work: Conversion) -> dict[str, Any]:
     """What the converter is told alike for both forms, in its words."""
     return {
-        "optimization_level": work.options.level,
         "workspace_size": work.options.workspace,
         "disable_tf32": work.options.precision == "f32",  # TF32 rounds float32 to 11 bits
         # 2.11 writes timings in any case, and into a folder.

@@ -72,8 +72,7 @@ def build_from_onnx(onnx: bytes | Path, options: BuildOptions, say: Say | None =
     frames = _named(network.num_inputs, network.get_input)[FRAMES]
     tell(
         f"building {name} for frames of {frames.shape[2]}x{frames.shape[1]}, "
-        f"batch {options.frames}, {options.precision} with {options.flavour}, "
-        f"level {options.level}: may take minutes"
+        f"batch {options.frames}, {options.precision} with {options.flavour}: may take minutes"
     )
     logger.clear()
     with alone, _timings(trt, config, options):
@@ -171,7 +170,6 @@ def _profile(builder: Any, network: Any, most: int) -> Any:
 
 def _configured(trt: Any, builder: Any, options: BuildOptions) -> Any:
     config = builder.create_builder_config()
-    config.builder_optimization_level = options.level
     if options.workspace:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace)
     if options.precision == "f32":

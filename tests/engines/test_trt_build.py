@@ -115,7 +115,7 @@ def test_a_model_without_target_or_classes_has_fewer_ports(real: Fake) -> None:
 
 
 def test_options_arrive(fake: Fake) -> None:
-    options = BuildOptions(precision="f32", level=5, workspace_mb=300, version_compatible=True)
+    options = BuildOptions(precision="f32", workspace_mb=300, version_compatible=True)
     build_engine(tiny_model(), options)
     asked = fake.asked[0].options
     assert "timings.bin" in asked.pop("timing_cache_path")
@@ -123,7 +123,6 @@ def test_options_arrive(fake: Fake) -> None:
         "disable_tf32": True,
         "workspace_size": 300 << 20,
         "version_compatible": True,
-        "optimization_level": 5,
         "cache_built_engines": False,
         "reuse_cached_engines": False,
         "immutable_weights": True,
@@ -131,7 +130,7 @@ def test_options_arrive(fake: Fake) -> None:
     build_engine(tiny_model(), BuildOptions(precision="bf16"))
     other = fake.asked[1].options
     assert (other["disable_tf32"], other["workspace_size"]) == (False, 0)
-    assert (other["version_compatible"], other["optimization_level"]) == (False, 3)
+    assert other["version_compatible"] is False
 
 
 def test_timings_are_kept_beside_the_stored_engines(fake: Fake, tmp_path: Path) -> None:
@@ -176,8 +175,7 @@ def test_tells_what_it_does_and_nothing_else_is_heard(
     build_engine(tiny_model(), BuildOptions((40, 60), batch=2), said.append)
     assert said == [
         "exporting resnet18 for frames of 60x40, batch 2, f16",
-        "building resnet18 for frames of 60x40, batch 2, f16 with tensorrt, level 3: "
-        "may take minutes",
+        "building resnet18 for frames of 60x40, batch 2, f16 with tensorrt: may take minutes",
     ]
     assert capfd.readouterr() == ("", "")
     heard = [r.name for r in caplog.records if r.name.startswith("torch_tensorrt")]
@@ -266,7 +264,6 @@ def test_standard_tensorrt_needs_the_gpu(monkeypatch: pytest.MonkeyPatch) -> Non
         ({"precision": "fp16"}, "precision 'fp16', allowed: f16, f32, bf16"),
         ({"frame_size": (0, 10)}, "height and width from 1"),
         ({"batch": 0}, "batch 0: frames per call, from 1"),
-        ({"level": 6}, "level 6, allowed: 0 to 5"),
         ({"workspace_mb": 0}, "workspace 0 MiB: from 1"),
         ({"flavour": "tensorrt-rtx", "version_compatible": True}, "leave it out, or use tensorrt"),
     ],

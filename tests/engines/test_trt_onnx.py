@@ -70,7 +70,7 @@ class Network:
 
 class Config:
     def __init__(self, fake: Fake) -> None:
-        self.fake, self.builder_optimization_level = fake, 3
+        self.fake = fake
         self.pools: dict[str, int] = {}
         self.set: list[str] = []
         self.cleared: list[str] = []
@@ -192,7 +192,7 @@ def test_sizes_the_file_leaves_free_are_fixed(fake: Fake) -> None:
     """The bundle's own graph needs no export: of any size, float32, stored as float16."""
     said: list[str] = []
     path = open_bundle("nem-tiny").graph_path
-    options = BuildOptions((40, 60), "f32", batch=2, level=1)
+    options = BuildOptions((40, 60), "f32", batch=2)
     assert build_from_onnx(path, options, said.append) == b"engine"
     (network,) = fake.networks
     assert network.flags == 1 << 1
@@ -201,20 +201,18 @@ def test_sizes_the_file_leaves_free_are_fixed(fake: Fake) -> None:
         "target": (2,),
     }
     assert said[0] == f"reading {path}"
-    assert "for frames of 60x40, batch 2, f32 with tensorrt, level 1: may take" in said[1]
+    assert "for frames of 60x40, batch 2, f32 with tensorrt: may take" in said[1]
     (config,) = fake.configs
-    assert (config.builder_optimization_level, config.cleared) == (1, ["TF32"])
-    assert (config.set, config.pools) == ([], {})
+    assert (config.cleared, config.set, config.pools) == (["TF32"], [], {})
 
 
 def test_options_arrive(fake: Fake) -> None:
-    options = BuildOptions(batch=2, workspace_mb=64, version_compatible=True, level=5)
+    options = BuildOptions(batch=2, workspace_mb=64, version_compatible=True)
     build_from_onnx(file(), options)
     (config,) = fake.configs
     assert config.pools == {"workspace": 64 << 20}
     assert config.set == ["version", "no lean"]
     assert config.cleared == []
-    assert config.builder_optimization_level == 5
     build_from_onnx(file(kind=TensorProto.BFLOAT16), BuildOptions((40, 60), "bf16", 2))
     build_from_onnx(file(outputs=("overlay", "scores")), BuildOptions(batch=2, overlay=True))
 
