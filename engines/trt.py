@@ -23,7 +23,7 @@ from engines.gpus import Gpu, find_gpu
 from engines.on_device import DeviceEngine
 from engines.onnx_passes import CLASSES, EMBEDDING, FRAMES, SCORES, map_name
 from engines.store import Store
-from engines.trt_api import Flavour, load_trt
+from engines.trt_api import Flavour
 from engines.trt_build import PRECISIONS, BuildOptions
 from engines.trt_open import Wish, open_runner
 from engines.trt_quant import check_fp8
@@ -85,22 +85,20 @@ class TensorRtEngine(DeviceEngine):
     ) -> None:
         found = PRECISIONS[0] if precision == "auto" else precision
         options = BuildOptions(
-            frame_size or (bundle.manifest.input_size,) * 2, found, batch, flavour,
-            dynamic=dynamic, calibration=calibration,
-        )  # fmt: skip
+            frame_size, found, batch, flavour, dynamic=dynamic, calibration=calibration
+        )
         self.name = flavour
         self._lost: str | None = None
         gpu = find_gpu(device, flavour)
         check_bf16(flavour, found, gpu)
         check_fp8(flavour, found, gpu)
-        load_trt(flavour)
         super().__init__(
             device=f"cuda:{gpu.index}",
             precision=found,
             input_size=(bundle.manifest.input_size,) * 2,
             names=(),
             aims=bundle.manifest.heads,
-            frame_size=options.frame_size,
+            frame_size=frame_size,
         )
         wish = Wish(bundle, options, gpu)
         self.batch, self._runner = open_runner(wish, store or Store(), say or _log.warning)

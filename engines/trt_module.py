@@ -26,7 +26,7 @@ from engines.onnx_passes import EMBEDDING, SCORES, map_name
 from engines.parity import find_bound
 from engines.torch_devices import find_device, torch_told
 from engines.trt import check_bf16
-from engines.trt_api import Flavour, load_trt
+from engines.trt_api import load_trt
 from engines.trt_build import PRECISIONS, BuildOptions, compile_graph
 from engines.trt_convert import compile_module
 from nem.bundle import Bundle
@@ -62,7 +62,6 @@ class TensorRtModuleEngine(Engine):
         device: "cuda", "cuda:N", or "auto": the first GPU.
         precision: "f16", "f32", "bf16", or "auto", which is f16. Sigmoid, softmax and all outputs
             are float32 in each.
-        flavour: of the installed Torch-TensorRT: "tensorrt", or "tensorrt-rtx".
         frame_size: (height, width) of the frames that the engine takes and resizes itself;
             default: the model's input size.
         batch: frames per call. Any number of frames can be run; the last call is filled up.
@@ -86,7 +85,6 @@ class TensorRtModuleEngine(Engine):
         *,
         device: str = "auto",
         precision: str = "auto",
-        flavour: Flavour = "tensorrt",
         frame_size: tuple[int, int] | None = None,
         batch: int = 1,
         say: Callable[[str], None] | None = None,
@@ -95,12 +93,10 @@ class TensorRtModuleEngine(Engine):
             allowed = ", ".join(("auto", *PRECISIONS))
             raise OptionError(f"engine {NAME}: precision {precision!r}, allowed: {allowed}")
         found = PRECISIONS[0] if precision == "auto" else precision
-        options = BuildOptions(
-            frame_size or (bundle.manifest.input_size,) * 2, found, batch, flavour
-        )
+        options = BuildOptions(frame_size, found, batch)
         gpu = find_gpu(device, NAME)
         check_bf16(NAME, found, gpu)
-        load_trt(flavour)
+        load_trt("tensorrt")
         self._device = find_device(NAME, f"cuda:{gpu.index}")
         model = load_model(bundle)
         super().__init__(
@@ -109,12 +105,12 @@ class TensorRtModuleEngine(Engine):
             input_size=(bundle.manifest.input_size,) * 2,
             names=class_names(bundle.manifest.classes, model.backbone.num_classes),
             aims=bundle.manifest.heads,
-            frame_size=options.frame_size,
+            frame_size=frame_size,
         )
         self.batch = batch
         self._module: Any = None
         tell = say or _log.warning
-        tell(f"engine {NAME}: is compiled at each start; engine {flavour} keeps what it built")
+        tell(f"engine {NAME}: is compiled at each start; engine tensorrt keeps what it built")
         with self._told("compiling"):
             graph = ModuleGraph(model, self.frame_size, found)
             self._outputs = graph.outputs
@@ -122,7 +118,7 @@ class TensorRtModuleEngine(Engine):
             del graph
         if self._device.type == "cuda":
             torch.cuda.empty_cache()  # what compiling took
-        self._prove(model, flavour)
+        self._prove(model)
 
     def _run(self, frames: Frames, aim: Aim, classes: NDArray[np.int64] | None) -> Arrays:
         wanted = [name for name in (map_name(aim), SCORES, EMBEDDING) if name in self._outputs]
@@ -151,14 +147,14 @@ class TensorRtModuleEngine(Engine):
             name: value[: len(frames)] for name, value in zip(self._outputs, found, strict=True)
         }
 
-    def _prove(self, model: NEM, flavour: Flavour) -> None:
+    def _prove(self, model: NEM) -> None:
         """Run the golden frames. Raises EngineError where the answer is not the right one."""
         frames = golden_frames(self.frame_size, self.batch)
         expected = reference(model, frames)
         with self._told("the first run"):
             made = self._call(frames, decided(expected))
             found = {name: value.cpu().numpy() for name, value in made.items()}
-        reason = check(found, expected, find_bound(flavour, self.precision))
+        reason = check(found, expected, find_bound(NAME, self.precision))
         if reason is not None:
             raise EngineError(
                 f"engine {NAME}: the module just compiled does not compute what the model does: "

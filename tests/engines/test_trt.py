@@ -57,7 +57,7 @@ def test_tells_how_it_runs_and_builds_what_was_asked(
         assert (engine.precision, engine.frame_size, engine.batch) == ("f32", (48, 80), 3)
         assert engine.input_size == (SIZE, SIZE)
     first, second = fakes.builds
-    assert (first.frame_size, first.precision, first.batch) == ((SIZE, SIZE), "f16", 1)
+    assert (first.frame_size, first.precision, first.batch) == (None, "f16", 1)
     assert (second.frame_size, second.precision, second.batch) == ((48, 80), "f32", 3)
     assert first.flavour == second.flavour == "tensorrt"
     assert fakes.cuda.leaks() == 0

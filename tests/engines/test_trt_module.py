@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -208,7 +207,6 @@ def test_that_it_compiles_is_told_in_the_log_where_nobody_listens(
     [
         ({"device": "cpu"}, "tensorrt-module: device 'cpu', allowed: auto, cuda, cuda:N"),
         ({"precision": "int9"}, "tensorrt-module: precision 'int9', allowed: auto, f16, f32, bf16"),
-        ({"flavour": "trt"}, "flavour 'trt', allowed: tensorrt, tensorrt-rtx"),
         ({"frame_size": (0, 5)}, r"frame size \(0, 5\): height and width from 1"),
         ({"batch": 0}, "batch 0: frames per call, from 1"),
     ],
@@ -226,9 +224,6 @@ def test_what_this_machine_lacks_is_named(
 ) -> None:
     with pytest.raises(EngineUnavailable, match="cuda:1 asked for, the driver shows 1 GPU"):
         TensorRtModuleEngine(bundle, device="cuda:1")
-    monkeypatch.setitem(sys.modules, "tensorrt_rtx", sys.modules["tensorrt"])
-    with pytest.raises(EngineUnavailable, match="that of tensorrt, and there can't be both"):
-        TensorRtModuleEngine(bundle, flavour="tensorrt-rtx")
     gpus[0] = Gpu(0, "NVIDIA Fake 0", "7.5", "550.54.14")
     with pytest.raises(EngineUnavailable, match=r"capability 7.5 and bf16 needs 8.0"):
         TensorRtModuleEngine(bundle, precision="bf16")
