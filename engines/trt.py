@@ -26,12 +26,11 @@ from engines.store import Store
 from engines.trt_api import Flavour
 from engines.trt_build import PRECISIONS, BuildOptions
 from engines.trt_open import Wish, open_runner
-from engines.trt_quant import check_fp8
 from nem.bundle import Bundle
 from nem.explanation import Aim, class_names
 
-BF16_SINCE = 8
-"""The first generation of GPUs (compute capability) that computes in bf16."""
+NEEDS = {"bf16": (8, 0), "fp8": (8, 9)}
+"""The first compute capability that computes in a precision, where not all GPUs do."""
 
 _log = logging.getLogger(__name__)
 
@@ -90,8 +89,7 @@ class TensorRtEngine(DeviceEngine):
         self.name = flavour
         self._lost: str | None = None
         gpu = find_gpu(device, flavour)
-        check_bf16(flavour, found, gpu)
-        check_fp8(flavour, found, gpu)
+        check_capability(flavour, found, gpu)
         super().__init__(
             device=f"cuda:{gpu.index}",
             precision=found,
@@ -149,14 +147,13 @@ class TensorRtEngine(DeviceEngine):
             raise
 
 
-def check_bf16(engine: str, precision: str, gpu: Gpu) -> None:
-    """Refuse bf16 on a GPU that does not compute in it.
-
-    Raises:
-        EngineUnavailable: it does not.
-    """
-    if precision == "bf16" and int(gpu.capability.split(".")[0]) < BF16_SINCE:
+def check_capability(engine: str, precision: str, gpu: Gpu) -> None:
+    """Raises EngineUnavailable where the GPU does not compute in the precision."""
+    found = tuple(int(part) for part in gpu.capability.split("."))
+    least = NEEDS.get(precision, found)
+    if found < least:
+        other = "int8 or f16" if (engine, precision) == ("tensorrt", "fp8") else "f16"
         raise EngineUnavailable(
-            f"engine {engine}: precision bf16 asked for, {gpu.name} has compute capability "
-            f"{gpu.capability} and bf16 needs {BF16_SINCE}.0; use f16"
+            f"engine {engine}: precision {precision} asked for, {gpu.name} has compute capability "
+            f"{gpu.capability} and {precision} needs {'.'.join(map(str, least))}; use {other}"
         )

@@ -25,7 +25,7 @@ from engines.gpus import find_gpu
 from engines.onnx_passes import EMBEDDING, SCORES, map_name
 from engines.parity import find_bound
 from engines.torch_devices import find_device, torch_told
-from engines.trt import check_bf16
+from engines.trt import check_capability
 from engines.trt_api import load_trt
 from engines.trt_build import PRECISIONS, BuildOptions, compile_graph
 from engines.trt_convert import compile_module
@@ -95,7 +95,7 @@ class TensorRtModuleEngine(Engine):
         found = PRECISIONS[0] if precision == "auto" else precision
         options = BuildOptions(frame_size, found, batch)
         gpu = find_gpu(device, NAME)
-        check_bf16(NAME, found, gpu)
+        check_capability(NAME, found, gpu)
         load_trt("tensorrt")
         self._device = find_device(NAME, f"cuda:{gpu.index}")
         model = load_model(bundle)

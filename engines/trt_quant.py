@@ -19,7 +19,6 @@ from typing import Any
 from engines.calibration import check_given
 from engines.changes import reinstall
 from engines.errors import EngineUnavailable, OptionError
-from engines.gpus import Gpu
 from engines.trt_api import Flavour
 
 BASE = "f16"
@@ -38,9 +37,6 @@ QUANTISED = tuple(FORMATS)
 
 LAYERS = ("nn.Conv2d", "nn.Linear")
 """What is quantised, by modelopt's names."""
-
-FP8_SINCE = (8, 9)
-"""The first compute capability that multiplies in fp8."""
 
 OLDEST = (0, 45)
 """The first modelopt whose configurations are lists."""
@@ -65,17 +61,6 @@ def check_quantised(flavour: Flavour, precision: str, calibration: object | None
             "tensorrt, or fp8"
         )
     check_given(precision, QUANTISED, calibration)
-
-
-def check_fp8(flavour: Flavour, precision: str, gpu: Gpu) -> None:
-    """Raises EngineUnavailable where the GPU does not multiply in fp8."""
-    found = tuple(int(part) for part in gpu.capability.split("."))
-    if precision == "fp8" and found < FP8_SINCE:
-        other = "int8 or f16" if flavour == "tensorrt" else "f16"
-        raise EngineUnavailable(
-            f"engine {flavour}: precision fp8 asked for, {gpu.name} has compute capability "
-            f"{gpu.capability} and fp8 needs {'.'.join(map(str, FP8_SINCE))}; use {other}"
-        )
 
 
 def load_modelopt() -> Any:
