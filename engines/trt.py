@@ -25,7 +25,7 @@ from engines.onnx_passes import CLASSES, EMBEDDING, FRAMES, SCORES, map_name
 from engines.store import Store
 from engines.trt_api import Flavour
 from engines.trt_build import PRECISIONS, BuildOptions
-from engines.trt_open import Wish, open_runner
+from engines.trt_open import open_runner
 from nem.bundle import Bundle
 from nem.explanation import Aim, class_names
 
@@ -98,8 +98,9 @@ class TensorRtEngine(DeviceEngine):
             aims=bundle.manifest.heads,
             frame_size=frame_size,
         )
-        wish = Wish(bundle, options, gpu)
-        self.batch, self._runner = open_runner(wish, store or Store(), say or _log.warning)
+        self.batch, self._runner = open_runner(
+            bundle, options, gpu, store or Store(), say or _log.warning
+        )
         scores = self._runner.outputs.get(SCORES)
         self.names = class_names(bundle.manifest.classes, scores.shape[1] if scores else 0)
 

@@ -6,15 +6,16 @@ that fails is damage, which the store moves aside; one just built that fails is 
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from engines.batches import fill_classes, fitting_batch
 from engines.calibration import hash_files, read_pictures
-from engines.changes import as_made, what_changed
+from engines.changes import as_made, installed, what_changed
 from engines.cuda_memory import CudaError
 from engines.errors import EngineError, EngineUnavailable, FrameError, StoreError
 from engines.golden import GoldenEngine, check, decided, golden_frames, pack, reference, unpack
@@ -25,37 +26,30 @@ from engines.quant_check import HeldOut
 from engines.store import Store
 from engines.trt_api import INSTALL, load_trt, trt_version
 from engines.trt_build import BuildOptions
-from engines.trt_facts import engine_facts
 from engines.trt_runner import TrtRunner
 from nem.bundle import Bundle
+from nem.manifest import GRAPH, WEIGHTS
 
 Say = Callable[[str], None]
+
+RECIPE = "3"
+"""Version of what `engines.fixed_graph`, `engines.trt_build` and `engines.golden` do; part of the
+store's key."""
 
 BUILD_SECONDS = 1800.0
 """How long to wait for another process that builds the same engine; a build takes minutes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """What engine is wanted.
+def open_runner(
+    bundle: Bundle, options: BuildOptions, gpu: Gpu, store: Store, say: Say
+) -> tuple[int, TrtRunner]:
+    """A checked runner for the batch, or for half of it, and so on, where memory is short.
 
-    Attributes:
+    Args:
         bundle: what is explained.
         options: what it is built for; the batch is the most frames per launch, the calibration
             where the pictures are.
         gpu: where it is to run.
-    """
-
-    bundle: Bundle
-    options: BuildOptions
-    gpu: Gpu
-
-
-def open_runner(wish: Wish, store: Store, say: Say) -> tuple[int, TrtRunner]:
-    """A checked runner for the batch, or for half of it, and so on, where memory is short.
-
-    Args:
-        wish: what is wanted.
         store: where engines are kept.
         say: told in a line what takes long or was changed.
 
@@ -66,11 +60,10 @@ def open_runner(wish: Wish, store: Store, say: Say) -> tuple[int, TrtRunner]:
         EngineUnavailable: a package is missing.
         EngineError: it can't be built or run here, or what was built gives wrong answers.
     """
-    options = wish.options
 
     def attempt(batch: int) -> TrtRunner:
         smaller = replace(options, batch=batch, dynamic=options.dynamic and batch > 1)
-        return _Opening(replace(wish, options=smaller), store, say).fetch()
+        return _Opening(bundle, smaller, gpu, store, say).fetch()
 
     return fitting_batch(options.flavour, options.batch, attempt, say)
 
@@ -80,17 +73,12 @@ class _Opening:
 
     built: GoldenEngine
 
-    def __init__(self, wish: Wish, store: Store, say: Say) -> None:
-        self.wish, self.options, self.store, self.say = wish, wish.options, store, say
-        where = wish.options.calibration
-        facts = engine_facts(
-            wish.bundle,
-            wish.options,
-            wish.gpu,
-            trt=trt_version(load_trt(wish.options.flavour)),
-            calibration=hash_files(where) if isinstance(where, Path) else None,
-        )
-        self.facts = as_made(store, facts)
+    def __init__(
+        self, bundle: Bundle, options: BuildOptions, gpu: Gpu, store: Store, say: Say
+    ) -> None:
+        self.bundle, self.options, self.gpu = bundle, options, gpu
+        self.store, self.say = store, say
+        self.facts = as_made(store, self._facts())
 
     def fetch(self) -> TrtRunner:
         return self.store.fetch(
@@ -101,8 +89,35 @@ class _Opening:
             wait=BUILD_SECONDS,
         )
 
+    def _facts(self) -> dict[str, str]:
+        """All that the engine depends on, by name."""
+        manifest, options, flavour = self.bundle.manifest, self.options, self.options.flavour
+        trt, quantised = trt_version(load_trt(flavour)), {}
+        if isinstance(options.calibration, Path):
+            quantised = {
+                "calibration": hash_files(options.calibration),
+                "modelopt": installed("nvidia-modelopt"),
+            }
+        height, width = self._size
+        return {
+            "engine": flavour,
+            "bundle": manifest.name,
+            "weights": manifest.files[WEIGHTS],
+            "graph": manifest.files[GRAPH],
+            "recipe": RECIPE,
+            "precision": options.precision,
+            **quantised,
+            "frame": f"{width}x{height}",
+            "batch": options.frames,
+            "TensorRT": trt,
+            "torch": installed("torch"),
+            "Torch-TensorRT": installed(f"torch-{flavour}"),
+            **self.gpu.facts,
+            "system": f"{platform.system()} {platform.machine()}",
+        }
+
     def _build(self) -> TrtRunner:
-        wish, options, name = self.wish, self.options, self.options.flavour
+        options, name = self.options, self.options.flavour
         changed = what_changed(self.store, self.facts)
         if changed is not None:
             self.say(f"engine {name}: building anew, changed since the stored one: {changed}")
@@ -110,15 +125,15 @@ class _Opening:
             from engines.trt_build import build_engine
             from nem.bundle_io import load_model
 
-            model = load_model(wish.bundle)
+            model = load_model(self.bundle)
             expected = reference(model, self._frames())
             held_out = None
             if isinstance(options.calibration, Path):
-                size = wish.bundle.manifest.input_size
+                size = self.bundle.manifest.input_size
                 pictures = read_pictures(options.calibration, size, self.say)
                 held_out = HeldOut.of(model, pictures.held_out, self._size)
                 options = replace(options, calibration=pictures)
-            with _torch_on(wish.gpu.index):
+            with _torch_on(self.gpu.index):
                 engine = build_engine(model, options, self.say)
         except ModuleNotFoundError as error:
             raise EngineUnavailable(
@@ -153,7 +168,7 @@ class _Opening:
         self, kept: GoldenEngine, held_out: HeldOut | None = None
     ) -> tuple[TrtRunner, str | None]:
         """A runner, and what is wrong with its answer, in which case it is closed."""
-        runner = TrtRunner(kept.engine, flavour=self.options.flavour, device=self.wish.gpu.index)
+        runner = TrtRunner(kept.engine, flavour=self.options.flavour, device=self.gpu.index)
         try:
             reason = self._wrong(runner, kept)
             if reason is None and held_out is not None:
@@ -184,7 +199,7 @@ class _Opening:
         return held_out.wrong(
             lambda frames, expected: golden_answer(runner, frames, expected),
             self.options.batch,
-            self.wish.bundle.manifest.heads,
+            self.bundle.manifest.heads,
             engine=self.options.flavour,
             precision=self.options.precision,
         )
@@ -194,7 +209,7 @@ class _Opening:
 
     @property
     def _size(self) -> tuple[int, int]:
-        return self.options.frame_size or (self.wish.bundle.manifest.input_size,) * 2
+        return self.options.frame_size or (self.bundle.manifest.input_size,) * 2
 
 
 def golden_answer(runner: TrtRunner, frames: Any, expected: Mapping[str, Any]) -> dict[str, Any]:
