@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -24,33 +24,6 @@ from engines.torch_devices import exact_sums
 
 WARM_UPS = 3
 """Runs before the capture: the first folds constants, and cuDNN picks its kernels."""
-
-
-class Program(Protocol):
-    """A package ready to run. One call at a time.
-
-    Attributes:
-        shapes: of all outputs, by name, (B, ...).
-    """
-
-    shapes: dict[str, tuple[int, ...]]
-
-    def run(
-        self, frames: NDArray[np.uint8], classes: NDArray[Any] | None, wanted: Collection[str]
-    ) -> dict[str, NDArray[np.float32]]:
-        """Run once.
-
-        Args:
-            frames: (N, H, W, 3), contiguous and writable; N up to the package's batch.
-            classes: of each frame (N,), -1 for the most probable one, which None is for all.
-            wanted: names of the outputs to give.
-
-        Returns:
-            By name, (N, ...); they belong to the caller.
-        """
-
-    def close(self) -> None:
-        """Free the package and its memory."""
 
 
 def load_package(package: bytes, device: torch.device) -> Any:
@@ -87,6 +60,8 @@ def share_cpp_runtime() -> None:
 class CpuProgram:
     """A package on the CPU. Torch's loader keeps the interpreter to itself while it runs.
 
+    One call at a time.
+
     Args:
         loader: of `load_package`.
         shapes: of the outputs, by name, in the graph's order.
@@ -110,7 +85,16 @@ class CpuProgram:
     def run(
         self, frames: NDArray[np.uint8], classes: NDArray[Any] | None, wanted: Collection[str]
     ) -> dict[str, NDArray[np.float32]]:
-        """See `Program.run`."""
+        """Run once.
+
+        Args:
+            frames: (N, H, W, 3), contiguous and writable; N up to the package's batch.
+            classes: of each frame (N,), -1 for the most probable one, which None is for all.
+            wanted: names of the outputs to give.
+
+        Returns:
+            By name, (N, ...); they belong to the caller.
+        """
         count, given = len(frames), torch.from_numpy(frames)
         if count < len(self._frames):  # what the other places hold is computed and dropped
             self._frames[:count] = given
@@ -122,7 +106,7 @@ class CpuProgram:
         return {name: found[name][:count].numpy().copy() for name in wanted}
 
     def close(self) -> None:
-        """See `Program.close`."""
+        """Free the package and its memory."""
         self._loader = None
 
 
@@ -185,7 +169,7 @@ class CudaProgram:
     def run(
         self, frames: NDArray[np.uint8], classes: NDArray[Any] | None, wanted: Collection[str]
     ) -> dict[str, NDArray[np.float32]]:
-        """See `Program.run`: a pinned copy up, one launch, pinned copies down."""
+        """See `CpuProgram.run`: a pinned copy up, one launch, pinned copies down."""
         count = len(frames)
         self._host_frames[:count].numpy()[...] = frames
         with self._current():
@@ -230,7 +214,7 @@ class CudaProgram:
         return {name: value[:count] for name, value in self._outputs.items()}
 
     def close(self) -> None:
-        """See `Program.close`."""
+        """Free the package and its memory."""
         self._graph.reset()
         self._outputs, self._host = {}, {}
         self._loader = None
@@ -255,6 +239,10 @@ class CudaProgram:
             torch.cuda.stream(self._stream),
         ):
             yield
+
+
+Program: TypeAlias = CpuProgram | CudaProgram
+"""A package ready to run."""
 
 
 def _benchmark() -> Callable[[], None]:
