@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -11,8 +11,6 @@ from numpy.typing import DTypeLike, NDArray
 from engines.base import Frames
 from engines.cuda_memory import DeviceArray, DeviceMemoryError, as_device_array
 from engines.errors import FrameError, OptionError
-from engines.onnx_passes import EMBEDDING, SCORES, map_name
-from nem.explanation import Aim
 
 T = TypeVar("T")
 
@@ -29,11 +27,6 @@ class DeviceArrays(NamedTuple):
     map: DeviceArray
     scores: DeviceArray | None
     embedding: DeviceArray
-
-
-def device_arrays(outputs: Mapping[str, DeviceArray], aim: Aim) -> DeviceArrays:
-    """Those of a graph's outputs that one aim is about."""
-    return DeviceArrays(outputs[map_name(aim)], outputs.get(SCORES), outputs[EMBEDDING])
 
 
 def check_on_device(frames: Any, frame_size: tuple[int, int], batch: int) -> tuple[int, int | None]:

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from engines.asked import class_numbers, pick_aim
 from engines.base import Engine
-from engines.batches import DeviceArrays, check_on_device, device_arrays
+from engines.batches import DeviceArrays, check_on_device
 from engines.cuda_memory import DeviceArray
 from engines.errors import OptionError
+from engines.onnx_passes import EMBEDDING, SCORES, map_name
 from nem.classes import Target
 from nem.explanation import Aim
 
@@ -49,7 +50,7 @@ class DeviceEngine(Engine):
         with self._busy:
             self._refuse_closed()
             found = self._run_on_device(frames, classes, count, stream)
-        return device_arrays(found, aim)
+        return DeviceArrays(found[map_name(aim)], found.get(SCORES), found[EMBEDDING])
 
     @abstractmethod
     def _run_on_device(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from engines.batches import check_on_device, device_arrays, fitting_batch, run_pieces
+from engines.batches import check_on_device, fitting_batch, run_pieces
 from engines.cuda_memory import DeviceMemoryError
 from engines.errors import FrameError
 
@@ -63,10 +63,3 @@ def test_frames_on_a_gpu_are_checked_by_their_description() -> None:
     ):  # fmt: skip
         with pytest.raises(FrameError, match=r"\(N, 4, 6, 3\) with N from 1 to 2, got"):
             check_on_device(wrong, (4, 6), 2)
-
-
-def test_an_aim_has_its_own_map() -> None:
-    outputs = {"mask_class": 1, "mask_ranking": 2, "scores": 3, "embedding": 4}
-    assert device_arrays(outputs, "ranking") == (2, 3, 4)  # type: ignore[arg-type]
-    del outputs["scores"]
-    assert device_arrays(outputs, "class") == (1, None, 4)  # type: ignore[arg-type]
