@@ -52,7 +52,7 @@ class Store:
         build: Callable[[], T],
         dump: Callable[[T], bytes],
         load: Callable[[bytes], T],
-        wait: float | None = None,
+        wait: float = WAIT_SECONDS,
     ) -> T:
         """The engine for `facts`: from the store, else built and stored.
 
@@ -63,8 +63,7 @@ class Store:
             build: makes the engine; its errors are passed on.
             dump: its bytes; StoreError where it has none.
             load: the engine of such bytes; StoreError counts as damage.
-            wait: seconds to wait for another process that builds it, before building it here, too;
-                None: `WAIT_SECONDS`.
+            wait: seconds to wait for another process that builds it, before building it here, too.
 
         Returns:
             The engine. Trouble with the store is logged in one line and raises nothing.
@@ -76,7 +75,7 @@ class Store:
                 found = self._load(key, load, repair=False)
                 if found is not None:
                     return found
-                held.enter_context(exclusive(self.folder / f"{key}.lock", wait or WAIT_SECONDS))
+                held.enter_context(exclusive(self.folder / f"{key}.lock", wait))
                 found = self._load(key, load, repair=True)
                 if found is not None:
                     return found

@@ -19,13 +19,13 @@ class Builder:
         self.text = text
         self.builds = 0
 
-    def fetch(self, store: Store, facts: dict[str, str] = FACTS) -> str:
+    def fetch(self, store: Store, facts: dict[str, str] = FACTS, **options: float) -> str:
         def load(blob: bytes) -> str:
             if blob.startswith(b"unloadable"):
                 raise StoreError("the runtime can't import it")
             return blob.decode()
 
-        return store.fetch(facts, build=self.build, dump=str.encode, load=load)
+        return store.fetch(facts, build=self.build, dump=str.encode, load=load, **options)
 
     def build(self) -> str:
         self.builds += 1

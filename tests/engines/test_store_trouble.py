@@ -172,11 +172,10 @@ def test_two_processes_build_once(store: Store) -> None:
 
 
 def test_a_lock_held_too_long_is_not_waited_for(
-    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("engines.store.WAIT_SECONDS", 0.0)
     store.folder.mkdir(parents=True)
     with exclusive(store.folder / f"{key_of(FACTS)}.lock", 0.0):
-        assert Builder().fetch(store) == "engine"
+        assert Builder().fetch(store, wait=0.0) == "engine"
     assert "held by another process" in messages(caplog)[0]
     assert not list(store.folder.glob("*.blob"))
