@@ -174,15 +174,15 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=300, help="timed calls (default 300)")
     parser.add_argument("--json", type=Path, help="write the milliseconds here")
     parser.add_argument(
-        "--device", default="cpu", help="cpu (default); cuda: see scripts.bench_gpu for all of it"
+        "--device",
+        default="cpu",
+        choices=("cpu", "cuda"),
+        help="cuda is the first GPU (for another one set CUDA_VISIBLE_DEVICES); see "
+        "scripts.bench_gpu for all of it",
     )
     args = parser.parse_args()
     if args.device != "cpu":
-        raise SystemExit(
-            bench_gpu.run(
-                bench_gpu.Options(device=args.device, repeats=args.repeats, json=args.json)
-            )
-        )
+        raise SystemExit(bench_gpu.run(bench_gpu.Options(repeats=args.repeats, json=args.json)))
     print(f"{cpu_model()}, OpenVINO {ov.get_version()}, precision {args.precision}")
     table = {}
     for name in args.models:

@@ -35,7 +35,6 @@ BATCHES = (1, 8, 32)
 NATIVE = (1080, 1920)
 JOBS = max(1, min(12, (os.cpu_count() or 1) * 3 // 4))
 """Builds at once: each takes a core or more, and some gigabytes."""
-FIRST = ("auto", "cuda", "cuda:0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +43,6 @@ class Options:
 
     Attributes:
         model: timm name of the backbone.
-        device: of `FIRST`.
         engines, precisions, batches: which.
         native: (height, width) of the large frames.
         repeats: timed calls of each case.
@@ -53,10 +51,9 @@ class Options:
     """
 
     model: str = MODEL
-    device: str = "cuda"
-    engines: tuple[str, ...] = ENGINES
-    precisions: tuple[str, ...] = PRECISIONS
-    batches: tuple[int, ...] = BATCHES
+    engines: Sequence[str] = ENGINES
+    precisions: Sequence[str] = PRECISIONS
+    batches: Sequence[int] = BATCHES
     native: tuple[int, int] = NATIVE
     repeats: int = 300
     jobs: int = JOBS
@@ -82,7 +79,7 @@ def run(options: Options) -> int:
     Raises:
         SystemExit: there is no GPU, or torch can't use it; the reason in a line.
     """
-    gpu = _gpu(options.device)
+    gpu = _gpu()
     import torch
 
     from scripts.gpu_measure import measure_all, measure_roof
@@ -121,23 +118,10 @@ def main() -> None:
     args = parser.parse_args()
     if args.jobs < 1:
         parser.error(f"--jobs {args.jobs}: at least 1 is needed")
-    raise SystemExit(run(options_of(args)))
+    raise SystemExit(run(Options(**vars(args))))
 
 
-def options_of(args: argparse.Namespace) -> Options:
-    """Options from parsed arguments; what they lack stays as it is."""
-    known = {name: getattr(args, name) for name in Options.__slots__ if hasattr(args, name)}
-    return Options(
-        **{key: tuple(value) if isinstance(value, list) else value for key, value in known.items()}
-    )
-
-
-def _gpu(device: str) -> Gpu:
-    if device not in FIRST:
-        raise SystemExit(
-            f"nothing measured: device {device!r}, allowed: {', '.join(FIRST)}, the first GPU; "
-            "for another one set CUDA_VISIBLE_DEVICES"
-        )
+def _gpu() -> Gpu:
     try:
         gpus = find_gpus()
         import torch
