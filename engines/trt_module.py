@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -116,8 +116,7 @@ class TensorRtModuleEngine(Engine):
             self._outputs = graph.outputs
             self._module = compile_graph(graph, options, compile_module, tell)
             del graph
-        if self._device.type == "cuda":
-            torch.cuda.empty_cache()  # what compiling took
+        torch.cuda.empty_cache()  # what compiling took
         self._prove(model)
 
     def _run(self, frames: Frames, aim: Aim, classes: NDArray[np.int64] | None) -> Arrays:
@@ -125,8 +124,7 @@ class TensorRtModuleEngine(Engine):
 
         def run(some: Frames, asked: NDArray[np.int64] | None) -> dict[str, NDArray[Any]]:
             found = self._call(some, asked)
-            # A copy, also on a CPU: torch may have given memory that it uses again.
-            return {name: found[name].cpu().numpy().copy() for name in wanted}
+            return {name: found[name].cpu().numpy() for name in wanted}
 
         with self._told("the run"):
             whole = run_pieces(run, frames, classes, self.batch)
@@ -164,9 +162,9 @@ class TensorRtModuleEngine(Engine):
     @contextmanager
     def _told(self, what: str) -> Iterator[None]:
         """On the GPU, without gradients, and with torch's errors in a line."""
-        with ExitStack() as stack:
-            stack.enter_context(torch_told(NAME, self._device, what, CURE))
-            if self._device.type == "cuda":
-                stack.enter_context(torch.cuda.device(self._device))
-            stack.enter_context(torch.no_grad())
+        with (
+            torch_told(NAME, self._device, what, CURE),
+            torch.cuda.device(self._device),
+            torch.no_grad(),
+        ):
             yield

@@ -7,6 +7,7 @@ import logging
 import os
 import subprocess
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -40,6 +41,7 @@ def gpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Gpu]:
     monkeypatch.setattr(engines.trt_module, "find_device", lambda *_: torch.device("cpu"))
     monkeypatch.setattr(engines.trt_build, "_gpu", lambda: torch.device("cpu"))
     monkeypatch.setattr("torch.cuda.get_device_name", lambda: "NVIDIA Fake 1")
+    monkeypatch.setattr("torch.cuda.device", lambda _: nullcontext())
     monkeypatch.setenv("NEM_CACHE", str(tmp_path))
     return found
 
