@@ -97,18 +97,13 @@ class Launcher:
 
         self._attempt(execute)  # so that nothing is left to be made in a capture
         self._cuda.synchronize(self._stream)
-        run = self._captured(execute) if self._capturable(context) else execute
+        rtx = self._flavour == "tensorrt-rtx"  # of which some take memory while they run
+        if rtx and not context.is_stream_capturable(int(self._stream)):
+            self._ready[count] = execute
+        else:
+            graph = self._cuda.capture(self._stream, execute)
+            self._ready[count] = lambda: self._cuda.launch(graph, self._stream)
         self._contexts.append(context)
-        self._ready[count] = run
-
-    def _capturable(self, context: Any) -> bool:
-        """Whether a graph can be made of it: some of RTX take memory while they run."""
-        rtx = self._flavour == "tensorrt-rtx"
-        return not rtx or bool(context.is_stream_capturable(int(self._stream)))
-
-    def _captured(self, execute: Callable[[], None]) -> Callable[[], None]:
-        graph = self._cuda.capture(self._stream, execute)
-        return lambda: self._cuda.launch(graph, self._stream)
 
     def _attempt(self, work: Callable[[], None]) -> None:
         try:
