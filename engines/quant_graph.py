@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from engines.batchnorm import fold_batchnorm
-from engines.calibration import read_pictures
+from engines.calibration import Pictures
 from engines.errors import EngineError
 from engines.fixed_graph import FixedGraph
 from engines.graph import FrameGraph
@@ -54,17 +53,12 @@ def calibrated_graph(
         say: told in a line what takes long.
 
     Raises:
-        OptionError: the pictures can't be used.
         EngineUnavailable: no modelopt.
         EngineError: the ranges can't be measured.
     """
-    load_modelopt()
     tell = say or (lambda _: None)
     graph, pictures = kind(folded(model), options.frame_size, BASE), options.calibration
-    if isinstance(pictures, Path):
-        tell(f"reading pictures to calibrate with: {pictures}")
-        pictures = read_pictures(pictures, graph.input_size[0], tell)
-    assert pictures is not None
+    assert isinstance(pictures, Pictures), "read by who builds, to keep some from it"
     count = len(pictures.frames)
     tell(f"calibrating {model.backbone.name} on {count} pictures: may take minutes")
     layers = quantise(graph, options.precision, pictures.frames)

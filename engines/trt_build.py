@@ -56,7 +56,8 @@ class BuildOptions:
         dynamic: a call may have any number of frames up to `batch`, for which it is fastest. For
             one number alone a fixed engine is faster.
         calibration: what a quantised engine is calibrated with, such as will be looked at: an
-            image, a video, a folder of them, or pictures that were read. None for others.
+            image, a video or a folder of them; to build it, pictures that were read. None for
+            others.
 
     Raises:
         OptionError: a value that is not allowed.
@@ -124,7 +125,7 @@ def build_engine(model: NEM, options: BuildOptions, say: Say | None = None) -> b
         The serialized engine.
 
     Raises:
-        OptionError: an overlay of a model that can't draw one, or pictures that can't be used.
+        OptionError: an overlay of a model that can't draw one.
         EngineUnavailable: no Torch-TensorRT of this flavour or version, no GPU, or no modelopt.
         DeviceMemoryError: the GPU has too little memory to build it.
         EngineError: the model can't be exported, calibrated or compiled.
@@ -200,7 +201,7 @@ def make_graph(model: NEM, options: BuildOptions, say: Say | None = None) -> Fix
     """The graph that `build_engine` compiles, on the CPU.
 
     Raises:
-        OptionError: an overlay of a model that can't draw one, or pictures that can't be used.
+        OptionError: an overlay of a model that can't draw one.
         EngineUnavailable, EngineError: see `engines.quant_graph`.
     """
     from engines.fixed_graph import FixedGraph

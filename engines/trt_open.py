@@ -10,6 +10,7 @@ import platform
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -172,7 +173,13 @@ class _Opening:
         try:
             reason = self._wrong(runner, kept)
             if reason is None and held_out is not None:
-                reason = self._wrong_held_out(runner, held_out)
+                reason = held_out.wrong(
+                    partial(golden_answer, runner),
+                    self.options.batch,
+                    self.bundle.manifest.heads,
+                    engine=self.options.flavour,
+                    precision=self.options.precision,
+                )
         except BaseException:
             runner.close()
             raise
@@ -194,15 +201,6 @@ class _Opening:
             if reason is not None:
                 return reason
         return None
-
-    def _wrong_held_out(self, runner: TrtRunner, held_out: HeldOut) -> str | None:
-        return held_out.wrong(
-            lambda frames, expected: golden_answer(runner, frames, expected),
-            self.options.batch,
-            self.bundle.manifest.heads,
-            engine=self.options.flavour,
-            precision=self.options.precision,
-        )
 
     def _frames(self) -> Any:
         return golden_frames(self._size, self.options.batch)
