@@ -23,7 +23,7 @@ from engines.gpus import Gpu, find_gpu
 from engines.inductor_open import CURE, NAME, Wish, open_program
 from engines.inductor_run import CudaProgram, Program
 from engines.on_device import DeviceEngine
-from engines.onnx_passes import EMBEDDING, SCORES, map_name
+from engines.onnx_passes import EMBEDDING, SCORES, graph_outputs, map_name
 from engines.store import Store
 from engines.torch_devices import find_device, torch_told
 from nem.bundle import Bundle
@@ -113,9 +113,7 @@ class InductorEngine(DeviceEngine):
         return {name: as_device_array(value, name)[0] for name, value in found.items()}
 
     def _run(self, frames: Frames, aim: Aim, classes: NDArray[np.int64] | None) -> Arrays:
-        wanted = [
-            name for name in (map_name(aim), SCORES, EMBEDDING) if name in self._program.shapes
-        ]
+        wanted = graph_outputs((aim,), scores=SCORES in self._program.shapes)
         with self._told():
             whole = run_pieces(
                 lambda some, asked: self._program.run(some, asked, wanted),

@@ -21,7 +21,7 @@ from engines.cuda_memory import DeviceArray, DeviceLostError
 from engines.errors import EngineClosed, EngineUnavailable
 from engines.gpus import Gpu, find_gpu
 from engines.on_device import DeviceEngine
-from engines.onnx_passes import CLASSES, EMBEDDING, FRAMES, SCORES, map_name
+from engines.onnx_passes import CLASSES, EMBEDDING, FRAMES, SCORES, graph_outputs, map_name
 from engines.store import Store
 from engines.trt_api import Flavour
 from engines.trt_build import PRECISIONS, BuildOptions
@@ -112,7 +112,7 @@ class TensorRtEngine(DeviceEngine):
         return {name: value.first(count) for name, value in found.items()}
 
     def _run(self, frames: Frames, aim: Aim, classes: NDArray[np.int64] | None) -> Arrays:
-        names = [map_name(aim), EMBEDDING, *([SCORES] if SCORES in self._runner.outputs else [])]
+        names = graph_outputs((aim,), scores=SCORES in self._runner.outputs)
 
         def run(some: Frames, asked: NDArray[np.int64] | None) -> dict[str, NDArray[Any]]:
             # A fixed engine takes no fewer.

@@ -22,7 +22,7 @@ from engines.errors import EngineError, OptionError
 from engines.fixed_graph import FixedGraph
 from engines.golden import check, decided, golden_frames, reference
 from engines.gpus import find_gpu
-from engines.onnx_passes import EMBEDDING, SCORES, map_name
+from engines.onnx_passes import EMBEDDING, SCORES, graph_outputs, map_name
 from engines.parity import find_bound
 from engines.torch_devices import find_device, torch_told
 from engines.trt import check_capability
@@ -120,7 +120,7 @@ class TensorRtModuleEngine(Engine):
         self._prove(model)
 
     def _run(self, frames: Frames, aim: Aim, classes: NDArray[np.int64] | None) -> Arrays:
-        wanted = [name for name in (map_name(aim), SCORES, EMBEDDING) if name in self._outputs]
+        wanted = graph_outputs((aim,), scores=SCORES in self._outputs)
 
         def run(some: Frames, asked: NDArray[np.int64] | None) -> dict[str, NDArray[Any]]:
             found = self._call(some, asked)
