@@ -63,11 +63,8 @@ class Options:
 def usable(asked: Sequence[str], report: Report) -> list[str]:
     """Those of the engines that can run here; why the others can't goes into the report."""
     reasons = {info.name: info.reason for info in available_engines()}
-    for name in asked:
-        reason = reasons.get(name, "no engine is called so")
-        if reason is not None:
-            report.missing.append(f"{name}: {reason}")
-    return [name for name in asked if name in reasons and reasons[name] is None]
+    report.missing += [f"{name}: {reasons[name]}" for name in asked if reasons[name] is not None]
+    return [name for name in asked if reasons[name] is None]
 
 
 def run(options: Options) -> int:
