@@ -7,6 +7,7 @@ Building needs torch and Torch-TensorRT 2.11 or newer; `engines.trt_onnx` needs 
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -245,10 +246,10 @@ def _exported(
         raise EngineError(f"{name} can't be exported: {reason}; use engine eager") from error
 
 
-def _timings(flavour: Flavour) -> AbstractContextManager[Path | None]:
+def _timings(flavour: Flavour) -> AbstractContextManager[Path]:
     """Where a build's timings of kernels go; TensorRT-RTX times none."""
     if flavour == "tensorrt-rtx":
-        return nullcontext()
+        return nullcontext(Path(os.devnull))
     import torch
 
     from engines.trt_timings import kept_timings

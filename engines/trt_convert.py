@@ -11,7 +11,6 @@ import functools
 import importlib
 import io
 import logging
-import os
 import re
 import warnings
 from collections.abc import Iterator, Sequence
@@ -54,7 +53,7 @@ class Conversion:
         inputs: names of the engine's inputs.
         outputs: names of its outputs.
         options: what the engine is built for.
-        timings: file of timings, see `engines.trt_timings`; None where nothing is timed.
+        timings: file of timings, see `engines.trt_timings`.
     """
 
     name: str
@@ -63,7 +62,7 @@ class Conversion:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     options: BuildOptions
-    timings: Path | None
+    timings: Path
 
 
 def load_converter(flavour: Flavour) -> Any:
@@ -149,7 +148,7 @@ def _settings(work: Conversion) -> dict[str, Any]:
         "workspace_size": work.options.workspace,
         "disable_tf32": work.options.precision == "f32",  # TF32 rounds float32 to 11 bits
         # 2.11 writes timings in any case, and into a folder.
-        "timing_cache_path": str(work.timings or os.devnull),
+        "timing_cache_path": str(work.timings),
         "immutable_weights": True,
         # Its own cache unpickles files and takes other models for the same one.
         "cache_built_engines": False,
