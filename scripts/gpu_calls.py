@@ -16,9 +16,6 @@ from engines.trt_api import Flavour
 from nem.backbone import create_backbone
 from nem.model import NEM
 
-CASES = ("backbone", "lite")
-"""The model alone, and with the lite decoder of one head (`embedding`, NEM-U)."""
-
 
 class BackboneGraph(FixedGraph):
     """The model without its explanation: frames in, scores and embedding out."""
@@ -33,6 +30,10 @@ class BackboneGraph(FixedGraph):
         features = self.model.backbone(self.prepare(frames))
         assert features.logits is not None, "the cases are of a model with classes"
         return features.logits.float().softmax(dim=1), features.embedding.float()
+
+
+CASES = {"backbone": BackboneGraph, "lite": FixedGraph}
+"""The model alone, and with the lite decoder of one head (`embedding`, NEM-U)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +58,7 @@ def make_model(name: str) -> NEM:
 
 def make_graph(model: Any, case: str, size: tuple[int, int], precision: str) -> FixedGraph:
     """The graph of a case, on the CPU; `model` has classes and the head `embedding` alone."""
-    kind = {"backbone": BackboneGraph, "lite": FixedGraph}[case]
-    return kind(model, size, precision)
+    return CASES[case](model, size, precision)
 
 
 def make_call(engine: str, graph: FixedGraph, batch: int, package: bytes | None) -> Call:
