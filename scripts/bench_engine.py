@@ -181,6 +181,8 @@ def main() -> None:
         "scripts.bench_gpu for all of it",
     )
     args = parser.parse_args()
+    if args.repeats < 2:
+        parser.error(f"--repeats {args.repeats}: at least 2 are needed for percentiles")
     if args.device != "cpu":
         raise SystemExit(bench_gpu.run(bench_gpu.Options(repeats=args.repeats, json=args.json)))
     print(f"{cpu_model()}, OpenVINO {ov.get_version()}, precision {args.precision}")

@@ -115,6 +115,10 @@ def main() -> None:
     args = parser.parse_args()
     if args.jobs < 1:
         parser.error(f"--jobs {args.jobs}: at least 1 is needed")
+    if args.repeats < 2:
+        parser.error(f"--repeats {args.repeats}: at least 2 are needed for percentiles")
+    if min(args.batches) < 1:
+        parser.error(f"--batches {min(args.batches)}: at least 1 frame is needed")
     raise SystemExit(run(Options(**vars(args))))
 
 
