@@ -8,6 +8,7 @@ import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,12 +30,20 @@ LIBRARY_THREADS = {"tqdm_monitor"}
 """Threads that libraries keep for the whole process."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Two halves for two workers, always the same: what runs after what is no matter of chance."""
-    for item in items if IN_WORKER else ():
-        folder = item.path.relative_to(Path(__file__).parent).parts[0]
-        half = "engines, scripts" if folder in ("engines", "scripts") else "all else"
-        item.add_marker(pytest.mark.xdist_group(half))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Two halves for two workers, always the same: what runs after what is no matter of chance.
+
+    By a scheduler, as marks of groups mean nothing to xdist 3.8 with pytest 9.2.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Halves(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            heavy = nodeid.startswith(("tests/engines/", "tests/scripts/"))
+            return "engines, scripts" if heavy else "all else"
+
+    return Halves(config, log)
 
 
 @pytest.fixture(autouse=True, scope="session")
