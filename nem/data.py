@@ -109,6 +109,7 @@ def collect(
         if progress is not None:
             progress(done, len(files))
         try:
+            stored = path.stat().st_size
             for index, picture in enumerate(pictures):
                 video = is_video(path)
                 name = f"{path}#{index * every}" if video else str(path)
@@ -125,7 +126,7 @@ def collect(
                 if fits:
                     room -= picture.nbytes
                     photos += [] if video else [len(items)]
-                items.append(Item(name, path, path.stat().st_size, picture if fits else None))
+                items.append(Item(name, path, stored, picture if fits else None))
         except (OSError, ValueError) as error:
             if isinstance(error, DataError):
                 raise
