@@ -92,8 +92,6 @@ def explain(
     of = _of(method, target, options)
     names, chosen = class_names(backbone.classes, backbone.num_classes), None
     if target is not None:
-        if not names:
-            raise MethodError(f"target {target!r}: backbone {backbone.name} has no classes")
         chosen = torch.from_numpy(find_classes(names, target, len(x))).to(like.device)
     with quiet(model, gradient=True):
         if method in TRAINED:
