@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -21,6 +21,13 @@ from stream.cli.shared import (
 )
 
 Bundle = Annotated[str, typer.Argument(metavar="BUNDLE", help="Embedded name, folder or hub id.")]
+
+
+def _of_frames(usual: str) -> Any:
+    """The option that says for what frames something is made; `usual` is its default in words."""
+    text = f"Size of the frames it takes; default: {usual}."
+    return option("--frame", panel=MODEL, metavar="WxH", text=text)
+
 
 bundles = typer.Typer(
     help="List, show and check bundles: models with their explainers.",
@@ -72,12 +79,7 @@ def build_engine(
     precision: Precision = "auto",
     frame: Annotated[
         str | None,
-        option(
-            "--frame",
-            panel=MODEL,
-            metavar="WxH",
-            text="Size of the frames it takes; default: the model's own.",
-        ),
+        _of_frames("the model's own"),
     ] = None,
     batch: Annotated[
         int | None,
@@ -140,12 +142,7 @@ def export(
     ] = "auto",
     frame: Annotated[
         str | None,
-        option(
-            "--frame",
-            panel=MODEL,
-            metavar="WxH",
-            text="Size of the frames it takes; default: any; tensorrt, onnx fp16: the model's own.",
-        ),
+        _of_frames("any; tensorrt, onnx fp16: the model's own"),
     ] = None,
     batch: Annotated[
         int,
