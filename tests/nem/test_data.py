@@ -1,8 +1,6 @@
-import errno
 import gc
-import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -134,17 +132,8 @@ def test_bad_files_are_skipped_and_listed(folder: Path) -> None:
     assert {s.path.name for s in given.skipped} >= {"notes.txt"}
 
 
-def test_a_folder_that_can_not_be_listed_is_told(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    scandir = os.scandir
-
-    def denied(path: str) -> Iterator[os.DirEntry[str]]:
-        if str(path).endswith("deep"):
-            raise PermissionError(errno.EACCES, "Permission denied", path)
-        return scandir(path)
-
-    monkeypatch.setattr(os, "scandir", denied)
+def test_a_folder_that_can_not_be_listed_is_told(folder: Path, lock: Callable[[str], None]) -> None:
+    lock("deep")
     collection = collect([folder], 32)
     assert len(collection) == 3
     told = [(skip.path, skip.reason) for skip in collection.skipped]

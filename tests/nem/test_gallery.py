@@ -1,10 +1,9 @@
-import errno
 import json
 import os
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -120,16 +119,9 @@ def test_unreadable_pictures_are_skipped_and_listed(folder: Path, bundle: Bundle
 
 
 def test_a_folder_that_can_not_be_listed_is_told(
-    folder: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+    folder: Path, bundle: Bundle, lock: Callable[[str], None]
 ) -> None:
-    scandir = os.scandir
-
-    def denied(path: str) -> Iterator[os.DirEntry[str]]:
-        if str(path).endswith("cats"):
-            raise PermissionError(errno.EACCES, "Permission denied", path)
-        return scandir(path)
-
-    monkeypatch.setattr(os, "scandir", denied)
+    lock("cats")
     built = build_gallery(folder, embed, bundle)
     told = [(skipped.name, skipped.reason) for skipped in built.manifest.skipped]
     assert told == [("cats", "folder can't be read: Permission denied")]
