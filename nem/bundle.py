@@ -162,7 +162,9 @@ def _read_manifest(path: Path) -> Manifest:
     try:
         raw = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise BundleError(f"bundle {path}: no {MANIFEST} inside; is it a bundle?") from None
+        inside = sorted(path.glob(f"*/{MANIFEST}"))  # as in the folder of a training
+        hint = f"give {inside[0].parent}" if inside else "is it a bundle?"
+        raise BundleError(f"bundle {path}: no {MANIFEST} inside; {hint}") from None
     except (OSError, ValueError, RecursionError) as error:
         raise BundleError(f"bundle {path}: can't read {MANIFEST}: {first_line(error)}") from None
     version = raw.get("format") if isinstance(raw, dict) else None

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -128,6 +129,11 @@ def test_waits_for_no_pipe(folder: Path, name: str) -> None:
 def test_the_card_may_be_edited(folder: Path) -> None:
     (folder / "README.md").write_text("more to say")
     assert open_bundle(folder).card_path.read_text() == "more to say"
+
+
+def test_names_the_bundle_inside_the_folder_of_a_training(folder: Path) -> None:
+    with pytest.raises(BundleError, match=f"no nem.json inside; give {re.escape(str(folder))}$"):
+        open_bundle(folder.parent)
 
 
 def test_refuses_what_is_no_bundle(tmp_path: Path) -> None:
