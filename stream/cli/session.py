@@ -65,7 +65,8 @@ def run_session(options: Options, console: Console) -> int:
             smoother=Smoother() if smooth else None,
             aim=aim,
         )
-        progress = open_progress(info.frames_declared, console, wanted=options.progress)
+        frames, seconds = info.frames_declared, info.seconds_declared
+        progress = open_progress(frames, console, wanted=options.progress, seconds=seconds)
         interrupts.attach(pipeline.stop, pipeline.abort)
         with progress as count:
             try:

@@ -25,6 +25,7 @@ class SourceInfo:
         height: of the upright frames in pixels.
         fps_declared: frames per second the source claims, or None; never used for timing.
         frames_declared: number of frames the source claims, or None; never used to end.
+        seconds_declared: length the source claims, or None; never used to end.
         time_base: seconds per tick of `Frame.pts`.
         colour: tags of the first frame.
         codec: as "h264", or "raw".
@@ -42,6 +43,7 @@ class SourceInfo:
     colour: ColourTags
     codec: str
     path: Path | None = None
+    seconds_declared: float | None = None
     notes: tuple[str, ...] = ()
 
 

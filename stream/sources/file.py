@@ -115,6 +115,7 @@ class FileSource(PulledSource):
             height=self._door.height,
             fps_declared=self._video.fps,
             frames_declared=self._video.frames_declared,
+            seconds_declared=self._video.seconds_declared,
             time_base=self._video.time_base,
             colour=self._door.colour,
             codec=codec,

@@ -70,6 +70,7 @@ class Reading:
         time_base: seconds per tick of the frames' `pts`.
         fps: frames per second the file claims, or None.
         frames_declared: number of frames the file claims, or None.
+        seconds_declared: length the file claims, or None.
         aspect: width : height of a stored pixel, or None.
 
     Raises:
@@ -86,6 +87,8 @@ class Reading:
         self.time_base = stream.time_base or Fraction(1, 90000)
         self.fps: Fraction | None = stream.average_rate or stream.guessed_rate or None
         self.frames_declared: int | None = stream.frames or None
+        length = (stream.duration or 0) * self.time_base  # Matroska tells only that of all tracks
+        self.seconds_declared = float(length) or (opened.container.duration or 0) / 1e6 or None
         self.aspect: Fraction | None = stream.sample_aspect_ratio
         try:
             self._frames = self._whole(opened)

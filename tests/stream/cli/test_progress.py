@@ -5,6 +5,7 @@ import pytest
 
 from stream.cli.console import Console
 from stream.cli.progress import LINE_SECONDS, Bar, Lines, open_progress
+from tests.builders import make_frame
 
 
 class Clock:
@@ -20,41 +21,66 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_lines_come_every_ten_seconds(capsys):
+def tell(progress, clock, frames, seconds, begin=0):
+    """Count `frames`, of 25 per second of the source, in so many seconds."""
+    with progress as count:
+        for index in range(frames):
+            clock.now += seconds / frames
+            count(make_frame(2, 2, index=index, pts=begin + index))
+
+
+def lines(frames, seconds, capsys, **wanted):
     clock = Clock()
-    with Lines(512, Console(), clock=clock) as progress:
-        for _ in range(300):
-            clock.now += LINE_SECONDS / 128
-            progress()
+    tell(
+        Lines(frames, seconds, Console(), clock=clock),
+        clock,
+        300,
+        300 * LINE_SECONDS / 128,
+        **wanted,
+    )
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.splitlines() == [
+    return err.splitlines()
+
+
+def test_lines_come_every_ten_seconds(capsys):
+    assert lines(512, None, capsys) == [
         "128 frames of 512 (25 %), 12.8 fps",
         "256 frames of 512 (50 %), 12.8 fps",
     ]
 
 
-def test_lines_without_a_known_end(capsys):
-    clock = Clock()
-    with Lines(None, Console(), clock=clock) as progress:
-        clock.now = 20.0
-        progress()
-    assert capsys.readouterr().err == "1 frames, 0.1 fps\n"
+@pytest.mark.parametrize("begin", [0, 90_000])
+def test_where_no_number_is_told_the_time_says_how_much_is_done(capsys, begin):
+    assert lines(None, 512 / 25, capsys, begin=begin) == [
+        "128 frames (25 %), 12.8 fps",
+        "256 frames (50 %), 12.8 fps",
+    ]
 
 
-@pytest.mark.parametrize("total", [None, 50])
-def test_a_bar_is_drawn_on_a_terminal_and_leaves_it_clean(monkeypatch, total):
+@pytest.mark.parametrize(("frames", "seconds"), [(None, None), (100, None), (None, 4.0)])
+def test_lines_without_a_known_end(capsys, frames, seconds):
+    assert lines(frames, seconds, capsys) == [
+        "128 frames, 12.8 fps",
+        "256 frames, 12.8 fps",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("frames", "seconds", "percent"),
+    [(None, None, False), (50, None, True), (None, 2.0, True), (1, None, False)],
+)
+def test_a_bar_is_drawn_on_a_terminal_and_leaves_it_clean(monkeypatch, frames, seconds, percent):
     terminal = Terminal()
     monkeypatch.setattr("sys.stderr", terminal)
     monkeypatch.setenv("TERM", "xterm")
     clock = Clock()
-    with Bar(total, clock=clock) as progress:
-        for _ in range(50):
-            clock.now += 0.0625
-            progress()
+    tell(Bar(frames, seconds, clock=clock), clock, 50, 50 * 0.0625)
     drawn = terminal.getvalue()
     assert "48 frames" in drawn
     assert "16.0 fps" in drawn
+    assert ("96 %" in drawn or "94 %" in drawn) is percent
+    assert ("0:00:01" in drawn) is percent
     assert drawn.rstrip("\r").endswith("\x1b[2K")
 
 

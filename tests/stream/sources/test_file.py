@@ -92,8 +92,16 @@ def test_the_info_tells_what_the_file_claims(tmp_path):
     assert (info.width, info.height, info.codec) == (96, 64, "h264")
     assert info.fps_declared == Fraction(30000, 1001)
     assert info.frames_declared == 6
+    assert info.seconds_declared == pytest.approx(6 * 1001 / 30000)
     assert info.colour == ColourTags("bt709", False, 1, 1)
     assert info.notes == ()
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "ts"])
+def test_the_length_is_known_where_the_number_of_frames_is_not(tmp_path, suffix):
+    with FileSource(make_clip(tmp_path / f"clip.{suffix}", frames=50)) as source:
+        assert source.info.frames_declared is None
+        assert source.info.seconds_declared == pytest.approx(2, abs=0.1)
 
 
 def test_plain_planes_are_the_decoders_own_buffers(tmp_path):
