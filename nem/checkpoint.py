@@ -47,9 +47,10 @@ def load_tree(path: Path) -> dict[str, Any]:
     """Read what `save_tree` wrote, to the CPU.
 
     Raises:
-        TrainError: missing, damaged, or another kind of file.
+        TrainError: missing, forbidden, damaged, or another kind of file.
     """
     try:
+        path.open("rb").close()  # safetensors takes whatever it can't open for missing
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get(_TREE)
             if text is None:
@@ -57,7 +58,8 @@ def load_tree(path: Path) -> dict[str, Any]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         tree: dict[str, Any] = dict(_decode(json.loads(text), tensors))
     except (OSError, SafetensorError) as error:
-        raise TrainError(f"checkpoint {path}: can't be read: {error}") from None
+        reason = getattr(error, "strerror", None) or error
+        raise TrainError(f"checkpoint {path}: can't be read: {reason}") from None
     except (LookupError, RecursionError, TypeError, ValueError) as error:
         raise TrainError(f"checkpoint {path}: damaged: {first_line(error)}") from None
     return tree

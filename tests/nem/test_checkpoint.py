@@ -54,9 +54,11 @@ def test_what_needs_pickle_is_refused(tmp_path: Path, value: object) -> None:
 def test_other_files_are_refused(tmp_path: Path) -> None:
     torch.save({"a": 1}, tmp_path / "pickle")
     save_file({"a": torch.zeros(1)}, tmp_path / "weights")
+    (tmp_path / "folder").mkdir()
     for name, reason in (
         ("pickle", "can't be read"),
-        ("missing", "can't be read"),
+        ("missing", "can't be read: No such file"),
+        ("folder", "can't be read: Is a directory"),
         ("weights", "not of a training"),
     ):
         with pytest.raises(TrainError, match=reason):
