@@ -116,9 +116,10 @@ class PartialFile:
 
     def failed(self, error: OSError) -> SinkError:
         """The error for bytes that could not be stored."""
+        kept = f"what there is stays in {self.partial.name}; " if self.partial.exists() else ""
         return SinkError(
-            f"{self.path}: writing failed: {error.strerror or error}; what there is stays in "
-            f"{self.partial.name}. Free some space or choose another disk"
+            f"{self.path}: writing failed: {error.strerror or error}; {kept}"
+            "free some space or choose another disk"
         )
 
 

@@ -107,6 +107,7 @@ class ScoresSink(Sink):
         except OSError as error:
             if self._output is None:
                 raise SinkError(f"stdout: writing scores failed: {error.strerror}") from error
+            self.close(whole=False)
             raise self._output.failed(error) from error
         self._frames += 1
 

@@ -123,18 +123,22 @@ def test_an_input_is_not_written_over(tmp_path):
     assert clip.read_bytes() == b"video"
 
 
-def test_a_full_disk_is_told_in_one_line(tmp_path):
+@pytest.mark.parametrize("lines", [0, 1])
+def test_a_full_disk_is_told_in_one_line(tmp_path, lines):
     class Full(io.BytesIO):
         def write(self, _data):
             raise OSError(28, os.strerror(28))
 
     sink = ScoresSink(tmp_path / "s.jsonl")
+    for _ in range(lines):
+        sink.write(make_frame(), make_explanation())
     sink._output.file.close()
     sink._output.file = Full()
-    with pytest.raises(OSError, match=r"No space left on device.*stays in s\.jsonl\.partial"):
+    with pytest.raises(OSError, match="No space left on device") as error:
         sink.write(make_frame(), make_explanation())
     sink.close(whole=False)
-    assert "s.jsonl" not in names(tmp_path)
+    assert names(tmp_path) == ["s.jsonl.partial"] * lines
+    assert ("stays in s.jsonl.partial" in str(error.value)) == bool(lines)
 
 
 def test_a_closed_stdout_is_refused(monkeypatch):
