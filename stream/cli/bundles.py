@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from nem.bundle import Bundle, list_bundles, open_bundle
-from stream.cli.console import printable
+from stream.cli.console import show
 
 
 def print_list() -> None:
     """Print one line per embedded bundle."""
     for name in list_bundles():
         bundle = open_bundle(name)
-        print(f"{name:<12} {_summary(bundle)}")
+        show(f"{name:<12} {_summary(bundle)}")
 
 
 def print_bundle(name: str) -> None:
@@ -35,7 +35,7 @@ def print_bundle(name: str) -> None:
     rows["card"] = str(bundle.card_path)
     width = max(map(len, rows))
     for key, value in rows.items():
-        print(printable(f"{key:<{width}}  {value}"))
+        show(f"{key:<{width}}  {value}")
 
 
 def check(name: str) -> None:
@@ -52,7 +52,7 @@ def check(name: str) -> None:
     with open_engine(bundle) as engine:
         mask = engine.run(np.full((1, side, side, 3), 128, np.uint8)).mask
         used = f"{engine.name} {engine.device} {engine.precision}"
-    print(f"{bundle.path}: good; files as in its manifest, mask {mask.shape} on {used}")
+    show(f"{bundle.path}: good; files as in its manifest, mask {mask.shape} on {used}")
 
 
 def _summary(bundle: Bundle) -> str:

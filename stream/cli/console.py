@@ -1,4 +1,4 @@
-"""Words for people: on stderr, one line each; stdout belongs to data."""
+"""Words for people: on stderr, one line each; stdout belongs to what was asked for."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 
-from stream.errors import UsageError
+from stream.errors import SinkError, UsageError
 from stream.redact import redact
 from stream.stdout import forget
 
@@ -29,6 +29,22 @@ def start_console(*, quiet: bool, verbose: int = 0) -> Console:
 def printable(text: str) -> str:
     """`text` with what steers a terminal spelled out: names and notes come from others' files."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def show(text: str) -> None:
+    """Print a line of what was asked for on stdout.
+
+    Raises:
+        BrokenPipeError: its reader left.
+        SinkError: it takes no more.
+    """
+    try:
+        print(printable(text))
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        forget(sys.stdout)
+        raise SinkError(f"stdout: writing failed: {error.strerror}") from error
 
 
 class Console:

@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from engines import Store, available_engines
 from nem.bundle import list_bundles, open_bundle
 from nem.errors import NemError
-from stream.cli.console import printable
+from stream.cli.console import show
 from stream.cli.errors import MODEL, OUTPUT, one_line
 from stream.errors import SinkError, SourceError, UsageError
 
@@ -42,10 +42,10 @@ def examine() -> int:
     code = 0
     for finding in findings():
         mark = "ok " if finding.good else "no "
-        print(printable(f"{mark} {finding.subject:<20} {finding.detail}"))
+        show(f"{mark} {finding.subject:<20} {finding.detail}")
         if not finding.good:
             code = code or finding.blocks
-    print("a video file can be explained here" if not code else "a video file can't be explained")
+    show("a video file can be explained here" if not code else "a video file can't be explained")
     return code
 
 

@@ -20,7 +20,7 @@ from engines import (
 )
 from engines.export_files import SUFFIXES, Format
 from nem.bundle import open_bundle
-from stream.cli.console import Console
+from stream.cli.console import Console, show
 from stream.cli.errors import MODEL
 from stream.cli.options import read_size
 
@@ -30,19 +30,19 @@ DAY = 86_400
 def print_engines() -> None:
     """Print each engine with "available" or what is in its way, then what is stored."""
     for engine in available_engines():
-        print(f"{engine.name:<16} {engine.summary}: {engine.trouble or 'available'}")
+        show(f"{engine.name:<16} {engine.summary}: {engine.trouble or 'available'}")
     print_stored(list_stored())
 
 
 def print_stored(entries: Sequence[StoredEngine]) -> None:
     """Print one line per compiled model: key, size, age, what it was built for."""
-    print(f"stored: {len(entries)}, {sum(entry.size for entry in entries) / 1e6:.1f} MB")
+    show(f"stored: {len(entries)}, {sum(entry.size for entry in entries) / 1e6:.1f} MB")
     for entry in entries:
         days = (time.time() - entry.used_at) / DAY
         what = entry.problem or (
             f"{_describe(entry.facts)}, {entry.size / 1e6:.1f} MB, used {days:.0f} days ago"
         )
-        print(f"  {entry.key[:12]}  {what}")
+        show(f"  {entry.key[:12]}  {what}")
 
 
 def _describe(facts: Mapping[str, str]) -> str:
@@ -86,7 +86,7 @@ def build(
         ) as opened:  # fmt: skip
             seconds = time.perf_counter() - began
             runs = f"{opened.name} {opened.device} {opened.precision}, batch {opened.batch}"
-            print(f"{runs}: ready after {seconds:.1f} s")
+            show(f"{runs}: ready after {seconds:.1f} s")
 
 
 def export_bundle(
@@ -120,7 +120,7 @@ def export_bundle(
         say=console.say,
     )
     for path in written:
-        print(path)
+        show(str(path))
 
 
 def verify() -> int:
@@ -128,11 +128,11 @@ def verify() -> int:
     entries = verify_stored()
     print_stored(entries)
     damaged = sum(entry.problem is not None for entry in entries)
-    print(f"{damaged} damaged; nem-stream engines prune removes them" if damaged else "all good")
+    show(f"{damaged} damaged; nem-stream engines prune removes them" if damaged else "all good")
     return MODEL if damaged else 0
 
 
 def prune(days: float) -> None:
     """Delete compiled models not used for `days`, and damaged ones."""
     deleted = prune_stored(unused_days=days)
-    print(f"{len(deleted)} files deleted")
+    show(f"{len(deleted)} files deleted")

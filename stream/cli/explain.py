@@ -20,7 +20,7 @@ from nem.gallery import Gallery
 from nem.method_table import check_library, check_method, method_names, summary, takes_target
 from nem.pictures import Picture, is_image
 from nem.relax import bound
-from stream.cli.console import Console
+from stream.cli.console import Console, show
 from stream.cli.gallery import open_gallery, open_picture
 from stream.errors import SourceError, UsageError
 from stream.panel import Tile, draw_panel
@@ -69,7 +69,8 @@ def explain_picture(request: Request, console: Console) -> int:
     if importlib.util.find_spec("torch") is None:
         raise UsageError("explain needs torch, not installed: pip install 'nem-stream[eval]'")
     if request.methods == ("list",):
-        print("\n".join(f"{name:<20} {summary(name)}" for name in method_names()))
+        for name in method_names():
+            show(f"{name:<20} {summary(name)}")
         return 0
     if request.methods == ():
         raise UsageError("--methods: name at least one; --methods list names all")

@@ -17,7 +17,7 @@ from nem.examples import nearest, simplex
 from nem.gallery import Gallery, read_gallery
 from nem.gallery_build import Embed, build_gallery, pictures_below
 from nem.pictures import Picture, read_image
-from stream.cli.console import PROGRAM, Console, printable
+from stream.cli.console import PROGRAM, Console, printable, show
 from stream.cli.progress import open_progress
 from stream.errors import SourceError, UsageError
 from stream.sinks.partial import PartialFile
@@ -180,7 +180,7 @@ def _print(kept: Gallery, rows: list[tuple[int, dict[str, float]]], *, as_json: 
     for index, values in rows:
         if as_json:
             facts = {key: float(value) for key, value in values.items()}
-            print(json.dumps({**facts, "label": labels[index], "name": names[index]}))
+            show(json.dumps({**facts, "label": labels[index], "name": names[index]}))
             continue
         numbers = "  ".join(f"{value:>10.4g}" for value in values.values())
-        print(f"{numbers}  {printable(labels[index]):<{width}}  {printable(names[index])}")
+        show(f"{numbers}  {printable(labels[index]):<{width}}  {names[index]}")
