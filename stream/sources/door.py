@@ -22,6 +22,7 @@ LIMITED_GREY = frozenset({"h264", "hevc", "av1", "vp9", "mpeg2video"})
 RESIZED = "frames of another size scaled to the first"
 RECOLOURED = "frames of other colour tags converted to the first"
 LEFT_COLOURED = "frames of another transfer function or primaries than the first, tagged as it"
+SEE_THROUGH = "transparency ignored"
 LOST = {
     "A53_CC": "closed captions",
     "MASTERING_DISPLAY_METADATA": "HDR mastering data",
@@ -220,7 +221,7 @@ def _format_notes(pixels: av.VideoFormat) -> list[str]:
     if bits > 8:
         notes.append(f"{bits}-bit reduced to 8-bit")
     if any(component.is_alpha for component in pixels.components):
-        notes.append("transparency ignored")
+        notes.append(SEE_THROUGH)
     if _is_rgb(pixels):
         notes.append("RGB converted to YUV 4:2:0")
     elif _is_grey(pixels):

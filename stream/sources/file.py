@@ -12,7 +12,7 @@ from stream.frame import Frame
 from stream.redact import redact
 from stream.sources.base import SourceInfo
 from stream.sources.cuda import CudaUnavailable, read_on_cuda
-from stream.sources.door import Door
+from stream.sources.door import SEE_THROUGH, Door
 from stream.sources.extent import Extent
 from stream.sources.opening import check_file
 from stream.sources.pulled import PulledSource
@@ -106,6 +106,8 @@ class FileSource(PulledSource):
 
     def _describe(self, codec: str, note: tuple[str, ...]) -> SourceInfo:
         notes = self._door.notes
+        if self._video.alpha and SEE_THROUGH not in notes:
+            notes += (SEE_THROUGH,)
         if self.counts[DEINTERLACED]:
             notes += ("interlaced fields joined to whole frames",)
         return SourceInfo(

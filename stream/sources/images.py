@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +24,10 @@ from stream.sources.pulled import PulledSource
 
 UNREADABLE = "unreadable pictures skipped"
 OTHER_SIZE = "pictures of another size than the first"
-STILLED = "animations shown as their first picture; a GIF or a video is shown whole"
+STILLED = "animations or pages shown as their first picture; a GIF or a video is shown whole"
 LOOK = 4096
 """Bytes in which a picture tells that it is animated."""
+_TIFF: dict[bytes, Literal["little", "big"]] = {b"II*\0": "little", b"MM\0*": "big"}
 COLOUR = ColourTags("bt709", full_range=False, primaries=1, transfer=1)
 
 
@@ -100,7 +102,7 @@ class ImagesSource(PulledSource):
             position, self._position = self._position, self._position + 1
             try:
                 picture = read_image(self._paths[position])
-                if _is_animated(self._paths[position]):
+                if _has_more(self._paths[position]):
                     self.counts[STILLED] += 1
                 return position, picture
             except (OSError, ValueError):
@@ -119,10 +121,14 @@ class ImagesSource(PulledSource):
         return f"{self._name}: picture can't be read ({reason}); check that a viewer shows it"
 
 
-def _is_animated(path: Path) -> bool:
-    """Whether a PNG or WebP holds more than one picture."""
+def _has_more(path: Path) -> bool:
+    """Whether a PNG, WebP or TIFF holds more than one picture."""
     with path.open("rb") as file:
         head = file.read(LOOK)
+        if order := _TIFF.get(head[:4]):
+            file.seek(int.from_bytes(head[4:8], order))
+            file.seek(12 * int.from_bytes(file.read(2), order), os.SEEK_CUR)
+            return any(file.read(4))  # where the next page is
     if head[8:16] == b"WEBPVP8X":
         return bool(head[20] & 2)
     return head[12:16] == b"IHDR" and b"acTL" in head.partition(b"IDAT")[0]

@@ -70,6 +70,7 @@ class Reading:
         time_base: seconds per tick of the frames' `pts`.
         fps: frames per second the file claims, or None.
         frames_declared: number of frames the file claims, or None.
+        alpha: True where WebM keeps transparency apart from the pictures, for decoders to leave.
         seconds_declared: length the file claims, or None.
         aspect: width : height of a stored pixel, or None.
 
@@ -87,6 +88,7 @@ class Reading:
         self.time_base = stream.time_base or Fraction(1, 90000)
         self.fps: Fraction | None = stream.average_rate or stream.guessed_rate or None
         self.frames_declared: int | None = stream.frames or None
+        self.alpha = stream.metadata.get("ALPHA_MODE", stream.metadata.get("alpha_mode")) == "1"
         length = (stream.duration or 0) * self.time_base  # Matroska tells only that of all tracks
         self.seconds_declared = float(length) or (opened.container.duration or 0) / 1e6 or None
         self.aspect: Fraction | None = stream.sample_aspect_ratio

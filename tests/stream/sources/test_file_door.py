@@ -157,6 +157,22 @@ def test_other_pixel_formats_look_like_8_bit(tmp_path, codec, pixels, note):
 
 
 @pytest.mark.parametrize(
+    ("codec", "pixels"), [("libvpx-vp9", "yuva420p"), ("ffv1", "yuva420p"), ("ffv1", "yuv420p")]
+)
+def test_transparency_that_the_decoder_leaves_is_told_too(tmp_path, codec, pixels):
+    with av.open(str(tmp_path / "a.mkv"), "w") as out:
+        stream = out.add_stream(codec, rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, pixels
+        if pixels == "yuva420p":
+            stream.metadata["alpha_mode"] = "1"
+        picture = av.VideoFrame.from_ndarray(counted_picture(1, 64, 48), "rgb24")
+        out.mux(stream.encode(picture.reformat(format=pixels)))
+        out.mux(stream.encode(None))
+    notes = read(tmp_path / "a.mkv")[1].info.notes
+    assert notes.count("transparency ignored") == (pixels == "yuva420p")
+
+
+@pytest.mark.parametrize(
     ("codec", "pixels", "full"), [("ffv1", "gray", True), ("ffv1", "gray10le", True),
                                   ("libx264", "gray", False), ("mjpeg", "yuvj420p", True)]
 )  # fmt: skip

@@ -37,16 +37,19 @@ def test_formats(tmp_path, suffix):
     assert (source.info.live, source.info.frames_declared) == (False, 1)
 
 
-@pytest.mark.parametrize(("suffix", "pictures"), [("webp", 3), ("png", 3), ("png", 1)])
+@pytest.mark.parametrize("suffix", ["webp", "png", "tif"])
+@pytest.mark.parametrize("pictures", [1, 3])
 def test_an_animation_is_said_to_be_shown_in_part(tmp_path, suffix, pictures):
     path = tmp_path / f"a.{suffix}"
     animation = cv2.Animation()
     animation.frames = [counted_picture(i, 96, 64) for i in range(pictures)]
     animation.durations = [100] * pictures
-    if pictures > 1:
-        cv2.imwriteanimation(str(path), animation)
-    else:
+    if pictures == 1:
         save(path, 0)
+    elif suffix == "tif":
+        cv2.imwritemulti(str(path), animation.frames)
+    else:
+        cv2.imwriteanimation(str(path), animation)
     with ImagesSource([path]) as source:
         assert [read_index(f.y) for f in source] == [0]
     assert source.counts[STILLED] == (pictures > 1)
