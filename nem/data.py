@@ -24,13 +24,14 @@ from nem.deinterlace import deinterlace
 from nem.errors import DataError, first_line
 from nem.orientation import Orientation, read_orientation
 from nem.pictures import Picture, files_below, is_image, is_media, is_video, read_image, squash
-from nem.videos import open_video, video_track
+from nem.videos import is_limited_grey, open_video, video_track
 
 _READ_AHEAD = 64
 UNTAGGED, BT709, HD_LINES = 2, 1, 720
 """Matrices by their number (ISO/IEC 23091-2). Untagged HD is 709, as when it is explained."""
 EXACT = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 """Without, FFmpeg's way to RGB is a level or two too dark."""
+FROM_LIMITED = np.rint((np.arange(256) - 16) * 255 / 219).clip(0, 255).astype(np.uint8)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -164,6 +165,8 @@ def read_video(path: Path, every: int) -> Iterator[Picture]:
                         frame.colorspace = BT709
                     # More threads would be waited for in vain by a forked process that frees them.
                     rgb = frame.to_rgb(interpolation=EXACT, threads=1).to_ndarray()
+                    if is_limited_grey(frame, stream.codec_context.codec.canonical_name):
+                        rgb = FROM_LIMITED[rgb]
                     yield upright.apply(np.asarray(rgb, np.uint8))
     except av.FFmpegError as error:  # of many kinds, some of them no OSErrors
         raise ValueError(f"not a readable video ({error.strerror})") from None

@@ -18,6 +18,9 @@ NO_VIDEO = frozenset(
     | {"rtp", "rtsp", "sdp", "tty", "webm_dash_manifest"}
 )
 
+LIMITED_GREY = frozenset({"h264", "hevc", "av1", "vp9", "mpeg2video"})
+"""Codecs whose grey is of limited range where they don't tell."""
+
 STILL = Disposition.attached_pic | Disposition.timed_thumbnails
 
 
@@ -58,3 +61,24 @@ def video_track(container: InputContainer) -> av.VideoStream | None:
     streams = [s for s in container.streams.video if not s.disposition & STILL]
     best = container.streams.best("video")
     return next((s for s in streams if s is best), streams[0] if streams else None)
+
+
+def is_rgb(pixels: av.VideoFormat) -> bool:
+    """Whether a pixel format holds RGB, in whatever form."""
+    return pixels.is_rgb or pixels.has_palette or pixels.is_bayer
+
+
+def is_grey(pixels: av.VideoFormat) -> bool:
+    """Whether a pixel format holds nothing but luma, and transparency perhaps."""
+    return not is_rgb(pixels) and sum(not c.is_alpha for c in pixels.components) == 1
+
+
+def is_limited_grey(frame: av.VideoFrame, codec: str) -> bool:
+    """Whether a picture is grey from 16 to 235; swscale takes all grey for 0 to 255.
+
+    Args:
+        frame: as decoded.
+        codec: FFmpeg name of the codec.
+    """
+    stated = int(frame.color_range)
+    return is_grey(frame.format) and (stated == 1 or (stated == 0 and codec in LIMITED_GREY))

@@ -10,6 +10,7 @@ import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
 
 from nem.orientation import Orientation, read_orientation
+from nem.videos import is_grey, is_limited_grey, is_rgb
 from stream.colour import MATRIX_NUMBERS, ColourTags, Matrix, matrix_by_size
 from stream.errors import SourceError
 from stream.frame import Plane
@@ -18,7 +19,6 @@ PLANAR_420 = frozenset({"yuv420p", "yuvj420p", "yuva420p"})
 SWS_MATRIX: dict[Matrix, int] = {"bt709": 1, "bt601": 5, "bt2020": 9}
 LEFT_UNDONE = frozenset({"yuyv422", "uyvy422", "nv24", "nv42"})
 """Of these swscale's way to 4:2:0 leaves the last row or columns of an odd size unwritten."""
-LIMITED_GREY = frozenset({"h264", "hevc", "av1", "vp9", "mpeg2video"})
 RESIZED = "frames of another size scaled to the first"
 RECOLOURED = "frames of other colour tags converted to the first"
 LEFT_COLOURED = "frames of another transfer function or primaries than the first, tagged as it"
@@ -113,7 +113,7 @@ class Door:
     def _convert(self, frame: av.VideoFrame, tags: ColourTags) -> Planes:
         name, same = frame.format.name, _read_alike(tags, self.colour)
         flipped = any(plane.line_size < 0 for plane in frame.planes)
-        grey = _is_grey(frame.format) and same and not flipped
+        grey = is_grey(frame.format) and same and not flipped
         if grey:
             target = "gray"
         elif name in PLANAR_420 and same and not flipped:
@@ -132,7 +132,7 @@ class Door:
         return y, _plane(frame, 1, half), _plane(frame, 2, half)
 
     def _scale(self, frame: av.VideoFrame, target: str, tags: ColourTags) -> av.VideoFrame:
-        if not _read_alike(tags, self.colour) and not _is_rgb(frame.format):
+        if not _read_alike(tags, self.colour) and not is_rgb(frame.format):
             # From YUV to YUV swscale keeps the matrix whatever is asked for; from RGB it doesn't.
             frame = self._reformat(frame, "gbrp", tags, tags)
         elif frame.format.name in LEFT_UNDONE and (frame.width % 2 or frame.height % 2):
@@ -148,7 +148,7 @@ class Door:
             format=target,
             src_colorspace=SWS_MATRIX[before.matrix],
             dst_colorspace=SWS_MATRIX[after.matrix],
-            src_color_range=2 if before.full_range or _is_rgb(frame.format) else 1,
+            src_color_range=2 if before.full_range or is_rgb(frame.format) else 1,
             dst_color_range=2 if after.full_range or target == "gbrp" else 1,
             interpolation=Interpolation.BICUBIC | Interpolation.ACCURATE_RND,
             threads=1,
@@ -158,10 +158,10 @@ class Door:
         """How the planes made of `frame` are to be read."""
         matrix = matrix_by_size(frame.height)
         full = int(frame.color_range) == 2 or frame.format.name.startswith("yuvj")
-        if _is_rgb(frame.format):
+        if is_rgb(frame.format):
             full = False
-        elif _is_grey(frame.format):
-            full = full or (int(frame.color_range) == 0 and self._codec not in LIMITED_GREY)
+        elif is_grey(frame.format):
+            full = not is_limited_grey(frame, self._codec)
         else:
             matrix = MATRIX_NUMBERS.get(int(frame.colorspace), matrix)
         return ColourTags(matrix, full, int(frame.color_primaries), int(frame.color_trc))
@@ -196,17 +196,9 @@ def _square_pixels(
     return size, [f"pixels of aspect {aspect} made square: {width}x{height} to {size[0]}x{size[1]}"]
 
 
-def _is_rgb(pixels: av.VideoFormat) -> bool:
-    return pixels.is_rgb or pixels.has_palette or pixels.is_bayer
-
-
-def _is_grey(pixels: av.VideoFormat) -> bool:
-    return not _is_rgb(pixels) and sum(not c.is_alpha for c in pixels.components) == 1
-
-
 def _matrix_notes(frame: av.VideoFrame) -> list[str]:
     stated = int(frame.colorspace)
-    if stated in MATRIX_NUMBERS or _is_rgb(frame.format) or _is_grey(frame.format):
+    if stated in MATRIX_NUMBERS or is_rgb(frame.format) or is_grey(frame.format):
         return []
     what = "no colour matrix stated" if stated == 2 else f"colour matrix {stated} unknown"
     read = "BT.601 (below 720 lines)"
@@ -222,9 +214,9 @@ def _format_notes(pixels: av.VideoFormat) -> list[str]:
         notes.append(f"{bits}-bit reduced to 8-bit")
     if any(component.is_alpha for component in pixels.components):
         notes.append(SEE_THROUGH)
-    if _is_rgb(pixels):
+    if is_rgb(pixels):
         notes.append("RGB converted to YUV 4:2:0")
-    elif _is_grey(pixels):
+    elif is_grey(pixels):
         notes.append("grey given neutral colour")
     else:
         sampling = (pixels.chroma_width(4), pixels.chroma_height(4))

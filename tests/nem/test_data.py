@@ -12,6 +12,7 @@ import torch
 from nem.data import PictureData, collect, normalise, read_video
 from nem.errors import DataError
 from nem.pictures import read_image, squash
+from stream.colour import ColourTags
 from stream.sources.file import FileSource
 from tests.builders import make_clip
 from tests.nem.toys import shapes, write_pictures
@@ -99,6 +100,19 @@ def test_a_video_is_trained_on_as_it_is_explained(
     seen, explained = seen_and_explained(path)
     assert np.abs(seen - explained).mean() < 1
     assert abs((seen - explained).mean()) < 0.3  # nor is it darker
+
+
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize("pixels", ["gray", "gray10le", "ya8"])
+def test_grey_is_trained_on_in_the_range_it_is_explained_in(
+    tmp_path: Path, pixels: str, full: bool
+) -> None:
+    path = make_clip(
+        tmp_path / "v.mkv", frames=1, picture=slope, codec="ffv1", pix_fmt=pixels,
+        colour=ColourTags("bt709", full_range=full),
+    )  # fmt: skip
+    seen, explained = seen_and_explained(path)
+    assert np.abs(seen - explained).max() <= 2
 
 
 def test_interlaced_video_is_trained_on_as_it_is_explained(tmp_path: Path) -> None:
