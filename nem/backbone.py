@@ -256,6 +256,7 @@ def load_weights(model: nn.Module, path: Path, name: str) -> None:
             not finite.
     """
     try:
+        path.open("rb").close()  # safetensors takes whatever it can't open for missing
         state = load_file(path)
     except (SafetensorError, OSError) as error:
         raise ModelError(

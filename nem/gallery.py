@@ -130,6 +130,7 @@ def read_gallery(path: Path) -> Gallery:
         DataError: missing, damaged, of another version, or no gallery.
     """
     try:
+        path.open("rb").close()  # safetensors takes whatever it can't open for missing
         with safe_open(path, "numpy") as file:
             text = (file.metadata() or {}).get(_KEY)
             if text is None:

@@ -131,6 +131,8 @@ def test_other_weights_are_refused(tmp_path) -> None:
     torch.save({"a": torch.zeros(1)}, tmp_path / "w.pth")
     with pytest.raises(ModelError, match="expected a safetensors file"):
         load_weights(backbone.model, tmp_path / "w.pth", "tiny")
+    with pytest.raises(ModelError, match="Is a directory"):
+        load_weights(backbone.model, tmp_path, "tiny")
     missing = tmp_path / "none.safetensors"
     with pytest.raises(ModelError, match=re.escape(str(missing))):
         load_weights(backbone.model, missing, "tiny")
