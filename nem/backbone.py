@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import json
 import math
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Self, cast
@@ -114,9 +115,10 @@ class Backbone(nn.Module):
                 f"{side - side % self.strides[-1] or self.strides[-1]}"
             )
         try:
-            if hasattr(model, "set_input_size") and side != _built_size(model):
-                model.set_input_size(img_size=(side, side))
-            self(next(model.parameters()).new_zeros(1, 3, side, side))
+            with warnings.catch_warnings(action="ignore"):  # of timm's code, on its use of torch
+                if hasattr(model, "set_input_size") and side != _built_size(model):
+                    model.set_input_size(img_size=(side, side))
+                self(next(model.parameters()).new_zeros(1, 3, side, side))
         except Exception as error:
             raise ModelError(
                 f"backbone {self.name}: does not run on pictures of {side} x {side} "
@@ -286,9 +288,7 @@ def _known_classes(model: nn.Module) -> tuple[str, ...]:
     if timm_model.num_classes != timm_model.pretrained_cfg.get("num_classes"):
         return ()
     subset = infer_imagenet_subset(timm_model)
-    if not subset:
-        return ()
-    names = tuple(ImageNetInfo(subset).label_descriptions())
+    names = tuple(ImageNetInfo(subset).label_descriptions()) if subset else ()
     return names if len(names) == timm_model.num_classes else ()
 
 

@@ -173,6 +173,15 @@ def test_an_input_size_that_the_model_can_not_take(name: str, size: int, say: st
     assert "\n" not in str(error.value)
 
 
+def test_another_input_size_is_set_without_a_word(recwarn: pytest.WarningsRecorder) -> None:
+    backbone = create_backbone(
+        "swin_tiny_patch4_window7_224", input_size=160,
+        embed_dim=16, depths=(1, 1, 1, 1), num_heads=(1, 2, 2, 4),
+    )  # fmt: skip
+    assert backbone.input_size == 160
+    assert not recwarn
+
+
 def test_the_file_of_a_fine_tuned_model_tells_its_number_of_classes(tmp_path) -> None:
     name, kwargs = FAMILIES["resnet"]
     one, path = tiny_backbone(num_classes=7), tmp_path / "own.safetensors"
