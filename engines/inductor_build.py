@@ -135,6 +135,11 @@ def _explained(error: Exception, backbone: str, device: torch.device) -> EngineE
         if re.search(words, text):
             told = cure.format(cuda=torch.version.cuda)
             return EngineUnavailable(f"engine inductor: can't build: {told}; or use engine eager")
+    if "C++ compile error" in text and re.search(r"\s", folder := tempfile.gettempdir()):
+        return EngineUnavailable(
+            f"engine inductor: can't build: its compiler takes no spaces in {folder!r}, the folder "
+            "for temporary files; set TMPDIR to another; or use engine eager"
+        )
     compilers = [line.strip() for line in text.splitlines() if re.search(r"\berror: ", line)]
     told = compilers[0][:200] if compilers else first_line(error)
     return EngineError(f"engine inductor: {backbone} can't be compiled: {told}; use engine eager")

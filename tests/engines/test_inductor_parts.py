@@ -239,6 +239,20 @@ def test_a_failed_build_names_the_cure(
     assert len(said) == 1
 
 
+def test_a_folder_for_temporary_files_that_compilers_do_not_take_is_named(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> bytes:
+        raise RuntimeError("\nC++ compile error\n\nCommand: g++ ...\n error: input is output")
+
+    from nem.bundle_io import load_model
+
+    monkeypatch.setattr("engines.inductor_build._compile", fail)
+    monkeypatch.setattr("tempfile.tempdir", "/tmp/of someone")
+    with pytest.raises(EngineUnavailable, match=r"no spaces in '/tmp/of someone'.*set TMPDIR"):
+        build_package(FixedGraph(load_model(bundle)), 1, torch.device("cpu"), print)
+
+
 @pytest.mark.slow
 def test_compilers_of_kernels_leave_nothing_behind() -> None:
     """As on a GPU, where Triton's workers are started; that no thread is left is always checked."""
