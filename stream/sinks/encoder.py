@@ -222,8 +222,6 @@ class VideoEncoder:
         if choice.codec in HEVC and out.format.name in ("mp4", "mov"):
             context.codec_tag = "hvc1"  # what Apple's players ask for
         self._picture = av.VideoFrame(width, height, "yuv420p")
-        for name in ("color_range", "colorspace", "color_primaries", "color_trc"):
-            setattr(self._picture, name, getattr(context, name))
         self._frames = 0
         self._last = first.pts - max(1, round(1 / (rate * first.time_base)))
         self._shown: dict[int | None, int] = {}  # by time stamp: encoders forget how long
