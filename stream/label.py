@@ -21,7 +21,7 @@ from stream.palette import yuv
 
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 TEXT_SHARE = 1 / 36
-"""Height of the letters per picture height: 20 pixels at 720p."""
+"""Height of the letters per shorter side: 20 pixels at 720p, also of an upright picture."""
 MIN_TEXT = 8
 """Lower letters can't be read; a picture too small for them gets no label."""
 MAX_STRIP_SHARE = 1 / 3
@@ -97,7 +97,7 @@ def _trial(text: str) -> NDArray[np.uint8]:
 @lru_cache(maxsize=32)
 def _strip(lead: str, texts: tuple[str, ...], height: int, width: int) -> NDArray[np.uint8] | None:
     """How much ink each pixel of the strip has, uint8 of even size; None if nothing fits."""
-    letters = max(MIN_TEXT, round(height * TEXT_SHARE))
+    letters = max(MIN_TEXT, round(min(height, width) * TEXT_SHARE))
     parts = (lead, *texts) if lead else texts
     for count in range(len(parts), 0, -1):
         found = _fitting("   ".join(parts[:count]), letters, height, width)

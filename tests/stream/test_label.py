@@ -71,6 +71,13 @@ def test_grows_with_the_picture():
     assert large[1] == pytest.approx(3 * small[1], rel=0.2)
 
 
+def test_an_upright_picture_has_the_letters_of_the_same_one_lying():
+    lying, upright = (draw(*size, [("cat", 0.5)])[0] for size in [(720, 1280), (1280, 720)])
+    assert strip_size(lying) == strip_size(upright)
+    entries = [("cassette_player", 0.5), ("french_horn", 0.3), ("garbage_truck", 0.1)]
+    assert not np.array_equal(draw(1920, 1080, entries)[0], draw(1920, 1080, entries[:2])[0])
+
+
 def test_says_what_it_was_given():
     texts = {
         name: draw(120, 320, [(name, share)])[0] for name, share in [("cat", 0.87), ("dog", 0.87)]
