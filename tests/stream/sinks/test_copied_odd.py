@@ -1,7 +1,6 @@
 """Tracks that can't be read, damaged, short, late or cut: kept as far as they can be."""
 
 from fractions import Fraction
-from itertools import pairwise
 
 import av
 import numpy as np
@@ -13,10 +12,10 @@ from tests.builders import copy_packets, make_clip, make_explanation, make_frame
 from tests.stream.sinks.reading import read_packets
 
 
-def annotate(source, output, frames=50, start=0):
+def annotate(source, output, frames=50):
     with FileSink(output, copy_from=source) as sink:
         for index in range(frames):
-            sink.write(make_frame(64, 96, index=index, pts=start + index), make_explanation())
+            sink.write(make_frame(64, 96, index=index), make_explanation())
         sink.close()
         return sink.notes
 
@@ -114,16 +113,6 @@ def test_sound_that_an_edit_list_cuts_away_is_not_moved_into_matroska(tmp_path):
     times = [float(time) for time, _ in read_packets(tmp_path / "out.mkv", "audio")]
     assert sum(time < 0.1 for time in times) < 12
     assert times == sorted(times)
-
-
-def test_time_before_zero_is_kept_where_the_picture_begins_there(tmp_path):
-    raw = make_clip(tmp_path / "raw.mp4", frames=50, audio=True)
-    clip = remuxed(raw, tmp_path / "in.ts", moved=-1)
-    with av.open(str(clip)) as container:
-        start = float(container.streams.video[0].start_time / 90000)
-    annotate(clip, tmp_path / "out.mkv", start=round(start * 25))
-    times = [float(time) for time, _ in read_packets(tmp_path / "out.mkv", "audio")]
-    assert max(b - a for a, b in pairwise(times)) < 0.03
 
 
 def test_sound_that_begins_late_is_found(tmp_path):

@@ -198,6 +198,16 @@ def test_sound_just_before_the_clock_runs_over_is_heard(tmp_path):
     assert abs(heard[0] - start) < 3
 
 
+def test_sound_before_zero_stays_beside_a_picture_that_begins_there(tmp_path):
+    clip = recording(tmp_path / "c.ts", 50, sound=2.0, start=WRAP / 90_000 - 0.5)
+    with FileSource(clip) as source:
+        assert -1 < next(source).pts_seconds < -0.4
+    video, sound, counts = explained(clip)
+    assert counts == {}
+    assert abs(sound[0] - video[0][0]) < 0.05
+    assert max(b - a for a, b in pairwise(sound)) < 0.03
+
+
 def test_one_wild_stamp_moves_one_picture_only(tmp_path):
     clip = recording(tmp_path / "c.ts", 50, sound=2.0)
     data = bytearray(clip.read_bytes())
