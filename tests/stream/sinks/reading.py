@@ -1,18 +1,18 @@
-"""Reading back what a sink wrote."""
+"""Writing files, and reading back what a sink wrote."""
 
 from __future__ import annotations
 
-import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 
-from tests.builders import read_index
-
-DATA = Path(os.environ.get("NEM_DATA", Path(__file__).parents[4] / "shared" / "data"))
+from stream.sinks import FileSink
+from tests.builders import make_explanation, make_frame, read_index
 
 
 @dataclass
@@ -36,6 +36,21 @@ def read_video(path: Path) -> Video:
         base = stream.time_base
         luma = [f.to_ndarray()[: f.height, : f.width] for f in frames]
         return Video([f.pts * base for f in frames], luma, stream, frames[0])
+
+
+def written(
+    path: Path,
+    stamps: Iterable[int],
+    time_base: Fraction = Fraction(1, 25),
+    size: tuple[int, int] = (64, 96),
+    **options: Any,
+) -> Video:
+    """A file of frames with these time stamps, as a decoder finds it."""
+    with FileSink(path, **options) as sink:
+        for index, pts in enumerate(stamps):
+            frame = make_frame(*size, index=index, pts=pts, time_base=time_base)
+            sink.write(frame, make_explanation())
+    return read_video(path)
 
 
 def read_packets(path: Path, kind: str) -> list[tuple[Fraction, bytes]]:

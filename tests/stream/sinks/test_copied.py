@@ -10,8 +10,8 @@ import pytest
 from stream.errors import SinkError, SourceError
 from stream.sinks import FileSink
 from stream.sources import open_source
-from tests.builders import copy_packets, make_clip, make_explanation, make_frame
-from tests.stream.sinks.reading import DATA, names, read_packets, read_video
+from tests.builders import DATA, copy_packets, make_clip, make_explanation, make_frame
+from tests.stream.sinks.reading import names, read_packets, read_video
 
 EXPLANATION = make_explanation()
 CAR = DATA / "videos" / "car-detection.mp4"

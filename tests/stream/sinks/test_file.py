@@ -15,22 +15,15 @@ from stream.overlay import Overlay
 from stream.sinks import FileSink
 from stream.sources.file import FileSource
 from tests.builders import make_explanation, make_frame
-from tests.stream.sinks.reading import names, read_video
+from tests.stream.sinks.reading import names, read_video, written
 
 EXPLANATION = make_explanation()
 SUFFIXES = [".mp4", ".m4v", ".mov", ".mkv"]
 
 
-def write(path, stamps, time_base=Fraction(1, 25), size=(64, 96), **options):
-    with FileSink(path, **options) as sink:
-        for index, pts in enumerate(stamps):
-            sink.write(make_frame(*size, index=index, pts=pts, time_base=time_base), EXPLANATION)
-    return read_video(path)
-
-
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_every_frame_once_and_in_order(tmp_path, suffix):
-    video = write(tmp_path / f"out{suffix}", range(40))
+    video = written(tmp_path / f"out{suffix}", range(40))
     assert video.indices == list(range(40))
     assert video.stream.codec_context.name == "h264"
     assert names(tmp_path) == [f"out{suffix}"]
@@ -51,7 +44,7 @@ def test_every_frame_once_and_in_order(tmp_path, suffix):
     ids=["cfr", "offset", "vfr", "ntsc", "microseconds", "ten hours", "sparse"],
 )
 def test_mp4_keeps_every_time_stamp(tmp_path, time_base, stamps, preset):
-    video = write(tmp_path / "out.mp4", stamps, time_base, preset=preset)
+    video = written(tmp_path / "out.mp4", stamps, time_base, preset=preset)
     assert video.seconds == [pts * time_base for pts in stamps]
     assert video.indices == list(range(len(video.seconds)))
 
@@ -83,7 +76,7 @@ def test_a_wild_length_of_the_last_frame_costs_no_output(tmp_path, suffix):
 
 def test_mkv_keeps_time_stamps_to_the_millisecond(tmp_path):
     base, stamps = Fraction(1, 90000), [126000, 126100, 129003, 200000, 900000]
-    video = write(tmp_path / "out.mkv", stamps, base)
+    video = written(tmp_path / "out.mkv", stamps, base)
     for out, pts in zip(video.seconds, stamps, strict=True):
         assert abs(out - pts * base) <= Fraction(1, 1000)
 
@@ -154,9 +147,9 @@ def test_padded_rows_are_not_written(tmp_path):
     cut = type(frame)(
         wide["y"][:, :90], wide["u"][:, :45], wide["v"][:, :45], 0, 0, frame.time_base, 0.0
     )
-    for name, written in (("a.mkv", frame), ("b.mkv", cut)):
+    for name, given in (("a.mkv", frame), ("b.mkv", cut)):
         with FileSink(tmp_path / name) as sink:
-            sink.write(written, EXPLANATION)
+            sink.write(given, EXPLANATION)
     first, second = (read_video(tmp_path / n).luma[0] for n in ("a.mkv", "b.mkv"))
     assert np.array_equal(first, second)
 
@@ -196,7 +189,7 @@ def test_what_is_written_plays_without_an_end(tmp_path):
 
 
 def test_the_file_is_made_of_fragments(tmp_path):
-    write(tmp_path / "out.mp4", range(100))
+    written(tmp_path / "out.mp4", range(100))
     assert (tmp_path / "out.mp4").read_bytes().count(b"moof") >= 3
 
 
@@ -211,48 +204,6 @@ def test_a_failure_of_the_first_frame_leaves_nothing(tmp_path, monkeypatch):
     ):
         sink.write(make_frame(), EXPLANATION)
     assert names(tmp_path) == []
-
-
-@pytest.mark.parametrize("codec", ["libx265", "libsvtav1"])
-def test_encoders_write_nothing_to_the_terminal(tmp_path, codec, capfd):
-    write(tmp_path / "c.mkv", range(3), codec=codec)
-    assert capfd.readouterr() == ("", "")
-
-
-@pytest.mark.parametrize("codec", ["libx264", "libx265", "libsvtav1"])
-@pytest.mark.parametrize("frames", [1, 2, 3])
-def test_a_few_frames_have_sane_times(tmp_path, codec, frames):
-    video = write(tmp_path / "c.mp4", range(frames), codec=codec)
-    assert video.indices == list(range(frames))
-    with av.open(str(tmp_path / "c.mp4")) as clip:
-        ahead = [(p.pts - p.dts) * p.time_base for p in clip.demux(video=0) if p.size]
-    assert len(ahead) == frames
-    assert max(map(abs, ahead)) < 1
-
-
-@pytest.mark.parametrize(("suffix", "more"), [("mkv", ""), ("mp4", " or another suffix")])
-def test_an_encoder_that_does_not_take_the_frames_names_one_that_does(tmp_path, suffix, more):
-    out = tmp_path / f"out.{suffix}"
-    with (
-        pytest.raises(SinkError, match=f"encoder mpeg2video .* try the encoder libx264{more}"),
-        FileSink(out, codec="mpeg2video") as sink,
-    ):
-        # It knows few rates of frames, and no stamps of its own.
-        sink.write(make_frame(64, 96, time_base=Fraction(1, 1000)), EXPLANATION)
-    assert names(tmp_path) == []
-
-
-def test_codec_preset_and_crf_reach_the_encoder(tmp_path):
-    sizes = {}
-    for crf in (5, 45):
-        write(tmp_path / f"{crf}.mp4", range(5), crf=crf)
-        sizes[crf] = (tmp_path / f"{crf}.mp4").stat().st_size
-    assert sizes[5] > 1.5 * sizes[45]
-    video = write(tmp_path / "hevc.mp4", range(5), codec="libx265")
-    assert video.stream.codec_context.name == "hevc"
-    assert video.indices == list(range(5))
-    written = (tmp_path / "5.mp4").read_bytes()
-    assert b"crf=5.0" in written  # x264 writes its settings into the stream
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,89 @@
+"""The encoder: quiet, quick unless told otherwise, and with sane times for the shortest clips."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import av
+import pytest
+
+from stream.errors import SinkError
+from stream.sinks import FileSink
+from tests.builders import make_explanation, make_frame
+from tests.stream.sinks.reading import names, read_packets, written
+
+
+@pytest.mark.parametrize("codec", ["libx265", "libsvtav1"])
+def test_encoders_write_nothing_to_the_terminal(tmp_path, codec, capfd):
+    written(tmp_path / "c.mkv", range(3), codec=codec)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libx265", "libsvtav1"])
+@pytest.mark.parametrize("frames", [1, 2, 3])
+def test_a_few_frames_have_sane_times(tmp_path, codec, frames):
+    video = written(tmp_path / "c.mp4", range(frames), codec=codec)
+    assert video.indices == list(range(frames))
+    with av.open(str(tmp_path / "c.mp4")) as clip:
+        ahead = [(p.pts - p.dts) * p.time_base for p in clip.demux(video=0) if p.size]
+    assert len(ahead) == frames
+    assert max(map(abs, ahead)) < 1
+
+
+@pytest.mark.parametrize(("suffix", "more"), [("mkv", ""), ("mp4", " or another suffix")])
+def test_an_encoder_that_does_not_take_the_frames_names_one_that_does(tmp_path, suffix, more):
+    out = tmp_path / f"out.{suffix}"
+    with (
+        pytest.raises(SinkError, match=f"encoder mpeg2video .* try the encoder libx264{more}"),
+        FileSink(out, codec="mpeg2video") as sink,
+    ):
+        # It knows few rates of frames, and no stamps of its own.
+        sink.write(make_frame(64, 96, time_base=Fraction(1, 1000)), make_explanation())
+    assert names(tmp_path) == []
+
+
+def test_codec_preset_and_crf_reach_the_encoder(tmp_path):
+    sizes = {}
+    for crf in (5, 45):
+        written(tmp_path / f"{crf}.mp4", range(5), crf=crf)
+        sizes[crf] = (tmp_path / f"{crf}.mp4").stat().st_size
+    assert sizes[5] > 1.5 * sizes[45]
+    video = written(tmp_path / "hevc.mp4", range(5), codec="libx265")
+    assert video.stream.codec_context.name == "hevc"
+    assert video.indices == list(range(5))
+    # x264 writes its settings into the stream.
+    assert b"crf=5.0" in (tmp_path / "5.mp4").read_bytes()
+
+
+@pytest.mark.parametrize(("codec", "crf"), [("libx264", 20), ("libx265", 24)])
+def test_where_nothing_is_asked_it_is_quick_and_good(tmp_path, codec, crf):
+    written(tmp_path / "usual.mkv", range(5), codec=codec)
+    written(tmp_path / "named.mkv", range(5), codec=codec, preset="ultrafast", crf=crf)
+    usual, named = (read_packets(tmp_path / f"{n}.mkv", "video") for n in ("usual", "named"))
+    assert usual == named
+
+
+@pytest.mark.parametrize(("suffix", "tag"), [("mp4", "hvc1"), ("mov", "hvc1"), ("mkv", None)])
+def test_hevc_has_the_tag_that_apples_players_ask_for(tmp_path, suffix, tag):
+    video = written(tmp_path / f"c.{suffix}", range(3), codec="libx265")
+    assert tag is None or video.stream.codec_context.codec_tag == tag
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_a_single_picture_is_shown_as_long_as_a_frame(tmp_path, suffix):
+    path = tmp_path / f"one.{suffix}"
+    written(path, [3], Fraction(1, 1000), fps=Fraction(5))
+    with av.open(str(path)) as found:
+        [packet] = [p for p in found.demux(video=0) if p.size]
+        assert packet.duration * packet.time_base == Fraction(1, 5)
+
+
+@pytest.mark.parametrize(
+    "fps", [Fraction(90_000), Fraction(1, 100_000), Fraction(-25), Fraction(0)]
+)
+def test_a_wild_rate_costs_no_output(tmp_path, fps):
+    stamps = [0, 40, 80]
+    video = written(
+        tmp_path / "c.mkv", stamps, Fraction(1, 1000), fps=Fraction(fps), codec="libsvtav1"
+    )
+    assert [1000 * s for s in video.seconds] == stamps
