@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -13,6 +14,8 @@ from nem.explanation import Explanation
 from stream.colour import ColourTags
 from stream.frame import Frame, frame_from_rgb
 
+DATA = Path(os.environ.get("NEM_DATA", Path(__file__).parents[2] / "shared" / "data"))
+"""Recordings and photos, where there are any; tests that need them are skipped elsewhere."""
 BITS = 12
 MATRIX_NUMBERS = {"bt709": 1, "bt601": 6, "bt2020": 9}
 SWS_MATRIX = {"bt709": 1, "bt601": 5, "bt2020": 9}

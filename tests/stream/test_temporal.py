@@ -1,9 +1,7 @@
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from fractions import Fraction
-from pathlib import Path
 
 import av
 import cv2
@@ -12,9 +10,8 @@ import pytest
 
 from stream.errors import UsageError
 from stream.temporal import CutDetector, Smoother
-from tests.builders import make_explanation, make_frame
+from tests.builders import DATA, make_explanation, make_frame
 
-DATA = Path(os.environ.get("NEM_DATA", Path(__file__).parents[3] / "shared" / "data"))
 CLIPS = sorted((DATA / "davis").glob("*.mp4"))
 MS = Fraction(1, 1000)
 

@@ -1,13 +1,13 @@
 import errno
 import json
-import os
 from pathlib import Path
 
 import av
+import cv2
 import pytest
 
 from stream.cli import with_command
-from tests.builders import make_clip, read_index
+from tests.builders import DATA, counted_picture, make_clip, read_index
 
 
 def indices(path):
@@ -97,9 +97,8 @@ def test_quiet_says_nothing_and_verbose_more(cli, clip, fake):
 
 
 def test_pictures_become_a_video(cli, tmp_path, fake):
-    cv2 = pytest.importorskip("cv2")
     for i in range(3):
-        assert cv2.imwrite(str(tmp_path / f"p{i}.png"), make_picture(i))
+        assert cv2.imwrite(str(tmp_path / f"p{i}.png"), counted_picture(i, 96, 64))
     output = tmp_path / "out.mp4"
     assert cli(tmp_path, output, "--fps", 5, *fake)[0] == 0
     with av.open(str(output)) as container:
@@ -107,12 +106,6 @@ def test_pictures_become_a_video(cli, tmp_path, fake):
     code, _, err = cli(tmp_path / "p0.png", *fake)
     assert code == 2
     assert "no name for the output" in last_line(err)
-
-
-def make_picture(index):
-    from tests.builders import counted_picture
-
-    return counted_picture(index, 96, 64)
 
 
 def broken_file(path):
@@ -276,10 +269,7 @@ def test_a_default_model_is_the_embedded_one(cli, clip):
 
 
 def test_real_video(cli, tmp_path, fake):
-    from pathlib import Path
-
-    data = Path(os.environ.get("NEM_DATA", Path(__file__).parents[4] / "shared" / "data"))
-    source = data / "videos" / "car-detection.mp4"
+    source = DATA / "videos" / "car-detection.mp4"
     if not source.exists():
         pytest.skip(f"no {source}")
     output = tmp_path / "out.mp4"

@@ -1,6 +1,5 @@
 """Video files: every frame once, true stamps, facts, no copies."""
 
-import os
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,9 +10,7 @@ import pytest
 from stream.colour import ColourTags
 from stream.sources.file import FileSource
 from stream.sources.reading import RESHAPED
-from tests.builders import copy_packets, make_clip, read_index
-
-DATA = Path(os.environ.get("NEM_DATA", Path(__file__).parents[4] / "shared" / "data"))
+from tests.builders import DATA, copy_packets, make_clip, read_index
 
 
 def read(path):
