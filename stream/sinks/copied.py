@@ -29,8 +29,8 @@ from stream.sources.timeline import Timeline
 
 log = logging.getLogger(__name__)
 
-# Facts about the old file or its writer; the new muxer writes its own.
-NOT_COPIED = {"major_brand", "minor_version", "compatible_brands", "encoder", "rotate", "DURATION"}
+OLD_FILE = {"major_brand", "minor_version", "compatible_brands", "encoder"}
+"""Facts about the old file and its writer, in small letters; the new muxer writes its own."""
 # What is said of how the pictures were stored, which they no longer are.
 OLD_PICTURES = re.compile(
     r"(encoder|duration|bps|number_of_\w+|_statistics_\w+|vendor_id|alpha_mode|rotate)(-\w+)?", re.I
@@ -73,7 +73,8 @@ class CopiedStreams:
         except BaseException:
             self._input.close()
             raise
-        self.metadata = _kept(self._input.metadata)
+        said = _kept(self._input.metadata).items()
+        self.metadata = {name: value for name, value in said if name.lower() not in OLD_FILE}
         # Its notes are those of the pictures' source, which reads the same packets.
         self._timeline = Timeline(self._input, Counter())
         self._packets = self._read()
@@ -255,7 +256,7 @@ def _said_of(pictures: Stream, codes: list[Stream]) -> dict[str, str]:
 
 
 def _kept(metadata: dict[str, str]) -> dict[str, str]:
-    kept = {key: value for key, value in metadata.items() if key not in NOT_COPIED}
+    kept = dict(metadata)
     if "name" in kept:  # what MP4's reader calls a track's title
         kept.setdefault("title", kept.pop("name"))
     return kept

@@ -17,12 +17,14 @@ PHONE = {"com.apple.quicktime.make": "Apple", "com.apple.quicktime.model": "iPho
 SUFFIXES = pytest.mark.parametrize("suffix", sorted(FORMATS))
 
 
-def described(path, *, of_pictures=None, of_file=None, **options):
-    """A clip with sound, and this said of its pictures and of itself."""
+def described(path, *, of_pictures=None, of_file=None, marks=None, **options):
+    """A clip with sound, this said of its pictures and of itself, and its pictures so marked."""
     clip = make_clip(path.with_name("raw.mkv"), frames=10, audio=True)
     with av.open(str(clip)) as old, av.open(str(path), "w", container_options=options) as new:
         streams = {s.index: new.add_stream_from_template(s) for s in old.streams}
         streams[0].metadata.update(of_pictures or {})
+        if marks is not None:
+            streams[0].disposition = marks
         new.metadata.update(of_file or {})
         copy_packets(old, streams)
     return path
@@ -55,6 +57,15 @@ def test_a_time_code_costs_no_picture_and_is_kept(tmp_path, suffix):
     assert said(out)[1]["timecode"] == TIMECODE
 
 
+@pytest.mark.parametrize("suffix", ["mov", "mkv"])
+def test_the_reel_of_a_time_code_is_kept(tmp_path, suffix):
+    of_pictures = {"timecode": TIMECODE, "reel_name": "A001"}
+    clip = described(tmp_path / "in.mov", of_pictures=of_pictures)
+    annotate(clip, tmp_path / f"out.{suffix}")
+    with av.open(str(tmp_path / f"out.{suffix}")) as out:  # MOV has it in the time code's track
+        assert "A001" in [reel for s in out.streams for reel in s.metadata.values()]
+
+
 @pytest.mark.parametrize("suffix", ["mp4", "mov"])
 def test_a_time_code_is_that_of_the_source_where_stamps_are_coarse(tmp_path, suffix):
     clip = described(tmp_path / "in.mkv", of_pictures={"timecode": "01:02:03:45"})
@@ -75,6 +86,7 @@ def test_what_is_said_of_the_pictures_is_kept(tmp_path, suffix):
             "title": "Gate 7",
             "ALPHA_MODE": "1",
             "BPS-eng": "9",
+            "DURATION-eng": "00:00:09",
             "ENCODER": "me",
         },
     )
@@ -83,7 +95,7 @@ def test_what_is_said_of_the_pictures_is_kept(tmp_path, suffix):
     assert "Gate 7" in pictures.values()
     assert pictures["language"] == "fra"
     # How they were stored they no longer are.
-    assert not {"alpha_mode", "bps-eng", "encoder"} & set(pictures)
+    assert not {"alpha_mode", "bps-eng", "duration-eng", "encoder"} & set(pictures)
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mov"])
@@ -102,7 +114,23 @@ def test_what_the_usual_place_would_cut_or_change_is_kept(tmp_path, suffix, name
     assert said(tmp_path / f"out.{suffix}")[0][name] == value
 
 
-def test_a_title_stays_where_all_players_look(tmp_path):
-    clip = described(tmp_path / "in.mp4", of_file={"title": "A film"})
+@pytest.mark.parametrize("source", ["mp4", "mkv"])
+def test_a_title_stays_where_all_players_look(tmp_path, source):
+    clip = described(tmp_path / f"in.{source}", of_file={"title": "A film"})
+    clip.write_bytes(clip.read_bytes().replace(b"Lavf", b"Mine"))  # another program's file
     annotate(clip, tmp_path / "out.mp4")
     assert b"\xa9nam" in (tmp_path / "out.mp4").read_bytes()
+
+
+@pytest.mark.parametrize("source", sorted(FORMATS))
+def test_the_title_of_a_track_has_the_name_of_the_container(tmp_path, source):
+    clip = described(tmp_path / f"in.{source}", of_pictures={"title": "Gate 7"})
+    annotate(clip, tmp_path / "out.mkv")
+    assert said(tmp_path / "out.mkv")[1]["title"] == "Gate 7"
+
+
+def test_marks_of_the_pictures_are_kept(tmp_path):
+    clip = described(tmp_path / "in.mkv", marks=av.stream.Disposition.original)
+    annotate(clip, tmp_path / "out.mkv")
+    with av.open(str(tmp_path / "out.mkv")) as out:
+        assert out.streams.video[0].disposition & av.stream.Disposition.original
