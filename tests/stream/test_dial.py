@@ -3,8 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from stream.dial import OverlayDial
+from stream.dial import RECENT, OverlayDial
 from stream.overlay import STYLES, Overlay
+from stream.pipeline import FILE_FRAMES
 from tests.builders import make_explanation, make_frame
 
 
@@ -32,3 +33,15 @@ def test_strength_stays_within_its_limits_and_shows():
     assert np.abs(strong.y.astype(int) - frame.y).sum() > np.abs(weak.y.astype(int) - frame.y).sum()
     assert dial.change_strength(50) == 1.0
     assert dial.change_strength(-50) == 0.1
+
+
+def test_frames_are_kept_as_they_came_only_if_wanted():
+    keeping, plain = (OverlayDial(Overlay(), keep=keep) for keep in (True, False))
+    frames = [make_frame(index=index) for index in range(2 * RECENT)]
+    for frame in frames:
+        keeping(frame, make_explanation())
+        plain(frame, make_explanation())
+    found = [keeping.as_it_came(frame.index) for frame in frames]
+    assert found == [None] * RECENT + frames[RECENT:]
+    assert plain.as_it_came(frames[-1].index) is None
+    assert RECENT > FILE_FRAMES  # which may be between the drawing and a window

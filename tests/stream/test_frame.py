@@ -22,8 +22,9 @@ def of(rgb: np.ndarray, colour: ColourTags | None = None) -> Frame:
 
 @pytest.mark.parametrize("colour", TAGS)
 @pytest.mark.parametrize("rgb", [(0, 0, 0), (255, 255, 255), (200, 30, 60), (10, 120, 250)])
-def test_a_flat_colour_comes_back(colour, rgb):
-    picture = np.full((6, 8, 3), rgb, np.uint8)
+@pytest.mark.parametrize("size", [(6, 8), (5, 7)])
+def test_a_flat_colour_comes_back(colour, rgb, size):
+    picture = np.full((*size, 3), rgb, np.uint8)
     back = of(picture, colour).rgb()
     assert np.abs(back.astype(int) - picture).max() <= 2
 

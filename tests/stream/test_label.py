@@ -79,11 +79,12 @@ def test_an_upright_picture_has_the_letters_of_the_same_one_lying():
 
 
 def test_says_what_it_was_given():
-    texts = {
-        name: draw(120, 320, [(name, share)])[0] for name, share in [("cat", 0.87), ("dog", 0.87)]
-    }
-    assert not np.array_equal(texts["cat"], texts["dog"])
-    assert not np.array_equal(texts["cat"], draw(120, 320, [("cat", 0.42)])[0])
+    entries = [("cat", 0.874), ("dog", 0.1)]
+    drawn = draw(240, 640, entries, lead="target: dog")[0]
+    assert np.array_equal(drawn, draw(240, 640, [], lead="target: dog   cat 87 %   dog 10 %")[0])
+    assert not np.array_equal(
+        drawn, draw(240, 640, [], lead="target: dog   cat 86 %   dog 10 %")[0]
+    )
 
 
 def test_drops_the_last_classes_where_all_do_not_fit():
@@ -180,6 +181,7 @@ def test_the_same_text_is_rendered_once(monkeypatch):
     ("char", "expected"),
     [
         ("é", "e"),
+        ("\u0301", ""),
         ("ß", "ss"),
         ("ø", "o"),
         ("Å", "A"),
