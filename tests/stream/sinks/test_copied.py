@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import pytest
 
 from stream.errors import SinkError, SourceError
 from stream.sinks import FileSink
+from stream.sinks.copied import DAMAGED
 from stream.sources import open_source
+from stream.sources.reading import BAD_RUN
+from stream.sources.timeline import Timeline
 from tests.builders import DATA, copy_packets, make_clip, make_explanation, make_frame
 from tests.stream.sinks.reading import names, read_packets, read_video
 
@@ -186,6 +190,36 @@ def test_a_source_that_cannot_be_read_is_named(tmp_path):
     with pytest.raises(SourceError, match=r"in\.mp4: not a video that can be read"):
         FileSink(tmp_path / "out.mp4", copy_from=tmp_path / "in.mp4")
     assert names(tmp_path) == ["in.mp4"]
+
+
+@pytest.mark.parametrize("errors", [5, BAD_RUN])
+def test_sound_that_cannot_be_read_on_ends_early_and_is_told(tmp_path, monkeypatch, errors):
+    left = [errors]
+
+    class Broken(Timeline):
+        def demux(self, streams):
+            if left[0]:
+                left[0] -= 1
+                raise av.error.InvalidDataError(1, "broken")
+            return super().demux(streams)
+
+    monkeypatch.setattr("stream.sinks.copied.Timeline", Broken)
+    clip = make_clip(tmp_path / "in.mp4", frames=50, audio=True)
+    sink = annotate(clip, tmp_path / "out.mkv")
+    assert f"copied tracks: {errors} {DAMAGED}" in sink.notes
+    if errors == BAD_RUN:
+        assert f"sound and subtitles end early: {clip} is damaged (broken)" in sink.notes
+    else:
+        assert len(read_packets(tmp_path / "out.mkv", "audio")) > 90
+
+
+def test_the_source_is_closed_with_the_output(tmp_path):
+    clip = make_clip(tmp_path / "in.mp4", frames=10, audio=True)
+    files = Path("/proc/self/fd")
+    before = len(list(files.iterdir()))
+    annotate(clip, tmp_path / "out.mp4", frames=10)
+    annotate(clip, tmp_path / "cut.mp4", frames=10, close=False).close(whole=False)
+    assert len(list(files.iterdir())) == before
 
 
 def test_a_silent_file_stays_silent(tmp_path):
