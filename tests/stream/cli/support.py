@@ -40,9 +40,13 @@ def make_paper_bundle(
     return folder
 
 
+LEFT_OUT = {"DISPLAY", "WAYLAND_DISPLAY", "PYTHONUNBUFFERED"}
+"""Of the environment: windows, and what hides that bytes may wait for a reader who left."""
+
+
 def environment(**changes: str) -> dict[str, str]:
     """The environment of a child: no display, no colours, this checkout."""
-    kept = {k: v for k, v in os.environ.items() if k not in {"DISPLAY", "WAYLAND_DISPLAY"}}
+    kept = {k: v for k, v in os.environ.items() if k not in LEFT_OUT}
     return {**kept, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **changes}
 
 

@@ -7,7 +7,6 @@ import subprocess
 import sys
 from dataclasses import replace
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,9 +16,8 @@ from stream.errors import SinkError, UsageError
 from stream.sinks import ScoresSink
 from stream.sinks.scores import score_line
 from tests.builders import make_explanation, make_frame
+from tests.stream.cli.support import environment
 from tests.stream.sinks.reading import names
-
-ROOT = Path(__file__).parents[3]
 
 
 def explanation() -> Explanation:
@@ -53,6 +51,17 @@ def test_a_line_names_the_class_that_is_explained():
     shown = replace(explanation(), method="nemt-target", target=np.array([1]))
     line = json.loads(score_line(make_frame(), shown))
     assert (line["explain"], line["target"]) == ("target", "猫")
+
+
+def test_names_are_written_as_they_are_and_five_of_them():
+    line = score_line(make_frame(), explanation())
+    assert '"name": "猫"' in line
+    assert len(json.loads(score_line(make_frame(), make_explanation(classes=9)))["top"]) == 5
+
+
+def test_times_are_told_to_the_microsecond():
+    frame = make_frame(pts=1, time_base=Fraction(1, 90_000))
+    assert json.loads(score_line(frame, explanation()))["seconds"] == 0.000011
 
 
 def test_what_is_no_number_is_null():
@@ -104,7 +113,10 @@ def test_a_reader_that_leaves_is_a_clean_end():
         "sink.close()\n"
     )
     run = subprocess.Popen(
-        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT
+        [sys.executable, "-c", program],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(),
     )
     assert run.stdout is not None
     assert json.loads(run.stdout.readline())["frame"] == 0
