@@ -44,6 +44,7 @@ from nem.bundle_io import load_model, round_weights_
 from nem.explanation import AIMS, Aim
 from nem.model import NEM
 from scripts import bench_gpu
+from scripts.ending import launch, new_file
 
 ASKED = {"resnet50": 1.10, "nem-tiny": 1.35}
 """Lite by backbone: what was asked for."""
@@ -172,7 +173,7 @@ def main() -> None:
         "--calibrate", type=Path, metavar="PATH", help="measure int8, too; pictures for its ranges"
     )
     parser.add_argument("--repeats", type=int, default=300, help="timed calls (default 300)")
-    parser.add_argument("--json", type=Path, help="write the milliseconds here")
+    parser.add_argument("--json", type=new_file, help="write the milliseconds here")
     parser.add_argument(
         "--device",
         default="cpu",
@@ -199,4 +200,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    launch(main)

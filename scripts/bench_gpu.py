@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engines import EngineUnavailable, Gpu, available_engines, find_gpus
+from scripts.ending import launch, new_file
 from scripts.gpu_report import Report, place, table
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ def main() -> None:
     parser.add_argument(
         "--jobs", type=int, default=JOBS, help=f"builds of inductor at once (default here {JOBS})"
     )
-    parser.add_argument("--json", type=Path, help="write the figures here")
+    parser.add_argument("--json", type=new_file, help="write the figures here")
     args = parser.parse_args()
     if args.jobs < 1:
         parser.error(f"--jobs {args.jobs}: at least 1 is needed")
@@ -154,4 +155,4 @@ def _figures(gpu: Gpu, roofs: dict[str, Roof], report: Report) -> dict[str, Any]
 
 
 if __name__ == "__main__":
-    main()
+    launch(main)

@@ -20,6 +20,7 @@ from pathlib import Path
 import av
 
 from engines import open_engine
+from scripts.ending import launch, new_file
 from scripts.make_clip import frame_size, make_clip
 from stream.overlay import Overlay
 from stream.pipeline import Pipeline
@@ -62,7 +63,7 @@ def main() -> None:
     )
     parser.add_argument("--frames", type=int, default=5000, help="at least (default 5000)")
     parser.add_argument("--model", default="nem-tiny", help="bundle (default nem-tiny)")
-    parser.add_argument("--json", type=Path, help="write the figures here")
+    parser.add_argument("--json", type=new_file, help="write the figures here")
     args = parser.parse_args()
     width, height = args.size
     samples: list[float] = []
@@ -93,4 +94,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    launch(main)

@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 
 import nem
+from scripts.ending import launch
 from scripts.make_clip import make_clip
 
 
@@ -66,4 +67,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    launch(main)

@@ -26,6 +26,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from scripts.ending import launch, new_file
 from scripts.make_clip import frame_size, make_clip
 
 PIPELINE = ("nem-tiny", "resnet50-lite", "resnet50-paper")
@@ -211,7 +212,7 @@ def main() -> None:
     parser.add_argument(
         "--only", nargs="+", choices=PIPELINE + ROUNDED + LOOPS, help="these cases only"
     )
-    parser.add_argument("--json", type=Path, help="write the medians here")
+    parser.add_argument("--json", type=new_file, help="write the medians here")
     parser.add_argument("--case", help=argparse.SUPPRESS)
     parser.add_argument("--clip", type=Path, help="use this clip instead of a generated one")
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
@@ -254,4 +255,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    launch(main)

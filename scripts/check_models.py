@@ -30,13 +30,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from engines.errors import EngineError
+from engines.errors import EngineError, EngineUnavailable
 from engines.golden import golden_frames
 from engines.graph import FrameGraph
 from engines.onnx_passes import CLASSES, FRAMES, graph_outputs
 from engines.trt_build import PRECISIONS
 from nem.model import NEM
 from scripts.check_models_trt import HOME, MODELS, build_model, check_tensorrt
+from scripts.ending import launch, new_file
 
 ASKED = 1 / 255
 """Largest difference of a mask pixel: one step of an 8-bit picture of it."""
@@ -54,6 +55,8 @@ def onnx_runners(path: Path) -> dict[str, Runner]:
     from engines.ov_runtime import openvino as ov
 
     session = open_checked(path)
+    if session is None:
+        raise EngineUnavailable("onnxruntime is not installed: pip install onnxruntime")
     core = ov.Core()
     hints = {"INFERENCE_PRECISION_HINT": "f32"}
     compiled = core.compile_model(core.read_model(path), "CPU", hints)
@@ -177,7 +180,7 @@ def main() -> int:
     parser.add_argument(
         "--precision", default="f16", choices=PRECISIONS, help="of the TensorRT graphs (f16)"
     )
-    parser.add_argument("--json", type=Path, help="write everything found here")
+    parser.add_argument("--json", type=new_file, help="write everything found here")
     args = parser.parse_args()
     if not os.environ.get(HOME):
         print(f"TensorRT is not checked: {HOME} names no environment of trt-dryrun")
@@ -194,4 +197,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    launch(main)

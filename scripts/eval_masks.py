@@ -38,6 +38,7 @@ from nem import metrics
 from nem.bundle import Bundle, open_bundle
 from nem.explanation import AIMS, Aim
 from nem.video_metrics import mean_change, warped_error
+from scripts.ending import count, launch, new_file
 from stream.frame import Frame
 from stream.overlay import Overlay
 from stream.sources import open_source
@@ -156,9 +157,9 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="folder of <name>.mp4 and <name>.masks.tar")
     parser.add_argument("--model", default="nem-tiny", help="bundle (default nem-tiny)")
     parser.add_argument("--explain", choices=AIMS, help="which head (default: the bundle's first)")
-    parser.add_argument("--every", type=int, default=5, help="fidelity on each n-th frame")
-    parser.add_argument("--sheet", type=Path, help="write a contact sheet PNG here")
-    parser.add_argument("--json", type=Path, help="write the figures here")
+    parser.add_argument("--every", type=count, default=5, help="fidelity on each n-th frame")
+    parser.add_argument("--sheet", type=new_file, help="write a contact sheet PNG here")
+    parser.add_argument("--json", type=new_file, help="write the figures here")
     args = parser.parse_args()
     clips = sorted(p for p in args.data.glob("*.mp4") if p.with_suffix(".masks.tar").exists())
     if not clips:
@@ -183,8 +184,8 @@ def main() -> None:
     if args.json:
         args.json.write_text(json.dumps(table, indent=2) + "\n")
     if args.sheet:
-        cv2.imwrite(str(args.sheet), contact_sheet(tiles)[..., ::-1])
+        args.sheet.write_bytes(cv2.imencode(".png", contact_sheet(tiles)[..., ::-1])[1].tobytes())
 
 
 if __name__ == "__main__":
-    main()
+    launch(main)

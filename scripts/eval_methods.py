@@ -44,6 +44,7 @@ from nem.methods import check_method, explain
 from nem.model import NEM
 from nem.objectives import absent_from
 from nem.scoring import class_and_embedding_score
+from scripts.ending import count, launch, new_file
 from scripts.eval_masks import centre_gaussian, mean_of, on_object
 from scripts.eval_methods_data import Labelled, Marked, coco_pictures, davis_frames, labelled
 from scripts.eval_methods_table import Result, print_result, save, start
@@ -164,10 +165,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, required=True, help="folder of <class>/<picture>")
     parser.add_argument("--coco", type=Path, help="folder in COCO's format, for localisation")
     parser.add_argument("--davis", type=Path, help="folder of <name>.mp4 and <name>.masks.tar")
-    parser.add_argument("--every", type=int, default=10, help="DAVIS frames (default each 10th)")
+    parser.add_argument("--every", type=count, default=10, help="DAVIS frames (default each 10th)")
     parser.add_argument("--model", default="nem-tiny", help="bundle (default nem-tiny)")
     parser.add_argument("--methods", default=",".join(METHODS), help="comma-separated")
-    parser.add_argument("--limit", type=int, default=300, help="of each set (default 300)")
+    parser.add_argument("--limit", type=count, default=300, help="of each set (default 300)")
     parser.add_argument(
         "--masks", type=float, default=1.0, help="share of RELAX's 3,000 and RISE's 1,000 masks"
     )
@@ -177,10 +178,10 @@ def arguments() -> argparse.Namespace:
         "--precision", choices=("32", "bf16"), default="32",
         help="of RELAX, RISE and the curves; bf16 takes half the time where the CPU computes in it",
     )  # fmt: skip
-    parser.add_argument("--json", type=Path, help="keep the figures here, and go on from them")
+    parser.add_argument("--json", type=new_file, help="keep the figures here, and go on from them")
     args = parser.parse_args()
-    if args.limit < 1 or args.every < 1 or args.masks <= 0:
-        parser.error("--limit and --every: at least 1; --masks: more than 0")
+    if args.masks <= 0:
+        parser.error(f"--masks {args.masks:g}: must be above 0")
     args.methods = [name for name in args.methods.split(",") if name]
     for name in args.methods:
         if name not in CONTROLS:
@@ -241,4 +242,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    launch(main)

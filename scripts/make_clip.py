@@ -14,16 +14,21 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from scripts.ending import count, launch, new_file
+
 SOUND_RATE = 48_000
 
 
 def frame_size(text: str) -> tuple[int, int]:
-    """Width and height of "WIDTHxHEIGHT", for argparse."""
+    """Width and height of "WIDTHxHEIGHT", for argparse; H.264 has no odd ones."""
     width, _, height = text.partition("x")
     try:
-        return int(width), int(height)
+        size = int(width), int(height)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected WIDTHxHEIGHT, as 1280x720") from None
+        size = 0, 0
+    if min(size) < 2 or size[0] % 2 or size[1] % 2:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected WIDTHxHEIGHT, both even, as 1280x720")
+    return size
 
 
 def scene(width: int, height: int, seed: int = 0) -> NDArray[np.uint8]:
@@ -76,12 +81,12 @@ def make_clip(path: Path, *, width: int, height: int, frames: int, fps: int) -> 
 def main() -> None:
     """Parse and write."""
     parser = argparse.ArgumentParser(description="Make an H.264 clip with sound for benchmarks.")
-    parser.add_argument("path", type=Path, help="file to write, .mp4 or .mkv")
+    parser.add_argument("path", type=new_file, help="file to write, .mp4 or .mkv")
     parser.add_argument(
         "--size", type=frame_size, default="1280x720", help="WIDTHxHEIGHT (default 1280x720)"
     )
-    parser.add_argument("--frames", type=int, default=300, help="number of frames (default 300)")
-    parser.add_argument("--fps", type=int, default=30, help="frames per second (default 30)")
+    parser.add_argument("--frames", type=count, default=300, help="number of frames (default 300)")
+    parser.add_argument("--fps", type=count, default=30, help="frames per second (default 30)")
     args = parser.parse_args()
     width, height = args.size
     make_clip(args.path, width=width, height=height, frames=args.frames, fps=args.fps)
@@ -89,4 +94,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    launch(main)

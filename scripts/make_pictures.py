@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 from fractions import Fraction
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from skimage import data
 
 from engines import resize
+from scripts.ending import launch, new_file
 from stream import Explainer
 from stream.frame import frame_from_rgb
 from stream.overlay import Overlay
@@ -37,9 +37,11 @@ def photo(name: str) -> NDArray[np.uint8]:
 def main() -> None:
     """Parse, explain, write."""
     parser = argparse.ArgumentParser(description="Make the README's picture.")
-    parser.add_argument("path", type=Path, help="JPEG or PNG to write")
+    parser.add_argument("path", type=new_file, help="JPEG or PNG to write")
     parser.add_argument("--model", default="nem-tiny", help="bundle (default nem-tiny)")
     args = parser.parse_args()
+    if args.path.suffix not in (".jpg", ".png"):
+        parser.error(f"{args.path}: name a .jpg or .png")
     draw = Overlay("heat", label=1)
     columns = []
     with Explainer.load(args.model) as explainer:
@@ -50,11 +52,10 @@ def main() -> None:
             )
             drawn = draw(frame, explainer(picture)).rgb()
             columns.append(np.vstack([resize(picture, TILE), resize(drawn, TILE)]))
-    args.path.parent.mkdir(parents=True, exist_ok=True)
     sheet = np.hstack(columns)[..., ::-1]
-    if not cv2.imwrite(str(args.path), sheet, [cv2.IMWRITE_JPEG_QUALITY, 88]):
-        parser.error(f"{args.path}: can't write; name a .jpg or .png in a folder that exists")
+    encoded = cv2.imencode(args.path.suffix, sheet, [cv2.IMWRITE_JPEG_QUALITY, 88])[1]
+    args.path.write_bytes(encoded.tobytes())
 
 
 if __name__ == "__main__":
-    main()
+    launch(main)

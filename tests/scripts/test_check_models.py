@@ -115,6 +115,13 @@ def test_an_export_that_fails_is_reported(monkeypatch: pytest.MonkeyPatch) -> No
     assert table([row])[2].endswith("MISSED")
 
 
+def test_a_missing_onnxruntime_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engines.export.export_onnx", lambda _, path: path)
+    monkeypatch.setattr("engines.onnx_export.open_checked", lambda _: None)
+    row = {"model": "toy", "onnx": check_onnx(toy())}
+    assert missed_by(row) == ["onnxruntime is not installed: pip install onnxruntime"]
+
+
 def test_masks_of_random_weights_use_their_range() -> None:
     graph = FrameGraph(toy()).eval()
     with torch.no_grad():

@@ -1,4 +1,5 @@
 import io
+import json
 import tarfile
 from types import SimpleNamespace
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 from engines import FakeEngine
+from scripts import eval_masks
 from scripts.eval_masks import (
     COLUMNS,
     centre_gaussian,
@@ -111,3 +113,14 @@ def test_each_head_can_be_judged(clip):
     assert rows["class"]["mass"] < rows["class"]["area"] < rows["embedding"]["mass"]
     assert rows["ranking"]["mask_area"] == pytest.approx(0.5, abs=0.01)
     assert rows["target"]["mass"] == rows["class"]["mass"]
+
+
+def test_figures_and_sheet_land_in_a_folder_that_is_new(clip, monkeypatch, capsys):
+    monkeypatch.setattr(eval_masks, "open_engine", lambda _: FakeEngine(input_size=(64, 64)))
+    new = clip.parent / "new"
+    arguments = [str(clip.parent), "--sheet", str(new / "sheet"), "--json", str(new / "found.json")]
+    monkeypatch.setattr("sys.argv", ["eval_masks", *arguments])
+    eval_masks.main()
+    assert list(json.loads((new / "found.json").read_text())) == ["clip", "mean"]
+    assert cv2.imread(str(new / "sheet")).shape == (270, 4 * 480, 3)
+    assert "mass / area" in capsys.readouterr().out
