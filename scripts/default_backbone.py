@@ -11,10 +11,10 @@ can guess everything from any part of a picture leaves an explanation nothing to
 from __future__ import annotations
 
 import json
-import queue
-import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -38,6 +38,9 @@ from scripts.default_data import (
     on_clutter,
     random_crop,
 )
+
+AHEAD = 3
+"""Batches that are prepared before they are asked for."""
 
 
 @dataclass(frozen=True)
@@ -116,30 +119,31 @@ def batches(
     rng = np.random.default_rng((config.seed, epoch))
     gen = torch.Generator().manual_seed(config.seed * 10_000 + epoch)
     size, order = config.image_size(epoch), rng.permutation(len(images))
-    ready: queue.Queue[tuple[Tensor, Tensor] | None] = queue.Queue(3)
 
     def picture(index: int) -> np.ndarray:
         if rng.random() >= config.clutter_probability:
             return random_crop(images[index], size, rng)
         return on_clutter(images[index], clutter_of(images, size, rng), rng)
 
-    def produce() -> None:
-        smooth = config.label_smoothing
-        for start in range(0, len(order) - config.batch_size + 1, config.batch_size):
-            pick = order[start : start + config.batch_size]
-            raw = np.stack([picture(i) for i in pick])
-            x = jitter(normalise(torch.from_numpy(raw), MEAN, STD), gen)
-            target = F.one_hot(torch.from_numpy(labels[pick]), classes).float()
-            target = mix(x, target * (1 - smooth) + smooth / classes, config, gen)
-            hidden = torch.rand(len(x), generator=gen) < config.blob_probability
-            if hidden.any():
-                x[hidden] *= blob_mask(int(hidden.sum()), size, gen)
-            ready.put((x.contiguous(memory_format=torch.channels_last), target))
-        ready.put(None)
+    def batch(start: int) -> tuple[Tensor, Tensor]:
+        smooth, pick = config.label_smoothing, order[start : start + config.batch_size]
+        raw = np.stack([picture(i) for i in pick])
+        x = jitter(normalise(torch.from_numpy(raw), MEAN, STD), gen)
+        target = F.one_hot(torch.from_numpy(labels[pick]), classes).float()
+        target = mix(x, target * (1 - smooth) + smooth / classes, config, gen)
+        hidden = torch.rand(len(x), generator=gen) < config.blob_probability
+        if hidden.any():
+            x[hidden] *= blob_mask(int(hidden.sum()), size, gen)
+        return x.contiguous(memory_format=torch.channels_last), target
 
-    threading.Thread(target=produce, name="augment", daemon=True).start()
-    while (item := ready.get()) is not None:
-        yield item
+    ready: deque[Future[tuple[Tensor, Tensor]]] = deque()
+    with ThreadPoolExecutor(1, "augment") as thread:
+        for start in range(0, len(order) - config.batch_size + 1, config.batch_size):
+            ready.append(thread.submit(batch, start))
+            if len(ready) > AHEAD:
+                yield ready.popleft().result()
+        while ready:
+            yield ready.popleft().result()
 
 
 @torch.inference_mode()

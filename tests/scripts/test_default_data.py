@@ -1,3 +1,4 @@
+import cv2
 import numpy as np
 import pytest
 
@@ -17,8 +18,6 @@ from scripts.default_data import (  # noqa: E402
 
 @pytest.fixture
 def folder(tmp_path):
-    import cv2
-
     rng = np.random.default_rng(0)
     for name in ("cat", "dog"):
         (tmp_path / name).mkdir()
@@ -112,3 +111,11 @@ def test_fewer_pictures_than_a_batch_are_refused(folder, tmp_path):
     config = BackboneConfig(batch_size=len(split.images) + 1)
     with pytest.raises(ValueError, match=r"training pictures: .* at least"):
         train_backbone(split, split, tmp_path / "out", config)
+
+
+def test_a_picture_that_can_not_be_used_ends_the_training_and_does_not_hang_it(folder):
+    images, labels, names = load_split(folder)
+    config = BackboneConfig(batch_size=4, phases=((1.0, 32),))
+    images[:] = [np.empty((0, 4, 3), np.uint8)] * len(images)
+    with pytest.raises(cv2.error):
+        list(batches(images, labels, len(names), config, 0))
