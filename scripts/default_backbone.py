@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -27,7 +28,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from nem.bundle_io import state_sha256
 from nem.data import normalise
+from nem.errors import DataError, ModelError, TrainError
 from scripts.default_data import (
     MEAN,
     STD,
@@ -149,7 +152,7 @@ def batches(
 @torch.inference_mode()
 def top1(model: nn.Module, split: Split, size: int) -> float:
     """Share of pictures, squashed to `size` as in use, whose best class is right."""
-    images, labels, _ = split
+    images, labels = split.images, split.labels
     model.eval()
     device = next(model.parameters()).device
     right = 0
@@ -177,14 +180,27 @@ def train_backbone(
 
     `start` are weights to begin with instead of random ones. Returns the averaged (EMA) model in
     eval mode.
+
+    Raises:
+        DataError: fewer pictures than a batch.
+        ModelError: `start` is of another model.
+        TrainError: `out` holds another training, or the loss is not finite.
     """
+    images, labels, names, digest = train
+    steps = len(images) // config.batch_size
+    if not steps:
+        raise DataError(f"{len(images)} training pictures: {config.batch_size} at least")
     out.mkdir(parents=True, exist_ok=True)
-    images, labels, names = train
     torch.manual_seed(config.seed)
     model = config.build(len(names)).to(device, memory_format=torch.channels_last)
     ema = config.build(len(names)).to(device, memory_format=torch.channels_last)
     if start is not None:
-        model.load_state_dict(start)
+        try:
+            model.load_state_dict(start)
+        except RuntimeError as error:
+            raise ModelError(
+                f"weights to begin with: {' '.join(str(error).split())[:200]}"
+            ) from None
     ema.load_state_dict(model.state_dict())
     decay = [p for p in model.parameters() if p.ndim > 1]
     plain = [p for p in model.parameters() if p.ndim <= 1]
@@ -192,11 +208,9 @@ def train_backbone(
     optimiser = torch.optim.SGD(
         groups, lr=config.lr, momentum=0.9, nesterov=True, weight_decay=config.weight_decay
     )
-    steps = len(images) // config.batch_size
-    if not steps:
-        raise ValueError(f"{len(images)} training pictures: {config.batch_size} at least")
+    recipe = asdict(config) | {"data": digest, "start": start and state_sha256(start)}
     total, warm = steps * config.epochs, steps * config.warmup_epochs
-    first = _resume(out, config, model, ema, optimiser)
+    first = _resume(out, recipe, model, ema, optimiser)
     for epoch in range(first, config.epochs):
         model.train()
         began, losses = time.monotonic(), []
@@ -210,13 +224,13 @@ def train_backbone(
                 logits = model(x.to(device))
             loss = F.cross_entropy(logits.float(), target.to(device))
             if not torch.isfinite(loss):
-                raise FloatingPointError(f"loss is {loss.item()} in epoch {epoch}, batch {i}")
+                raise TrainError(f"loss is {loss.item()} in epoch {epoch}, batch {i}")
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             optimiser.step()
             _average(ema, model, min(config.ema_decay, (step + 1) / (step + 10)))
             losses.append(loss.item())
-        _save(out, config, epoch + 1, model, ema, optimiser)
+        _save(out, recipe, epoch + 1, model, ema, optimiser)
         line = {
             "epoch": epoch + 1,
             "size": config.image_size(epoch),
@@ -239,7 +253,7 @@ def _average(ema: nn.Module, model: nn.Module, decay: float) -> None:
 
 def _save(
     out: Path,
-    config: BackboneConfig,
+    recipe: dict[str, Any],
     epoch: int,
     model: nn.Module,
     ema: nn.Module,
@@ -249,26 +263,26 @@ def _save(
     state |= {f"ema.{k}": v.contiguous() for k, v in ema.state_dict().items()}
     moments = opt.state_dict()["state"]
     state |= {f"momentum.{k}": v["momentum_buffer"].contiguous() for k, v in moments.items()}
-    meta = {"epoch": str(epoch), "config": json.dumps(asdict(config))}
+    meta = {"epoch": str(epoch), "recipe": json.dumps(recipe)}
     partial = out / "backbone.safetensors.partial"
     save_file(state, partial, metadata=meta)
     partial.replace(out / "backbone.safetensors")
 
 
 def _resume(
-    out: Path, config: BackboneConfig, model: nn.Module, ema: nn.Module, opt: torch.optim.Optimizer
+    out: Path, recipe: dict[str, Any], model: nn.Module, ema: nn.Module, opt: torch.optim.Optimizer
 ) -> int:
     path = out / "backbone.safetensors"
     if not path.exists():
         return 0
     with safe_open(path, framework="pt") as file:
         meta = file.metadata()
+    before, now = json.loads(meta.get("recipe", "{}")), json.loads(json.dumps(recipe))
     # Another number of epochs only re-plans what is left of the schedule.
-    before, now = (
-        json.loads(c) | {"epochs": 0} for c in (meta["config"], json.dumps(asdict(config)))
-    )
-    if before != now:
-        raise ValueError(f"{path} belongs to another recipe; choose another --out or remove it")
+    differ = [k for k in now if k != "epochs" and before.get(k) != now[k]]
+    if differ or int(meta["epoch"]) > now["epochs"]:
+        what = f"is of another {', '.join(differ)}" if differ else f"has {meta['epoch']} epochs"
+        raise TrainError(f"{path} {what}; choose another --out or remove it")
     state = load_file(path)
 
     def part(name: str) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -12,29 +13,48 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nem.errors import DataError
+
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
 
 class Split(NamedTuple):
-    """Decoded pictures RGB uint8 (H, W, 3), their labels, and the names of all classes."""
+    """Decoded pictures RGB uint8 (H, W, 3), their labels, and the names of all classes.
+
+    `digest` tells these pictures, labels and names from all others.
+    """
 
     images: list[np.ndarray]
     labels: np.ndarray
     names: list[str]
+    digest: str
 
 
-def load_split(folder: Path) -> Split:
-    """Decode `folder/<class>/*` of a data set's training or validation part."""
-    names = sorted(p.name for p in folder.iterdir() if p.is_dir())
-    images, labels = [], []
+def load_split(folder: Path, names: list[str] | None = None) -> Split:
+    """Decode `folder/<class>/*` of a data set's training or validation part.
+
+    `names` are the classes, in the order of labels; default: all there are.
+
+    Raises:
+        DataError: there is no picture, or a class beyond `names`.
+    """
+    found = sorted(p.name for p in folder.glob("*") if p.is_dir())
+    names = found if names is None else names
+    if unknown := sorted(set(found) - set(names)):
+        raise DataError(f"{folder}: {unknown[0]} is no class of the training part; move it away")
+    images, labels, digest = [], [], hashlib.sha256(repr(names).encode())
     for index, name in enumerate(names):
-        for path in sorted((folder / name).iterdir()):
+        for path in sorted((folder / name).glob("*")):
             image = cv2.imread(str(path), cv2.IMREAD_COLOR)
             if image is not None:
                 images.append(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
                 labels.append(index)
-    return Split(images, np.asarray(labels), names)
+                digest.update(f"{index} {image.shape}".encode())
+                digest.update(image)
+    if not images:
+        raise DataError(f"{folder}: expected pictures in <class>/; found none")
+    return Split(images, np.asarray(labels), names, digest.hexdigest())
 
 
 def random_crop(
@@ -114,15 +134,14 @@ def clutter_of(images: Sequence[np.ndarray], size: int, rng: np.random.Generator
     return surroundings([images[i] for i in np.resize(corners, 4)], size)
 
 
-def write_composites(
-    images: Sequence[np.ndarray], folder: Path, count: int, size: int, seed: int
-) -> Path:
+def write_composites(split: Split, folder: Path, count: int, size: int, seed: int) -> Path:
     """Write `count` pictures for the decoder into a folder of their own below `folder`.
 
     They show one object amid clutter, or two in one scene. Two objects are what
     tells a class-conditional explanation which of them is meant.
     """
-    folder = folder / f"{count}-of-{size}-seed-{seed}"
+    images = split.images
+    folder = folder / f"{count}-of-{size}-seed-{seed}-{split.digest[:8]}"
     done = folder / "complete"
     if not done.exists():
         folder.mkdir(parents=True, exist_ok=True)

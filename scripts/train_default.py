@@ -26,12 +26,12 @@ from nem.backbone import Backbone, create_backbone
 from nem.bundle import open_bundle
 from nem.bundle_io import decoder_state, installed_versions, load_backbone, round_weights_
 from nem.explanation import AIMS, METHOD_OF
-from nem.model import NEM
 from nem.train import TrainConfig, fit
 from scripts.default_backbone import BackboneConfig, top1, train_backbone
 from scripts.default_card import model_card
 from scripts.default_data import MEAN, STD, load_split, write_composites
 from scripts.default_quality import judge
+from scripts.ending import launch
 
 NAME = "nem-tiny"
 METHODS = tuple(METHOD_OF[aim] for aim in AIMS)
@@ -71,14 +71,9 @@ def frozen_backbone(
     )
 
 
-def train_decoder(
-    backbone: Backbone,
-    data: tuple[Path, ...],
-    args: argparse.Namespace,
-    begin_with: dict[str, torch.Tensor] | None,
-) -> NEM:
+def decoder_config(data: tuple[Path, ...], args: argparse.Namespace) -> TrainConfig:
     """All heads by the same `fit` as `nem-stream train`."""
-    config = TrainConfig(
+    return TrainConfig(
         data=data,
         out=args.out / f"decoder-{args.input_size}-area-{args.area_weight:g}",
         methods=METHODS,
@@ -99,7 +94,6 @@ def train_decoder(
         seed=args.seed,
         resume=True,
     )
-    return fit(config, backbone=backbone, begin_with=begin_with, progress=sys.stderr.isatty())
 
 
 def parameters(module: nn.Module) -> float:
@@ -168,13 +162,20 @@ def main() -> None:
     cv2.setNumThreads(1)
     args.out.mkdir(parents=True, exist_ok=True)
     data = unpack(args.data, args.out)
-    train, validation = load_split(data / "train"), load_split(data / "val")
+    train = load_split(data / "train")
+    validation = load_split(data / "val", train.names)
+    composites = write_composites(
+        train, args.out / "composites", args.composites, args.input_size, args.seed
+    )
+    decoder = decoder_config((data / "train", composites), args)  # refuses before hours are lost
     config = BackboneConfig(epochs=args.epochs, seed=args.seed)
     begin_with = None
     if args.start is None:
         first = train_backbone(train, validation, args.out, config, args.device)
     else:
         before = open_bundle(args.start)
+        if list(before.manifest.classes) != train.names:
+            sys.exit(f"--start {args.start}: its classes are not those of {data / 'train'}")
         first = load_backbone(before).model
         begin_with = decoder_state(before) if args.go_on else None
     classifier = train_backbone(
@@ -187,10 +188,7 @@ def main() -> None:
     backbone = frozen_backbone(
         classifier, config, train.names, args.input_size, args.out / "backbone_ema.safetensors"
     )
-    composites = write_composites(
-        train.images, args.out / "composites", args.composites, args.input_size, args.seed
-    )
-    model = train_decoder(backbone, (data / "train", composites), args, begin_with)
+    model = fit(decoder, backbone=backbone, begin_with=begin_with, progress=sys.stderr.isatty())
     round_weights_(model)
     quality |= judge(model, validation.images)
     print(json.dumps(quality))
@@ -226,4 +224,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    launch(main)

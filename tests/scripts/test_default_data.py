@@ -1,11 +1,19 @@
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="needs the extra train")
 
+from nem.errors import DataError, ModelError, TrainError  # noqa: E402
 from nem.pictures import read_image  # noqa: E402
-from scripts.default_backbone import BackboneConfig, batches, mix, train_backbone  # noqa: E402
+from scripts.default_backbone import (  # noqa: E402
+    BackboneConfig,
+    batches,
+    mix,
+    train_backbone,
+)
 from scripts.default_data import (  # noqa: E402
     blob_mask,
     clutter_of,
@@ -28,14 +36,34 @@ def folder(tmp_path):
 
 
 def test_classes_are_the_folders_in_order(folder):
-    images, labels, names = load_split(folder)
-    assert names == ["cat", "dog"]
-    assert labels.tolist() == [0] * 5 + [1] * 5
-    assert images[0].shape == (40, 60, 3)
+    split = load_split(folder)
+    assert split.names == ["cat", "dog"]
+    assert split.labels.tolist() == [0] * 5 + [1] * 5
+    assert split.images[0].shape == (40, 60, 3)
+
+
+def test_a_class_without_pictures_to_judge_by_shifts_no_label(folder, tmp_path):
+    split = load_split(folder, ["ant", "cat", "dog"])
+    assert split.labels.tolist() == [1] * 5 + [2] * 5
+    with pytest.raises(DataError, match="dog is no class of the training part"):
+        load_split(folder, ["cat"])
+    for nothing in (tmp_path / "cat", tmp_path / "nowhere"):
+        with pytest.raises(DataError, match="found none"):
+            load_split(nothing)
+
+
+def test_other_pictures_names_or_labels_have_another_digest(folder):
+    before = load_split(folder).digest
+    assert load_split(folder).digest == before
+    assert load_split(folder, ["ant", "cat", "dog"]).digest != before
+    (folder / "cat" / "0.png").rename(folder / "dog" / "0 again.png")
+    moved = load_split(folder).digest
+    (folder / "dog" / "0 again.png").unlink()
+    assert len({before, moved, load_split(folder).digest}) == 3
 
 
 def test_an_epoch_is_the_same_for_the_same_seed_and_differs_between_epochs(folder):
-    images, labels, names = load_split(folder)
+    images, labels, names, _ = load_split(folder)
     config = BackboneConfig(batch_size=4, phases=((1.0, 32),))
     first = [list(batches(images, labels, len(names), config, epoch)) for epoch in (0, 0, 1)]
     assert len(first[0]) == 2
@@ -92,16 +120,16 @@ def test_an_object_on_clutter_leaves_most_of_the_clutter(folder):
 
 
 def test_composites_are_written_once_and_are_the_same_for_a_seed(folder, tmp_path):
-    images = load_split(folder).images
-    one = write_composites(images, tmp_path / "one", 4, 32, seed=1)
-    two = write_composites(images, tmp_path / "two", 4, 32, seed=1)
+    split = load_split(folder)
+    one = write_composites(split, tmp_path / "one", 4, 32, seed=1)
+    two = write_composites(split, tmp_path / "two", 4, 32, seed=1)
     names = sorted(p.name for p in one.glob("*.jpg"))
     assert len(names) == 4
     assert all((one / n).read_bytes() == (two / n).read_bytes() for n in names)
     before = (one / names[0]).stat().st_mtime_ns
-    assert write_composites(images, tmp_path / "one", 4, 32, seed=1) == one
+    assert write_composites(split, tmp_path / "one", 4, 32, seed=1) == one
     assert (one / names[0]).stat().st_mtime_ns == before
-    fewer = write_composites(images, tmp_path / "one", 2, 48, seed=1)
+    fewer = write_composites(split, tmp_path / "one", 2, 48, seed=1)
     found = [picture.shape for picture in map(read_image, sorted(fewer.glob("*.jpg")))]
     assert found == [(48, 48, 3)] * 2
 
@@ -109,13 +137,59 @@ def test_composites_are_written_once_and_are_the_same_for_a_seed(folder, tmp_pat
 def test_fewer_pictures_than_a_batch_are_refused(folder, tmp_path):
     split = load_split(folder)
     config = BackboneConfig(batch_size=len(split.images) + 1)
-    with pytest.raises(ValueError, match=r"training pictures: .* at least"):
+    with pytest.raises(DataError, match=r"training pictures: .* at least"):
         train_backbone(split, split, tmp_path / "out", config)
 
 
 def test_a_picture_that_can_not_be_used_ends_the_training_and_does_not_hang_it(folder):
-    images, labels, names = load_split(folder)
+    images, labels, names, _ = load_split(folder)
     config = BackboneConfig(batch_size=4, phases=((1.0, 32),))
     images[:] = [np.empty((0, 4, 3), np.uint8)] * len(images)
     with pytest.raises(cv2.error):
         list(batches(images, labels, len(names), config, 0))
+
+
+SMALL = BackboneConfig(
+    model="resnet10t", channels=(8, 8, 8, 8), stem_width=8, epochs=2, batch_size=5,
+    phases=((1.0, 32),),
+)  # fmt: skip
+
+
+def train(split, out, config=SMALL, **changes):
+    return train_backbone(split, split, out, config, **changes).state_dict()
+
+
+def test_a_training_cut_short_goes_on_to_the_same_weights(folder, tmp_path, monkeypatch):
+    split = load_split(folder)
+    whole = train(split, tmp_path / "whole")
+
+    def power_cut(*_):
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("scripts.default_backbone.top1", power_cut)
+        with pytest.raises(ZeroDivisionError):
+            train(split, tmp_path / "cut")
+    again = train(split, tmp_path / "cut")
+    assert all(torch.equal(again[name], whole[name]) for name in whole)
+    assert [path.name for path in (tmp_path / "cut").iterdir()] == ["backbone.safetensors"]
+
+
+def test_a_training_goes_on_only_as_it_began(folder, tmp_path):
+    split = load_split(folder)
+    first = train(split, tmp_path / "first")
+    tuned = train(split, tmp_path, SMALL.tuned(1), start=first)
+    again = train(split, tmp_path, SMALL.tuned(1), start=first)
+    assert all(torch.equal(again[name], tuned[name]) for name in tuned)
+    other = {name: value + 1 for name, value in first.items()}
+    for config, data, start, what in (
+        (SMALL.tuned(0), split, first, "has 1 epochs"),
+        (SMALL.tuned(1), split, other, "is of another start"),
+        (SMALL.tuned(1), split, None, "is of another start"),
+        (SMALL.tuned(2), split._replace(digest="other"), first, "is of another data"),
+        (replace(SMALL.tuned(2), lr=1.0), split, first, "is of another lr"),
+    ):
+        with pytest.raises(TrainError, match=f"backbone.safetensors {what}; choose another --out"):
+            train(data, tmp_path, config, start=start)
+    with pytest.raises(ModelError, match=r"weights to begin with: .*size mismatch"):
+        train(split, tmp_path / "new", replace(SMALL, channels=(8, 8, 8, 16)), start=first)
