@@ -19,7 +19,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import timm
 import torch
@@ -31,6 +30,7 @@ from torch import Tensor, nn
 from nem.bundle_io import state_sha256
 from nem.data import normalise
 from nem.errors import DataError, ModelError, TrainError
+from nem.pictures import squash
 from scripts.default_data import (
     MEAN,
     STD,
@@ -157,10 +157,7 @@ def top1(model: nn.Module, split: Split, size: int) -> float:
     device = next(model.parameters()).device
     right = 0
     for start in range(0, len(images), 128):
-        raw = [
-            cv2.resize(im, (size, size), interpolation=cv2.INTER_AREA)
-            for im in images[start : start + 128]
-        ]
+        raw = [squash(image, size) for image in images[start : start + 128]]
         x = normalise(torch.from_numpy(np.stack(raw)), MEAN, STD).to(device)
         with torch.autocast(device.type, torch.bfloat16):
             guess = model(x).argmax(1).cpu().numpy()

@@ -182,7 +182,7 @@ def main() -> None:
         train, validation, args.out / "tuned", config.tuned(args.tune_epochs), args.device,
         start=first.state_dict(),
     )  # fmt: skip
-    sizes = (128, 144, 160, 176, 192, 224)
+    sizes = sorted({128, 144, 160, 176, 192, 224, args.input_size})
     quality = {f"top1_{size}": round(top1(classifier, validation, size), 4) for size in sizes}
     print(json.dumps(quality), flush=True)
     backbone = frozen_backbone(

@@ -6,15 +6,19 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs the extra train")
 
+from nem.data import normalise  # noqa: E402
 from nem.errors import DataError, ModelError, TrainError  # noqa: E402
-from nem.pictures import read_image  # noqa: E402
+from nem.pictures import read_image, squash  # noqa: E402
 from scripts.default_backbone import (  # noqa: E402
     BackboneConfig,
     batches,
     mix,
+    top1,
     train_backbone,
 )
 from scripts.default_data import (  # noqa: E402
+    MEAN,
+    STD,
     blob_mask,
     clutter_of,
     load_split,
@@ -147,6 +151,21 @@ def test_a_picture_that_can_not_be_used_ends_the_training_and_does_not_hang_it(f
     images[:] = [np.empty((0, 4, 3), np.uint8)] * len(images)
     with pytest.raises(cv2.error):
         list(batches(images, labels, len(names), config, 0))
+
+
+def test_top1_is_of_pictures_squashed_as_in_use(folder):
+    split = load_split(folder)
+    seen = []
+
+    class Model(torch.nn.Linear):
+        def forward(self, x):
+            seen.append(x)
+            return torch.eye(2)[[0] * 7 + [1] * 3]
+
+    # 40 x 60 to 48 x 48: one side grows, the other shrinks.
+    assert top1(Model(1, 1), split, 48) == 0.8
+    pictures = torch.from_numpy(np.stack([squash(image, 48) for image in split.images]))
+    assert torch.equal(seen[0], normalise(pictures, MEAN, STD))
 
 
 SMALL = BackboneConfig(
