@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from prodigyopt import Prodigy
 
 import nem.learner
 import nem.objectives
@@ -62,6 +63,21 @@ def train_all(pictures: Path, out: Path, **changes: Any) -> dict[str, Any]:
         assert value.shape == (4, 1, SIZE, SIZE)
         assert torch.isfinite(value).all(), aim
     return line
+
+
+def learner_of_all(**changes: Any) -> Learner:
+    """A step of all four methods, without a trainer."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = NEM(tiny_backbone(), "lite", AIMS, width=8).train()
+    settings = TrainConfig(data=("-",), out="-", methods=tuple(AIM_OF), ks=2, **changes)
+    return Learner(model, Collection((), (), SIZE), settings, {})
+
+
+def step(learner: Learner, count: int = 5) -> dict[str, torch.Tensor]:
+    """The values of a step on `count` pictures."""
+    pictures = torch.from_numpy(shapes(count, 0)[0])
+    return learner(pictures, torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize("score", ["softmax", "logits"])
@@ -121,19 +137,54 @@ def test_a_deletion_weight_adds_the_score_of_the_rest(pictures: Path, tmp_path: 
 def test_the_loss_of_a_step_reaches_all_of_the_decoder_and_only_that(
     changes: dict[str, Any],
 ) -> None:
-    backbone = tiny_backbone()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = NEM(backbone, "lite", AIMS, width=8).train()
-    settings = TrainConfig(data=("-",), out="-", methods=tuple(AIM_OF), ks=2, **changes)
-    learner = Learner(model, Collection((), (), SIZE), settings, {})
-    images = torch.from_numpy(shapes(5, 0)[0])
-    learner(images, torch.Generator().manual_seed(0))["loss"].mean().backward()
-    for name, parameter in model.decoder.named_parameters():
+    learner = learner_of_all(**changes)
+    step(learner)["loss"].mean().backward()
+    for name, parameter in learner.model.decoder.named_parameters():
         assert parameter.grad is not None, name
         assert torch.isfinite(parameter.grad).all(), name
         assert parameter.grad.abs().max() > 0, name
-    assert all(p.grad is None for p in model.backbone.parameters())
+    assert all(p.grad is None for p in learner.model.backbone.parameters())
+
+
+@pytest.mark.parametrize("flip", [True, False])
+def test_half_of_the_pictures_are_mirrored_if_asked_for(
+    flip: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terms = calls(monkeypatch, nem.learner, "aim_terms")
+    learner = learner_of_all(flip=flip)
+    with torch.no_grad():
+        step(learner, 8)
+    backbone = learner.model.backbone
+    plain = normalise(torch.from_numpy(shapes(8, 0)[0]), backbone.mean, backbone.std)
+    turned = [torch.equal(x, p.flip(2)) for x, p in zip(terms[0]["x"], plain, strict=True)]
+    same = [torch.equal(x, p) for x, p in zip(terms[0]["x"], plain, strict=True)]
+    assert same == [not t for t in turned]
+    assert 2 <= sum(turned) <= 6 if flip else not any(turned)
+
+
+@pytest.mark.parametrize("fill", ["mean", "noise"])
+def test_what_hides_pixels_is_what_was_asked_for(
+    fill: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hidden = calls(monkeypatch, nem.objectives, "hide")
+    with torch.no_grad():
+        step(learner_of_all(fill=fill))
+    assert [call["fill"] for call in hidden] == [fill] * 5  # of nem-u and nemt-target two each
+    assert all(call["generator"] is not None for call in hidden)
+
+
+def test_the_optimiser_is_set_as_asked_for() -> None:
+    learner = learner_of_all(lr=0.5, weight_decay=0.25)
+    learner.steps = 7
+    chosen = learner.configure_optimizers()
+    assert chosen["lr_scheduler"]["scheduler"].T_max == 7
+    for optimiser in (
+        chosen["optimizer"],
+        learner_of_all(lr=0.5, weight_decay=0.25, cosine=False).configure_optimizers(),
+    ):
+        assert isinstance(optimiser, Prodigy)
+        [group] = optimiser.param_groups
+        assert (group["lr"], group["weight_decay"]) == (0.5, 0.25)
 
 
 def test_a_grid_finer_than_the_picture_is_refused_before_anything_is_written(
