@@ -188,7 +188,7 @@ class Learner(pl.LightningModule):
             del state[name]
         if broken := [n for n, t in state.items() if not torch.isfinite(t).all()]:
             raise TrainError(
-                f"decoder weights are not finite after epoch {self.current_epoch} "
+                f"decoder weights are not finite after epoch {self.current_epoch + 1} "
                 f"(first: {broken[0]}); {self._what_stays()}. Lower the learning rate"
             )
         checkpoint["recipe"] = self.recipe
@@ -197,7 +197,7 @@ class Learner(pl.LightningModule):
         bad = index[~torch.isfinite(values)].tolist() or index.tolist()
         names = ", ".join(self.collection.items[i].name for i in bad[:3])
         return (
-            f"loss is {loss} in epoch {self.current_epoch}, batch {batch} ({names}); "
+            f"loss is {loss} in epoch {self.current_epoch + 1}, batch {batch + 1} ({names}); "
             f"{self._what_stays()}. Look at those pictures, or lower lr"
         )
 

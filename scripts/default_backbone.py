@@ -221,7 +221,7 @@ def train_backbone(
                 logits = model(x.to(device))
             loss = F.cross_entropy(logits.float(), target.to(device))
             if not torch.isfinite(loss):
-                raise TrainError(f"loss is {loss.item()} in epoch {epoch}, batch {i}")
+                raise TrainError(f"loss is {loss.item()} in epoch {epoch + 1}, batch {i + 1}")
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             optimiser.step()

@@ -166,7 +166,7 @@ def test_a_loss_that_is_not_finite_names_the_batch_and_keeps_the_checkpoint(
         return values
 
     monkeypatch.setattr(Learner, "forward", spoilt)
-    with pytest.raises(TrainError, match=r"loss is nan in epoch 1, batch 0 \(.*\d\d\d.png\)"):
+    with pytest.raises(TrainError, match=r"loss is nan in epoch 2, batch 1 \(.*\d\d\d.png\)"):
         train(pictures, tmp_path)
     monkeypatch.undo()
     assert torch.isfinite(train(pictures, tmp_path, resume=True).decoder.head.weight).all()
