@@ -7,7 +7,6 @@ tensors of the file, the rest becomes its metadata.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,7 @@ def save_tree(tree: Mapping[str, Any], path: Path) -> None:
     """
     tensors: dict[str, Tensor] = {}
     text = json.dumps(_encode(tree, "", tensors))
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f"{path.name}.partial")  # of a killed process it is written over
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(tensors, partial, metadata={_TREE: text})

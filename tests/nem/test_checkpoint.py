@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,6 +36,20 @@ def test_a_tree_comes_back(tmp_path: Path) -> None:
     assert again["state"][7]["m"].shape == ()
     assert again["bf16"].dtype == torch.bfloat16
     assert torch.equal(again["turned"], TREE["turned"])
+
+
+def test_nothing_stays_of_a_process_that_was_killed_while_it_saved(tmp_path: Path) -> None:
+    code = (
+        "import os, signal, sys; from pathlib import Path; import nem.checkpoint as c\n"
+        "def save(_, path, **__):\n"
+        "    path.write_bytes(b'half'); os.kill(os.getpid(), signal.SIGKILL)\n"
+        "c.save_file = save; c.save_tree({'a': 1}, Path(sys.argv[1]))"
+    )
+    path = tmp_path / "c"
+    subprocess.run([sys.executable, "-c", code, str(path)], check=False)
+    assert len(list(tmp_path.iterdir())) == 1
+    save_tree({"a": 2}, path)
+    assert [p.name for p in tmp_path.iterdir()] == ["c"]
 
 
 def test_tensors_that_share_memory_are_fine(tmp_path: Path) -> None:
