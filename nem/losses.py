@@ -24,6 +24,9 @@ from torch import Tensor
 from nem.config import Score, Variant
 from nem.errors import ArgumentError
 
+ABSENT_WEIGHT = 2.0
+"""Of the area of the map of an absent class."""
+
 
 class Loss(NamedTuple):
     """Per-sample values, each (N,).
@@ -132,15 +135,12 @@ def target_loss(
     mask: Tensor,
     absent: Tensor,
     area_weight: float = 0.5,
-    *,
-    kept_weight: float = 1.0,
-    absent_weight: float = 2.0,
 ) -> Tensor:
     """A class-conditional mask: NEMt plus "the part alone is enough"; empty for absent classes.
 
-    Classes in the picture: NEMt's loss + kept_weight (s_c(x) - s_c(e x))^2. The part alone is to
-    give what the whole gives, not more: a class that is hardly there has a small map. Absent
-    classes: absent_weight mean(e). Ours; after Dabkowski and Gal 2017.
+    Classes in the picture: NEMt's loss + (s_c(x) - s_c(e x))^2. The part alone is to give what the
+    whole gives, not more: a class that is hardly there has a small map. Absent classes:
+    `ABSENT_WEIGHT` mean(e). Ours; after Dabkowski and Gal 2017.
 
     Args:
         full: score of the asked class on the whole picture, (N,).
@@ -149,8 +149,6 @@ def target_loss(
         mask: e, (N, 1, H, W) in [0, 1].
         absent: bool (N,), whether the asked class is not in the picture.
         area_weight: lambda_1.
-        kept_weight: factor of what the part alone lacks.
-        absent_weight: factor of the area of the map of an absent class.
 
     Returns:
         (N,) in float32.
@@ -164,8 +162,8 @@ def target_loss(
             "for each picture"
         )
     lack = (full.float() - kept.float()) ** 2
-    present = nemt_loss(full, hidden, mask, area_weight) + kept_weight * lack
-    return torch.where(absent, absent_weight * _area(mask), present)
+    present = nemt_loss(full, hidden, mask, area_weight) + lack
+    return torch.where(absent, ABSENT_WEIGHT * _area(mask), present)
 
 
 def ra_nem_loss(

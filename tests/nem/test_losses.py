@@ -104,8 +104,8 @@ def test_target_on_hand_made_scores() -> None:
     mask, absent = torch.full((2, 1, 4, 4), 0.25), torch.tensor([False, True])
     loss = target_loss(full, hidden, kept, mask, absent)
     torch.testing.assert_close(loss, torch.tensor([-0.25 + 0.125 + 0.01, 0.5]))
-    loss = target_loss(full, hidden, kept, mask, absent, 1.0, kept_weight=0.5, absent_weight=4.0)
-    torch.testing.assert_close(loss, torch.tensor([-0.25 + 0.25 + 0.005, 1.0]))
+    loss = target_loss(full, hidden, kept, mask, absent, 1.0)
+    torch.testing.assert_close(loss, torch.tensor([-0.25 + 0.25 + 0.01, 0.5]))
     with pytest.raises(ArgumentError, match=r"of torch.int64: expected bool \(2,\)"):
         target_loss(full, hidden, kept, mask, absent.long())
 
