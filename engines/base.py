@@ -19,7 +19,7 @@ from engines.asked import class_numbers, pick_aim
 from engines.errors import EngineClosed, FrameError
 from nem.classes import Target
 from nem.explanation import METHOD_OF, Aim, Explanation
-from nem.pictures import resize
+from nem.pictures import no_pictures, resize
 from nem.ranks import percentiles
 
 Frames = NDArray[np.uint8]
@@ -46,13 +46,8 @@ def check_frames(frames: NDArray[np.uint8]) -> None:
     Raises:
         FrameError: naming the expected and the actual shape and dtype.
     """
-    if not isinstance(frames, np.ndarray):
-        raise FrameError(f"frames: expected a numpy array, got {type(frames).__name__}")
-    shape, dtype = frames.shape, frames.dtype
-    if dtype != np.uint8 or len(shape) != 4 or shape[3] != 3 or 0 in shape:
-        raise FrameError(
-            f"frames: expected RGB uint8 (N, H, W, 3) with N, H, W >= 1, got {dtype} {shape}"
-        )
+    if trouble := no_pictures(frames, one=False):
+        raise FrameError(f"frames: {trouble}")
 
 
 class Engine(ABC):

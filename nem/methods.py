@@ -34,7 +34,7 @@ from nem.method_table import (
     takes_target,
 )
 from nem.model import NEM
-from nem.pictures import squash
+from nem.pictures import no_pictures, squash
 from nem.quiet import quiet
 from nem.ranks import percentiles
 
@@ -210,16 +210,9 @@ def _joined(runs: list[tuple[Tensor | None, Tensor]]) -> tuple[Tensor | None, Te
 
 
 def _pictures(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    pictures = image[None] if isinstance(image, np.ndarray) and image.ndim == 3 else image
-    if (
-        not isinstance(pictures, np.ndarray)
-        or pictures.dtype != np.uint8
-        or pictures.ndim != 4
-        or pictures.shape[3] != 3
-        or 0 in pictures.shape
-    ):
-        found = f"{getattr(image, 'dtype', type(image).__name__)} {getattr(image, 'shape', '')}"
-        raise ArgumentError(f"image: expected RGB uint8 (H, W, 3) or (N, H, W, 3), got {found}")
+    if trouble := no_pictures(image):
+        raise ArgumentError(f"image: {trouble}")
+    pictures = image[None] if image.ndim == 3 else image
     return np.stack([squash(picture, size) for picture in pictures])
 
 

@@ -20,6 +20,36 @@ IMAGE_SUFFIXES = frozenset(
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".ts", ".mpg", ".mpeg", ".wmv")
 
 
+def no_pictures(given: object, *, one: bool = True) -> str | None:
+    """What is given in the place of pictures, and what to do; None where it is pictures.
+
+    Args:
+        given: RGB uint8 (N, H, W, 3) with N, H, W >= 1, else something to tell of.
+        one: (H, W, 3) will do, too.
+    """
+    wanted = f"expected RGB uint8 {'(H, W, 3) or ' if one else ''}(N, H, W, 3), N, H, W >= 1"
+    if not isinstance(given, np.ndarray):
+        return (
+            f"{wanted}, got {type(given).__name__}; give a numpy array, of a file "
+            "nem.pictures.read_image(path), of a PIL picture np.asarray(picture.convert('RGB'))"
+        )
+    shape = given.shape
+    cure = ""
+    if given.dtype.kind == "f":
+        cure = "; of values in 0 .. 1 take (255 * x).round().astype(np.uint8)"
+    elif given.ndim == 2:
+        cure = "; of a grey picture take np.stack([x] * 3, axis=-1)"
+    elif shape[-1:] == (4,):
+        cure = "; leave the fourth channel out: x[..., :3]"
+    elif shape[-3:-2] == (3,) and shape[-1] != 3:
+        cure = "; channels come last: np.moveaxis(x, -3, -1)"
+    elif given.ndim == 3 and not one:
+        cure = "; of one picture take x[None]"
+    elif given.dtype == np.uint8 and given.ndim in (3, 4) and shape[-1] == 3 and 0 not in shape:
+        return None
+    return f"{wanted}, got {given.dtype} {shape}{cure}"
+
+
 def is_image(path: Path) -> bool:
     """Whether the suffix is that of a picture."""
     return path.suffix.lower() in IMAGE_SUFFIXES

@@ -10,9 +10,9 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from engines import Engine, Explanation, Target, open_engine
-from engines.base import check_frames
+from engines import Engine, Explanation, FrameError, Target, open_engine
 from nem.explanation import Aim
+from nem.pictures import no_pictures
 from stream.aim import AimDial
 from stream.errors import UsageError
 from stream.frame import Frame
@@ -89,9 +89,9 @@ class Explainer:
             FrameError: any other shape or dtype.
             OptionError: no such aim or class here.
         """
-        single = isinstance(image, np.ndarray) and image.ndim == 3
-        frames = image[None] if single else image
-        check_frames(frames)
+        if trouble := no_pictures(image):
+            raise FrameError(f"image: {trouble}")
+        frames = image[None] if image.ndim == 3 else image
         size = self.engine.frame_size
         if frames.shape[1:3] != size:  # as the engine would, sooner
             frames = np.stack([shrink_rgb(frame, size) for frame in frames])

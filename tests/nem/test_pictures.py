@@ -1,11 +1,12 @@
 import os
+import re
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from nem.pictures import files_below, is_image, read_image
+from nem.pictures import files_below, is_image, no_pictures, read_image
 
 
 def test_exif_orientation_is_applied(tmp_path: Path) -> None:
@@ -63,3 +64,31 @@ def test_linked_folders_are_searched_once_and_loops_end(tmp_path: Path) -> None:
     (data / "c").symlink_to(store / "deep")
     found = [path.relative_to(data).as_posix() for path in files_below(data, is_image)]
     assert found == ["a/deep/x.png", "b/x.png"]
+
+
+@pytest.mark.parametrize(
+    ("given", "say"),
+    [
+        ("photo.jpg", "got str; give a numpy array, of a file nem.pictures.read_image"),
+        (None, "got NoneType"),
+        (np.ones((4, 5, 3)), r"got float64 \(4, 5, 3\); of values in 0 .. 1 take \(255"),
+        (np.ones((4, 5), np.uint8), r"got uint8 \(4, 5\); of a grey picture take np.stack"),
+        (np.ones((4, 5, 4), np.uint8), "leave the fourth channel out"),
+        (np.ones((3, 4, 5), np.uint8), r"channels come last: np.moveaxis\(x, -3, -1\)"),
+        (np.ones((4, 0, 3), np.uint8), r"N, H, W >= 1, got uint8 \(4, 0, 3\)$"),
+        (np.ones((4, 5, 3), np.int64), r"got int64 \(4, 5, 3\)$"),
+    ],
+)
+def test_what_is_given_in_the_place_of_pictures_is_told(given: object, say: str) -> None:
+    told = no_pictures(given)
+    assert told is not None
+    assert re.search(say, told)
+    assert told.startswith("expected RGB uint8 (H, W, 3) or (N, H, W, 3)")
+    assert "\n" not in told
+
+
+def test_pictures_are_pictures() -> None:
+    one = np.ones((3, 4, 3), np.uint8)
+    assert no_pictures(one) is no_pictures(one[None]) is None
+    assert no_pictures(one[None], one=False) is None
+    assert "of one picture take x[None]" in str(no_pictures(one, one=False))
