@@ -37,7 +37,7 @@ def pick_aim(aims: Sequence[Aim], explain: str | None, target: Target | None) ->
             f"{', '.join(aims)}; leave target out, or take another bundle"
         )
     if explain not in aims:
-        near = difflib.get_close_matches(explain, aims, n=1)
+        near = difflib.get_close_matches(str(explain), aims, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         if explain in AIMS:
             hint = "; take one of these, or another bundle"

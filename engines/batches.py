@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from numbers import Integral
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -52,13 +53,15 @@ def check_on_device(frames: Any, frame_size: tuple[int, int], batch: int) -> tup
 
 
 def check_batch(engine: str, batch: int) -> None:
-    """Refuse a batch below 1.
+    """Refuse a batch that is none.
 
     Raises:
         OptionError: names the engine.
     """
-    if batch < 1:
-        raise OptionError(f"engine {engine}: batch {batch}: frames per call, from 1")
+    if not (isinstance(batch, Integral) and batch >= 1):
+        raise OptionError(
+            f"engine {engine}: batch {batch!r}: frames per call, from 1, a whole number"
+        )
 
 
 def run_pieces(

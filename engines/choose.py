@@ -48,7 +48,7 @@ def choose_engine(device: str = "auto") -> Choice:
     try:
         gpu = find_gpus()[0].name
     except EngineUnavailable as error:
-        if device == "auto" or not device.startswith("cuda"):
+        if device == "auto" or not str(device).startswith("cuda"):
             return Choice("openvino", "cpu" if device == "auto" else device, str(error))
         raise EngineUnavailable(f"device {device}: {error}; use --device cpu") from None
     found = {info.name: info for info in available_engines()}

@@ -172,7 +172,7 @@ def open_engine(
     frame_size: tuple[int, int] | None = None,
     batch: int | None = 1,
     dynamic: bool = False,
-    calibration: Path | None = None,
+    calibration: Path | str | None = None,
     say: Callable[[str], None] | None = None,
 ) -> Engine:
     """Make a bundle runnable, with all its heads: what is explained is an argument of `run`.
@@ -204,7 +204,7 @@ def open_engine(
         engine, device = choice.engine, choice.device
     entry = _ENGINES.get(engine)
     if entry is None:
-        near = difflib.get_close_matches(engine, _ENGINES, n=1)
+        near = difflib.get_close_matches(str(engine), _ENGINES, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         allowed = ", ".join(engine_names())
         raise OptionError(f"no engine called {engine!r}, allowed: {allowed}{hint}")
@@ -216,7 +216,7 @@ def open_engine(
         ("frame_size", frame_size, None),
         ("batch", entry.files if batch is None else batch, 1),
         ("dynamic", dynamic, False),
-        ("calibration", calibration, None),
+        ("calibration", None if calibration is None else Path(calibration), None),
         ("say", say, say),
         ("flavour", engine, engine),
     ):

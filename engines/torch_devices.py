@@ -31,7 +31,7 @@ def find_device(engine: str, device: str) -> torch.device:
         return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
     try:
         found = torch.device(device)
-    except RuntimeError:
+    except (RuntimeError, TypeError):
         raise OptionError(f"engine {engine}: device {device!r}, allowed: {ALLOWED}") from None
     if found.type not in ("cpu", "cuda"):
         raise OptionError(f"engine {engine}: device {device!r}, allowed: {ALLOWED}")

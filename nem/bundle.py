@@ -112,9 +112,13 @@ def open_bundle(name_or_path: str | Path) -> Bundle:
     """
     if isinstance(name_or_path, Path):
         return _open_folder(name_or_path)
+    if not isinstance(name_or_path, str):
+        raise BundleError(
+            f"bundle: expected a name, a folder or a hub id, got {type(name_or_path).__name__}"
+        )
     if name_or_path in list_bundles():
         return _open_folder(EMBEDDED / name_or_path)
-    if Path(name_or_path).exists():
+    if name_or_path and Path(name_or_path).exists():
         return _open_folder(Path(name_or_path))
     if _HUB_ID.match(name_or_path):
         return _open_folder(_download(name_or_path))

@@ -123,7 +123,7 @@ def check_method(name: str) -> None:
     """
     names = method_names()
     if name not in names:
-        near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+        near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}?" if near else f"allowed: {', '.join(names)}"
         raise MethodError(f"method {name!r}: there is none; {hint}")
 

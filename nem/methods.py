@@ -74,11 +74,17 @@ def explain(
         MethodError: no such method or option, a target it can't explain, or a head that the
             model lacks.
         MissingError: the library that it needs is not installed.
-        ArgumentError: the image is no RGB uint8 picture, or an option's value is not allowed.
+        ArgumentError: the image is no RGB uint8 picture, the model is none, or an option's value
+            is not allowed.
         ModelError: the model lacks what the method needs, as classes; or its weights have 16 bits.
     """
     began = time.perf_counter()
     check_method(method)
+    if not isinstance(model, NEM | Backbone):
+        raise ArgumentError(
+            f"model: expected a NEM or a Backbone, got {type(model).__name__}; make one with "
+            "nem.bundle_io.load_model(nem.open_bundle(name)) or nem.backbone.create_backbone(name)"
+        )
     backbone = model.backbone if isinstance(model, NEM) else model
     pictures = _pictures(image, backbone.input_size)
     like = next(backbone.parameters())

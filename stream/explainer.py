@@ -38,9 +38,17 @@ class Explainer:
 
     Attributes:
         engine: what runs the model.
+
+    Raises:
+        UsageError: `engine` is none.
     """
 
     def __init__(self, engine: Engine) -> None:
+        if not isinstance(engine, Engine):
+            raise UsageError(
+                f"Explainer: expected an open engine, got {type(engine).__name__}; to open a "
+                "bundle: Explainer.load(bundle)"
+            )
         self.engine = engine
 
     @classmethod
@@ -135,7 +143,7 @@ class Explainer:
             pipeline = Pipeline(
                 opened,
                 self.engine,
-                overlay=Overlay(style) if isinstance(style, str) else style,
+                overlay=style if style is None or callable(style) else Overlay(style),
                 smoother=Smoother() if (live if smooth is None else smooth) else None,
                 aim=AimDial(self.engine, explain, target),
             )

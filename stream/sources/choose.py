@@ -9,6 +9,7 @@ import stat
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from fractions import Fraction
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -28,6 +29,13 @@ KINDS = (
     "a video file, a picture, a directory of pictures, a quoted pattern ('shots/*.png'), "
     "a camera (0 or /dev/video0), or demo"
 )
+
+_NUMBERS: dict[str, type[Any]] = {
+    "width": Integral,
+    "height": Integral,
+    "fps": Real,
+    "frames": Integral,
+}
 
 
 def open_source(
@@ -67,6 +75,8 @@ def open_source(
         UsageError: if `spec` names no kind of source, or an option doesn't apply to it.
         SourceError: if the source can't be opened.
     """
+    if not isinstance(spec, str | Path | int | None):
+        raise UsageError(f"a source can't be of type {type(spec).__name__}; give {KINDS}")
     options = Options(width, height, fps, frames, live, decode)
     if isinstance(spec, int) or (isinstance(spec, str) and spec.isdecimal()):
         return _camera(int(spec), options)
@@ -100,10 +110,11 @@ class Options:
     def __post_init__(self) -> None:
         if (self.width is None) != (self.height is None):
             raise UsageError(f"give width and height or neither, got {self.width}, {self.height}")
-        for name in ("width", "height", "fps", "frames"):
+        for name, kind in _NUMBERS.items():
             value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise UsageError(f"{name} must be positive, got {value}")
+            if value is not None and not (isinstance(value, kind) and 0 < value < math.inf):
+                number = "number" if kind is Real else "whole number"
+                raise UsageError(f"{name} must be a positive {number}, got {value!r}")
 
     def given(self) -> dict[str, Any]:
         """Those that were asked for, by name."""

@@ -148,6 +148,11 @@ def test_a_runtime_that_does_not_load_is_told(
         ({"precision": "fp8"}, "openvino: precision 'fp8', allowed: auto, f32, bf16"),
         ({"engine": "eager", "precision": "int8"}, "eager: precision 'int8', allowed"),
         ({"engine": "fake", "precision": "bf16"}, "fake: precision 'bf16', allowed"),
+        ({"engine": None}, "no engine called None, allowed: auto, "),
+        ({"device": None}, "openvino: device None, allowed: auto, cpu"),
+        ({"engine": "eager", "device": None}, "eager: device None, allowed: auto, cpu"),
+        ({"batch": "2"}, "openvino: batch '2': frames per call, from 1, a whole number"),
+        ({"precision": "int8", "calibration": "nope"}, "calibration nope: no such file or folder"),
         ({"engine": "fake", "device": "cuda"}, "fake: device 'cuda', allowed"),
     ],
 )

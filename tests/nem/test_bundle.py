@@ -146,6 +146,19 @@ def test_refuses_what_is_no_bundle(tmp_path: Path) -> None:
         open_bundle(tmp_path / "nowhere")
 
 
+@pytest.mark.parametrize(
+    ("given", "say"),
+    [
+        ("", "no bundle called '': "),
+        (None, "bundle: expected a name, a folder or a hub id, got NoneType"),
+        (3, "bundle: expected a name, a folder or a hub id, got int"),
+    ],
+)
+def test_says_what_names_a_bundle(given: object, say: str) -> None:
+    with pytest.raises(BundleError, match=say):
+        open_bundle(given)  # type: ignore[arg-type]
+
+
 def test_names_come_from_the_package(
     folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

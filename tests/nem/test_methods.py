@@ -219,6 +219,10 @@ def test_what_can_not_be_explained_is_refused(model: NEM) -> None:
         explain("cam", tiny_backbone(num_classes=0), PICTURES, 1)
     with pytest.raises(ArgumentError, match="expected RGB uint8"):
         explain("nem-u", model, PICTURES.astype(np.float32))
+    with pytest.raises(ArgumentError, match="expected a NEM or a Backbone, got Linear; make one"):
+        explain("relax", torch.nn.Linear(2, 2), PICTURES)
+    with pytest.raises(MethodError, match="method 3: there is none; allowed: nem-u"):
+        explain(3, model, PICTURES)
 
 
 def test_a_single_picture_of_any_size(model: NEM) -> None:

@@ -120,6 +120,11 @@ def test_one_picture_or_a_batch(bundle):
     explainer.close()
 
 
+def test_a_bundle_is_no_engine():
+    with pytest.raises(stream.UsageError, match=r"open engine, got str; .* Explainer.load\(bundle"):
+        stream.Explainer("nem-tiny")
+
+
 def test_what_is_explained_is_an_argument():
     rng = np.random.default_rng(0)
     pictures = rng.integers(0, 256, (3, 50, 70, 3), np.uint8)
@@ -167,6 +172,8 @@ def test_one_explainer_for_many_sources(clip, bundle):
         ({"bundle": "nonesuch"}, ValueError),
         ({"engine": "warp"}, ValueError),
         ({"style": "pink"}, stream.UsageError),
+        ({"style": 3}, stream.UsageError),
+        ({"explain": 3}, OptionError),
         ({"frames": 3}, stream.UsageError),
     ],
 )

@@ -83,6 +83,8 @@ def test_files_called_like_a_keyword_or_pattern(folder):
     ("spec", "error", "message"),
     [
         ("", UsageError, "no source given; give a video file, a picture"),
+        (None, UsageError, "no source given; give a video file, a picture"),
+        (["a.png"], UsageError, "a source can't be of type list; give a video file"),
         ("-", UsageError, "the standard input is no source yet; give"),
         ("rtsp://me:pa@ss/w@host/1", UsageError, r"rtsp://\*\*\*@host/1: rtsp sources are not"),
         ("http://host/x.mp4", UsageError, "http sources are not supported; give a video"),
@@ -120,10 +122,12 @@ def test_what_fits_nothing_is_refused(folder, spec, error, message):
         ("shots", {"frames": 3}, "frames: not for pictures, which takes fps"),
         ("0", {"live": True}, "live: not for a camera"),
         ("demo", {"width": 64}, "give width and height or neither"),
-        ("demo", {"fps": 0}, "fps must be positive, got 0"),
-        ("shots", {"fps": float("nan")}, "fps must be positive, got nan"),
-        ("demo", {"fps": float("inf")}, "fps must be positive, got inf"),
-        ("demo", {"frames": -2}, "frames must be positive"),
+        ("demo", {"fps": 0}, "fps must be a positive number, got 0"),
+        ("shots", {"fps": float("nan")}, "fps must be a positive number, got nan"),
+        ("demo", {"fps": float("inf")}, "fps must be a positive number, got inf"),
+        ("demo", {"frames": -2}, "frames must be a positive whole number, got -2"),
+        ("demo", {"frames": 2.5}, "frames must be a positive whole number, got 2.5"),
+        ("demo", {"fps": "25"}, "fps must be a positive number, got '25'"),
     ],
 )
 def test_options_that_would_do_nothing_are_refused(folder, spec, options, message):
