@@ -90,12 +90,15 @@ __all__ = [
 _TORCH_SIDE = {"export_onnx", "save_bundle"}
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _TORCH_SIDE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        return getattr(importlib.import_module("engines.export"), name)
-    except ModuleNotFoundError as error:
-        raise EngineUnavailable(
-            f"{name} needs {error.name}, which is not installed: pip install 'nem-stream[train]'"
-        ) from error
+if not TYPE_CHECKING:  # or a checker would take any name
+
+    def __getattr__(name: str) -> Any:
+        if name not in _TORCH_SIDE:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        try:
+            return getattr(importlib.import_module("engines.export"), name)
+        except ModuleNotFoundError as error:
+            raise EngineUnavailable(
+                f"{name} needs {error.name}, which is not installed: "
+                "pip install 'nem-stream[train]'"
+            ) from error

@@ -5,13 +5,26 @@ imported by those who need them.
 """
 
 from nem.bundle import Bundle, Manifest, list_bundles, open_bundle
-from nem.errors import BundleError, DataError, ModelError, NemError, TrainError, WriteError
+from nem.errors import (
+    ArgumentError,
+    BundleError,
+    DataError,
+    MethodError,
+    MissingError,
+    ModelError,
+    NemError,
+    TrainError,
+    WriteError,
+)
 
 __all__ = [
+    "ArgumentError",
     "Bundle",
     "BundleError",
     "DataError",
     "Manifest",
+    "MethodError",
+    "MissingError",
     "ModelError",
     "NemError",
     "TrainError",

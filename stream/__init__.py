@@ -17,16 +17,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nem.explanation import Explanation
+    from nem.classes import Target
+    from nem.explanation import Aim, Explanation
     from stream.errors import SinkError, SourceError, SourceLost, StreamError, UsageError
     from stream.explainer import Explainer, explain
     from stream.frame import Frame
-    from stream.overlay import Overlay
+    from stream.overlay import Overlay, Style
     from stream.pipeline import Pipeline
-    from stream.sources import open_source
+    from stream.sources import Source, open_source
     from stream.stats import Report
 
 __all__ = [
+    "Aim",
     "Explainer",
     "Explanation",
     "Frame",
@@ -34,15 +36,19 @@ __all__ = [
     "Pipeline",
     "Report",
     "SinkError",
+    "Source",
     "SourceError",
     "SourceLost",
     "StreamError",
+    "Style",
+    "Target",
     "UsageError",
     "explain",
     "open_source",
 ]
 
 _HOMES = {
+    "Aim": "nem.explanation",
     "Explainer": "stream.explainer",
     "Explanation": "nem.explanation",
     "Frame": "stream.frame",
@@ -50,19 +56,24 @@ _HOMES = {
     "Pipeline": "stream.pipeline",
     "Report": "stream.stats",
     "SinkError": "stream.errors",
+    "Source": "stream.sources",
     "SourceError": "stream.errors",
     "SourceLost": "stream.errors",
     "StreamError": "stream.errors",
+    "Style": "stream.overlay",
+    "Target": "nem.classes",
     "UsageError": "stream.errors",
     "explain": "stream.explainer",
     "open_source": "stream.sources",
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'stream' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+if not TYPE_CHECKING:  # or a checker would take any name
+
+    def __getattr__(name: str) -> Any:
+        if name not in _HOMES:
+            raise AttributeError(f"module 'stream' has no attribute {name!r}")
+        return getattr(importlib.import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:

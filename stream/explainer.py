@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any, Self
+from typing import Self, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from stream.overlay import Overlay, Style
 from stream.pipeline import Pipeline
 from stream.shrink import shrink_rgb
 from stream.sources import Source, open_source
+from stream.sources.choose import Wishes
 from stream.temporal import Smoother
 
 DEFAULT_BUNDLE = "nem-tiny"
@@ -113,7 +114,7 @@ class Explainer:
         target: int | str | None = None,
         style: Style | Overlay | None = None,
         smooth: bool | None = None,
-        **wishes: Any,
+        **wishes: Unpack[Wishes],
     ) -> Generator[tuple[Frame, Explanation], None, None]:
         """Explain a source frame by frame: all of a file, the newest of a camera.
 
@@ -172,7 +173,7 @@ def explain(
     target: int | str | None = None,
     style: Style | Overlay | None = None,
     smooth: bool | None = None,
-    **wishes: Any,
+    **wishes: Unpack[Wishes],
 ) -> Generator[tuple[Frame, Explanation], None, None]:
     """Explain a source frame by frame, in one line.
 
@@ -216,7 +217,7 @@ def explain(
         yield from stack.enter_context(closing(frames))
 
 
-def _opened(source: str | Path | int | Source, wishes: dict[str, Any]) -> Source:
+def _opened(source: str | Path | int | Source, wishes: Wishes) -> Source:
     """The source, opened as wished, or as it is."""
     if not isinstance(source, Source):
         return open_source(source, **wishes)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from fractions import Fraction
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 from urllib.parse import unquote, urlsplit
 
 from nem.pictures import is_image
@@ -36,6 +36,17 @@ _NUMBERS: dict[str, type[Any]] = {
     "fps": Real,
     "frames": Integral,
 }
+
+
+class Wishes(TypedDict, total=False):
+    """What `open_source` takes besides the source."""
+
+    width: int | None
+    height: int | None
+    fps: Fraction | float | None
+    frames: int | None
+    live: bool | None
+    decode: Decoder | None
 
 
 def open_source(

@@ -208,3 +208,9 @@ def test_unknown_names_are_refused():
     with pytest.raises(AttributeError, match="no attribute 'explode'"):
         stream.explode  # noqa: B018
     assert "explain" in dir(stream)
+
+
+def test_everything_promised_is_there():
+    for name in stream.__all__:
+        found = getattr(stream, name)
+        assert found.__doc__ or name in {"Aim", "Style"}, name

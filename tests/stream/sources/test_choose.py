@@ -1,5 +1,6 @@
 """From what the user wrote to a source."""
 
+import inspect
 import os
 from pathlib import Path
 
@@ -187,3 +188,9 @@ def test_a_pipe_is_no_picture(folder):
     os.mkfifo(folder / "pipe.png")
     with pytest.raises(SourceError, match="no file"):
         open_source("pipe.png")
+
+
+def test_wishes_are_what_can_be_asked_for():
+    taken = inspect.signature(open_source).parameters.values()
+    asked = [each.name for each in taken if each.kind is each.KEYWORD_ONLY]
+    assert list(choose.Wishes.__annotations__) == asked
