@@ -120,7 +120,8 @@ class Explainer:
 
         Decoding, model and drawing run in threads of their own, a few frames ahead of the loop.
         Leaving the loop early stops them once the generator is closed: at once where nothing else
-        refers to it, else by its `close`.
+        refers to it, else by its `close`. Until then OpenCV works with one thread in the whole
+        process. What was skipped or repaired is in the `counts` of a source that you open yourself.
 
         Args:
             source: video file, pictures, camera number or path, "demo"; or an open source, which
