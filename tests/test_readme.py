@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from nem.bundle import open_bundle
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -50,3 +52,10 @@ def test_pictures_and_pages_linked_in_readme_exist():
     links = re.findall(r"\]\((?!http)([^)#]+)\)", README)
     assert links
     assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_readme_says_how_often_the_default_model_is_right():
+    manifest = open_bundle("nem-tiny").manifest
+    top1 = manifest.quality[f"top1_{manifest.input_size}"]
+    row = f"top-1, {len(manifest.classes)} classes | {top1:.1%}".replace("%", " %")
+    assert row in README
