@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines import Engine, Explanation, FrameError, Target, open_engine
+from nem.bundle import Bundle
 from nem.explanation import Aim
 from nem.pictures import no_pictures
 from stream.aim import AimDial
@@ -55,7 +56,7 @@ class Explainer:
     @classmethod
     def load(
         cls,
-        bundle: str | Path = DEFAULT_BUNDLE,
+        bundle: str | Path | Bundle = DEFAULT_BUNDLE,
         *,
         engine: str = "auto",
         device: str = "auto",
@@ -65,7 +66,7 @@ class Explainer:
         """Open a bundle with an engine.
 
         Args:
-            bundle: name of an embedded bundle, a folder, or a hub id.
+            bundle: opened, or name of an embedded bundle, a folder, or a hub id.
             engine: as "openvino"; see `engines.open_engine`, also for the next two.
             device: as "cpu".
             precision: as "f32".
@@ -165,7 +166,7 @@ class Explainer:
 
 def explain(
     source: str | Path | int | Source,
-    bundle: str | Path = DEFAULT_BUNDLE,
+    bundle: str | Path | Bundle = DEFAULT_BUNDLE,
     *,
     engine: str = "auto",
     device: str = "auto",
