@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.colour import ColourTags, rgb_to_yuv_matrix, yuv_to_rgb_matrix
+from stream.errors import UsageError
 from stream.shrink import shrink
 
 Plane = NDArray[np.uint8]
@@ -75,8 +76,13 @@ class Frame:
         """The picture as RGB uint8, (H, W, 3), or resized to `size` = (height, width).
 
         Each plane is brought to the size first, so a small picture of a large frame is cheap.
+
+        Raises:
+            UsageError: a side of less than a pixel.
         """
         height, width = size or (self.height, self.width)
+        if min(height, width) < 1:
+            raise UsageError(f"frame of size {size}: give (height, width), each from 1")
         # In its own size chroma stays over its pairs of pixels, of which the last may be a half.
         chroma = size or (2 * self.u.shape[0], 2 * self.u.shape[1])
         planes = [shrink(self.y, (height, width))]

@@ -8,6 +8,7 @@ import pytest
 
 from nem.pictures import resize
 from stream.colour import ColourTags
+from stream.errors import UsageError
 from stream.frame import Frame, frame_from_rgb
 from tests.builders import make_frame
 
@@ -92,3 +93,9 @@ def test_a_small_picture_of_a_large_frame_is_its_area_mean():
     difference = np.abs(frame.rgb((160, 160)).astype(int) - whole)
     assert difference.max() <= 6
     assert difference.mean() < 1
+
+
+@pytest.mark.parametrize("size", [(0, 3), (3, -1)])
+def test_a_picture_without_pixels_is_refused(size):
+    with pytest.raises(UsageError, match=r"frame of size \(.*\): give \(height, width\)"):
+        of(np.zeros((6, 8, 3), np.uint8)).rgb(size)
