@@ -18,7 +18,7 @@ from nem.errors import ModelError
 from nem.explained import Explained, Of, check_pictures, library, parts, targets
 from nem.layers import resize
 from nem.method import Map
-from nem.stages import final_layout, find_stage, layout_of, stage_names
+from nem.stages import final_layout, find_stage, has_layer, layout_of, stage_names
 
 
 def grad_cam(
@@ -168,7 +168,8 @@ def _grad_cam(
 ) -> Map:
     check_pictures(backbone, x)
     g = Explained(backbone, of, softmax=softmax)
-    module = find_stage(backbone, layer or _last_layer(backbone))
+    layer = layer or _last_layer(backbone)
+    module = find_stage(backbone, layer)
     layout = layout_of(backbone, layer)
     part = pictures_per_run(x, memory_mb, gradient=True)
     chosen, first = targets(backbone, x, target, part) if of == "class" else (None, 0)
@@ -220,6 +221,8 @@ def _restart(_module: nn.Module, _args: Any, output: Tensor) -> Tensor:
 
 def _last_layer(backbone: Backbone) -> str:
     last = stage_names(backbone)[-1]
+    if not has_layer(backbone, last) and has_layer(backbone, "norm"):
+        return "norm"  # Twins, MViTv2: it gives the tokens that are pooled
     block = find_stage(backbone, last)
     return f"{last}.norm1" if not backbone.is_pyramid and hasattr(block, "norm1") else last
 

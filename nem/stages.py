@@ -60,16 +60,20 @@ def layout_of(backbone: Backbone, layer: str | None = None) -> Layout:
 
     Args:
         backbone: the model.
-        layer: name of the stage; any other layer, and None, stands for the last stage.
+        layer: name of the stage; any other layer, and None, stands for the last stage; but a
+            layer for itself where timm names a stage that is not there.
 
     Raises:
         ModelError: the stage gives no tensor, or places in an order of its own.
     """
     names = stage_names(backbone)
-    name = layer if layer in names else names[-1]
+    level = names.index(layer) if layer in names else -1
+    name = names[level]
+    if layer is not None and not has_layer(backbone, name):
+        name = layer
     known = _LAYOUTS.setdefault(backbone, {})
     if name not in known:
-        known[name] = _find_layout(backbone, name, names.index(name))
+        known[name] = _find_layout(backbone, name, level)
     return known[name]
 
 
@@ -117,6 +121,11 @@ def stage_names(backbone: Backbone) -> list[str]:
     return [names[index] for index in backbone.indices]
 
 
+def has_layer(backbone: Backbone, name: str) -> bool:
+    """Whether the model has a module of this name."""
+    return name in dict(backbone.model.named_modules())
+
+
 def find_stage(backbone: Backbone, name: str) -> nn.Module:
     """A module of the model by its name.
 
@@ -130,4 +139,5 @@ def find_stage(backbone: Backbone, name: str) -> nn.Module:
         told = f"its stages are {', '.join(known)}"
         if name in known:
             told = "though timm says so; name another"
+            told += " layer, as norm" if has_layer(backbone, "norm") else ""
         raise ModelError(f"backbone {backbone.name}: no layer {name!r}; {told}") from None

@@ -163,6 +163,22 @@ def test_every_family_gives_a_map_that_is_not_blank(family: str, of: str, name: 
 
 
 @needs_library
+def test_where_timm_names_a_layer_that_is_not_there_the_last_norm_is_taken() -> None:
+    backbone = create_backbone(
+        "twins_svt_small", input_size=64, num_classes=5,
+        embed_dims=(16,) * 4, depths=(1,) * 4, num_heads=(1,) * 4,
+    )  # fmt: skip
+    x = batch(3)
+    with torch.no_grad():
+        tokens = backbone.model.forward_features(x)  # their mean is classified
+        by_hand = (tokens * backbone.model.head.weight[TARGET][:, None]).sum(2).view(3, 2, 2)
+    expected = scaled(enlarged(scaled(by_hand)))
+    torch.testing.assert_close(grad_cam(backbone, x, TARGET).map, expected, rtol=1e-3, atol=1e-4)
+    with pytest.raises(ModelError, match=r"no layer 'block.3'; .* name another layer, as norm$"):
+        grad_cam(backbone, x, layer="block.3")
+
+
+@needs_library
 def test_the_layer_can_be_chosen() -> None:
     backbone, x = tiny_backbone(), batch(1)
     default, earlier, same = (
