@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -167,10 +168,8 @@ def _tell(made: Gallery, out: Path, console: Console) -> None:
         console.say(f"skipped: {one.name}: {one.reason}")
     if len(listed) < len(skipped):
         console.say(f"skipped: {len(skipped) - len(listed)} more; -v names all")
-    console.say(
-        f"written: {out}, {len(made)} pictures, {len(skipped)} skipped; "
-        f"use it with {PROGRAM} gallery nearest {out} IMAGE"
-    )
+    use = shlex.join([PROGRAM, "gallery", "nearest", str(out), "IMAGE"])
+    console.say(f"written: {out}, {len(made)} pictures, {len(skipped)} skipped; use it with {use}")
 
 
 def _print(kept: Gallery, rows: list[tuple[int, dict[str, float]]], *, as_json: bool) -> None:

@@ -97,5 +97,6 @@ def train_bundle(
         cure = "the same command with --resume goes on from the last checkpoint"
         console.say(f"stopped; {cure if kept else 'before the first checkpoint'}")
         raise
-    console.say(f"written: {bundle.path}; use it with {PROGRAM} clip.mp4 --model {bundle.path}")
+    use = shlex.join([PROGRAM, "clip.mp4", "--model", str(bundle.path)])
+    console.say(f"written: {bundle.path}; use it with {use}")
     return 0

@@ -1,4 +1,5 @@
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -36,6 +37,16 @@ def built(cli, fake, folder):
 
 def names_in(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
+
+
+def test_the_command_that_is_told_works_with_spaces_in_the_name(cli, fake, folder, image):
+    folder = folder.rename(folder.with_name("my photos"))
+    code, _, err = cli("gallery", "build", folder, *fake)
+    assert code == 0
+    program, *told = shlex.split(err.strip().rpartition("use it with ")[2])
+    assert program == "nem-stream"
+    code, out, err = cli(*told[:-1], image, *fake)
+    assert (code, len(out.splitlines()) > 0) == (0, True), err
 
 
 def test_build_writes_beside_the_folder_and_says_so(built, folder):
