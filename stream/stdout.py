@@ -1,9 +1,19 @@
-"""A stdout or stderr whose reader went away, or that takes no more."""
+"""A stdout or stderr that was closed, whose reader went away, or that takes no more."""
 
 from __future__ import annotations
 
 import os
 from typing import TextIO
+
+
+def occupy() -> None:
+    """Open stdin, stdout and stderr onto nothing where they were closed before the start.
+
+    Else the next file that is opened gets their number, and what is told is written into it.
+    """
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(number)
 
 
 def forget(stream: TextIO) -> None:

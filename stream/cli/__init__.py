@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from stream.cli.console import PROGRAM, Console
-from stream.stdout import forget
+from stream.stdout import forget, occupy
 
 VERBOSE_COMMANDS = ("run", "train", "explain", "gallery")
 COMMANDS = (*VERBOSE_COMMANDS, "bundles", "engines", "export", "doctor")
@@ -45,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code, see `stream.cli.errors`.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
+    occupy()
     if sys.stderr is None:  # closed before the start: then no one wants to hear
         sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - as long as the process
     if arguments is None:

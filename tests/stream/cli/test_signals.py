@@ -88,6 +88,16 @@ def test_a_terminal_that_was_closed_ends_no_run(tmp_path, fake):
     assert frames_in(output) >= 5
 
 
+def test_what_is_told_goes_into_no_file_where_all_was_closed_before(tmp_path, fake):
+    clip = make_clip(tmp_path / "clip.mp4", frames=300)
+    program = [sys.executable, "-c", SELF_SIGNALLING.format(signals={30: (int(signal.SIGINT),)})]
+    line = 'exec "$@" <&- >&- 2>&-'
+    assert child(["bash", "-c", line, "bash", *program, str(clip), *fake]).returncode == 130
+    partial = tmp_path / "clip.nem.mp4.partial"
+    assert b"stopping" not in partial.read_bytes()
+    assert frames_in(partial) >= 30
+
+
 def test_a_log_whose_reader_left_ends_no_run(tmp_path, fake):
     clip = make_clip(tmp_path / "clip.mp4", frames=30)
     with subprocess.Popen(
