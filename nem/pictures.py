@@ -83,8 +83,15 @@ def files_below(
             continue
         seen.add(real)
         folders.sort()
-        files += (path for name in names if kind(path := Path(root, name)) and path.is_file())
+        files += (path for name in names if kind(path := Path(root, name)) and _is_file(path))
     return sorted(files)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except PermissionError:  # listed, but not to be looked at: told of when it is read
+        return True
 
 
 def read_image(path: Path) -> Picture:

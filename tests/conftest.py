@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import os
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,6 +54,23 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NEM_CACHE", str(folder))
         yield folder
+
+
+@pytest.fixture
+def unprivileged() -> Iterator[Path]:
+    """A folder of one's own, as a user whom permissions stop (root is stopped by none)."""
+    user = 65534 if os.geteuid() == 0 else os.geteuid()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        os.chown(folder, user, -1)
+        before = os.geteuid()
+        os.seteuid(user)
+        try:
+            yield folder
+        finally:
+            os.seteuid(before)
+            for path in (folder, *folder.iterdir()):
+                path.chmod(0o700)
 
 
 class _ErrorRecords(logging.Handler):

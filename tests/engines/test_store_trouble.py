@@ -6,9 +6,7 @@ import os
 import resource
 import subprocess
 import sys
-import tempfile
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -32,23 +30,6 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path, caplog: pytest.LogCaptureF
     assert builder.builds == 1
     (line,) = messages(caplog)
     assert line.startswith(f"engine store {store.folder} not used: ")
-
-
-@pytest.fixture
-def unprivileged() -> Iterator[Path]:
-    """A folder of one's own, as a user whom permissions stop (root is stopped by none)."""
-    user = 65534 if os.geteuid() == 0 else os.geteuid()
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        os.chown(folder, user, -1)
-        before = os.geteuid()
-        os.seteuid(user)
-        try:
-            yield folder
-        finally:
-            os.seteuid(before)
-            for path in (folder, *folder.iterdir()):
-                path.chmod(0o700)
 
 
 @POSIX_ONLY

@@ -92,3 +92,14 @@ def test_pictures_are_pictures() -> None:
     assert no_pictures(one) is no_pictures(one[None]) is None
     assert no_pictures(one[None], one=False) is None
     assert "of one picture take x[None]" in str(no_pictures(one, one=False))
+
+
+def test_a_folder_that_may_be_listed_and_not_entered_stops_no_search(unprivileged: Path) -> None:
+    for folder in ("locked", "open"):
+        (unprivileged / folder).mkdir()
+        (unprivileged / folder / "x.png").touch()
+    (unprivileged / "locked").chmod(0o444)
+    found = [path.parent.name for path in files_below(unprivileged, is_image)]
+    assert found == ["locked", "open"]
+    with pytest.raises(PermissionError):  # how such a one is told of
+        read_image(unprivileged / "locked" / "x.png")
