@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 from fractions import Fraction
@@ -105,7 +104,8 @@ class ImagesSource(PulledSource):
                 if _has_more(self._paths[position]):
                     self.counts[STILLED] += 1
                 return position, picture
-            except (OSError, ValueError):
+            except (OSError, ValueError) as error:
+                self._reason = getattr(error, "strerror", None) or str(error)
                 self.counts[UNREADABLE] += 1
         return None
 
@@ -114,11 +114,7 @@ class ImagesSource(PulledSource):
             return f"{self._name}: no pictures in it; give a directory or pattern with some"
         if len(self._paths) > 1:
             return f"{self._name}: none of {len(self._paths)} pictures can be read"
-        path = self._paths[0]
-        reason = "damaged, empty, no file, or no permission"
-        if not os.path.lexists(path):
-            reason = "no such file"
-        return f"{self._name}: picture can't be read ({reason}); check that a viewer shows it"
+        return f"{self._name}: picture can't be read ({self._reason}); check that a viewer shows it"
 
 
 def _has_more(path: Path) -> bool:

@@ -138,11 +138,8 @@ def test_the_rate_sets_the_stamps(tmp_path):
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["none.png"], r"none\.png: picture can't be read \(no such file\); check"),
-        (
-            ["bad.png"],
-            r"bad\.png: picture can't be read \(damaged, empty, no file, or no permission\)",
-        ),
+        (["none.png"], r"none\.png: picture can't be read \(No such file or directory\); check"),
+        (["bad.png"], r"bad\.png: picture can't be read \(not a readable image\)"),
         (["bad.png", "none.png"], "none of 2 pictures can be read"),
     ],
 )
@@ -150,6 +147,14 @@ def test_nothing_readable_is_refused(tmp_path, names, message):
     (tmp_path / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\nrubbish")
     with pytest.raises(SourceError, match=message):
         ImagesSource([tmp_path / name for name in names])
+
+
+def test_a_picture_in_a_forbidden_folder_is_not_called_absent(unprivileged):
+    (unprivileged / "locked").mkdir()
+    picture = save(unprivileged / "locked" / "0.png", 0)
+    picture.parent.chmod(0)
+    with pytest.raises(SourceError, match=r"0\.png: picture can't be read \(Permission denied\)"):
+        ImagesSource([picture])
 
 
 def test_no_pictures_at_all():
