@@ -71,7 +71,7 @@ class Store:
         key = key_of(facts)
         with ExitStack() as held:
             try:
-                self._prepare()
+                self.prepare()
                 found = self._load(key, load, repair=False)
                 if found is not None:
                     return found
@@ -89,8 +89,13 @@ class Store:
                 _log.warning("engine not kept in store %s: %s", self.folder, error)
             return made
 
-    def _prepare(self) -> None:
-        """Make the folder and keep others out of it."""
+    def prepare(self) -> None:
+        """Make the folder and keep others out of it.
+
+        Raises:
+            StoreError: it belongs to another user.
+            OSError: it can't be made or looked at.
+        """
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if sys.platform == "win32":
             return

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
 from engines import Store, available_engines
+from engines.errors import StoreError
 from nem.bundle import list_bundles, open_bundle
 from nem.errors import NemError
 from stream.cli.console import show
@@ -146,8 +147,12 @@ def _bundles() -> Iterator[Finding]:
 
 
 def _cache() -> Finding:
-    folder = Store().folder
-    parent = next(p for p in (folder, *folder.parents) if p.exists())
-    if not os.access(parent, os.W_OK):
-        return Finding("cache", False, f"{folder}: can't be written; every start compiles anew")
-    return Finding("cache", True, str(folder))
+    store = Store()
+    try:
+        store.prepare()
+        if not os.access(store.folder, os.W_OK):
+            raise StoreError("can't be written")
+    except (OSError, StoreError) as error:
+        reason = getattr(error, "strerror", None) or one_line(error)
+        return Finding("cache", False, f"{store.folder}: {reason}; every start compiles anew")
+    return Finding("cache", True, str(store.folder))

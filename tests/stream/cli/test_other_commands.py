@@ -126,6 +126,19 @@ def test_doctor_tells_all_and_ends_as_the_main_job_would(cli):
     assert out.count("\n") > 12
 
 
+def test_doctor_tells_of_a_cache_that_a_run_would_not_use(unprivileged, monkeypatch):
+    def found(folder):
+        monkeypatch.setenv("NEM_CACHE", str(folder))
+        return doctor._cache()
+
+    mine = unprivileged / "mine"
+    assert found(mine) == doctor.Finding("cache", True, str(mine / "engines"))
+    mine.chmod(0)  # it can't even be asked whether there is something
+    assert "engines: Permission denied; every start" in found(mine).detail
+    (unprivileged / "file").touch()
+    assert "engines: Not a directory; every start" in found(unprivileged / "file").detail
+
+
 @pytest.mark.parametrize(("blocks", "code"), [(0, 0), (5, 5), (6, 6)])
 def test_doctor_fails_only_for_the_main_job(monkeypatch, capsys, blocks, code):
     found = [doctor.Finding("a", True, "fine", 6), doctor.Finding("b", False, "gone", blocks)]
