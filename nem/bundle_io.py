@@ -52,6 +52,16 @@ def installed_versions() -> dict[str, str]:
     return found
 
 
+def save_tensors(
+    tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None
+) -> None:
+    """As safetensors does, but the file is as open to others as the umask says, not to none."""
+    path.touch()
+    mode = path.stat().st_mode
+    save_file(tensors, path, metadata)
+    path.chmod(mode)
+
+
 @torch.no_grad()
 def round_weights_(model: nn.Module) -> nn.Module:
     """Round convolution and linear weights to 16-bit floats, in place; returns the model.
@@ -113,8 +123,7 @@ def write_bundle(
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     try:
         temporary.mkdir(parents=True)
-        save_file(state, temporary / WEIGHTS)
-        (temporary / WEIGHTS).chmod(0o644)  # safetensors leaves it to the owner alone
+        save_tensors(state, temporary / WEIGHTS)
         shutil.copyfile(graph, temporary / GRAPH)
         (temporary / CARD).write_text(card, encoding="utf-8")
         manifest = Manifest(

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins.io import CheckpointIO
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from nem.bundle_io import save_tensors
 from nem.errors import TrainError, WriteError, first_line
 
 _TREE = "tree"
@@ -34,7 +34,7 @@ def save_tree(tree: Mapping[str, Any], path: Path) -> None:
     partial = path.with_name(f"{path.name}.partial")  # of a killed process it is written over
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, partial, metadata={_TREE: text})
+        save_tensors(tensors, partial, {_TREE: text})
         partial.replace(path)
     except (OSError, SafetensorError) as error:
         raise WriteError(f"checkpoint {path}: can't be written: {error}") from None

@@ -8,7 +8,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from nem.bundle import Bundle, open_bundle, sha256_of
-from nem.bundle_io import load_model, round_weights_, state_sha256, write_bundle
+from nem.bundle_io import load_model, round_weights_, save_tensors, state_sha256, write_bundle
 from nem.errors import BundleError, ModelError, WriteError
 from nem.explanation import AIMS
 from tests.nem.toys import batch, tiny_nem, write_tiny_bundle
@@ -31,6 +31,16 @@ def test_a_model_comes_back_bit_equal(tmp_path: Path, family: str) -> None:
         assert torch.equal(value, other.maps[aim])
     assert torch.equal(one.logits, other.logits)
     assert torch.equal(one.embedding, other.embedding)
+
+
+@pytest.mark.parametrize("umask", [0o077, 0o022, 0o002])
+def test_tensors_are_as_open_to_others_as_the_umask_says(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        save_tensors({"a": torch.zeros(1)}, tmp_path / "a.safetensors")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a.safetensors").stat().st_mode & 0o777 == 0o666 & ~umask
 
 
 def test_big_weights_take_16_bits_and_the_rest_32(tmp_path: Path) -> None:

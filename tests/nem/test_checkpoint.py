@@ -103,7 +103,7 @@ def test_a_disk_that_does_not_take_it_is_no_fault_of_the_training(
     save_tree({"a": 1}, tmp_path / "c")
 
     def stopped(error: BaseException) -> Callable[..., None]:
-        def save(_: object, path: Path, **__: object) -> None:
+        def save(_: object, path: Path, __: object) -> None:
             path.write_bytes(b"half")
             raise error
 
@@ -113,7 +113,7 @@ def test_a_disk_that_does_not_take_it_is_no_fault_of_the_training(
         (SafetensorError("No space left on device"), WriteError),
         (KeyboardInterrupt(), KeyboardInterrupt),
     ):
-        monkeypatch.setattr("nem.checkpoint.save_file", stopped(error))
+        monkeypatch.setattr("nem.bundle_io.save_file", stopped(error))
         with pytest.raises(told):
             save_tree({"a": 2}, tmp_path / "c")
         assert [p.name for p in tmp_path.iterdir()] == ["c"]
