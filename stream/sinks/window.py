@@ -121,7 +121,6 @@ class WindowSink(Sink):
         while self._paused and not self._quit:
             self.pump(1 if self._refiner else PAUSED_POLL_MS)
             self._refine_further()
-            self._epoch = None
         self._refiner = None
 
     def pump(self, milliseconds: int = 1) -> None:

@@ -12,35 +12,12 @@ from engines import FakeEngine
 from stream.aim import AimDial
 from stream.dial import OverlayDial
 from stream.overlay import Overlay
-from stream.refine import Refiner
-from stream.sinks import WindowSink
 from stream.sinks.window import HELP, fitted
 from tests.builders import make_explanation, make_frame
-from tests.stream.sinks.fake_screen import FakeScreen
+from tests.stream.sinks.fake_screen import open_window
 
 EXPLANATION = make_explanation()
 SIZE = (120, 320)
-
-
-class Clock:
-    """Seconds that pass while the window waits, and by hand."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-    def wait(self, milliseconds: int) -> None:
-        self.now += milliseconds / 1000
-
-
-def open_window(keys="", **options):
-    clock = Clock()
-    screen = FakeScreen(keys, clock.wait)
-    said: list[str] = []
-    sink = WindowSink(screen=screen, clock=clock, say=said.append, **options)
-    return sink, screen, clock, said
 
 
 def write(sink, count=1, start=0, time_base=Fraction(1, 25)):
@@ -110,20 +87,6 @@ def test_pause_ends_with_quit():
     assert sink.stop_requested()
 
 
-def test_pause_ends_with_the_run():
-    sink = None
-
-    def stop_in_the_third_wait(_milliseconds):
-        if len(screen.polls) == 3:
-            sink.interrupt()
-        assert len(screen.polls) < 10
-
-    screen = FakeScreen(" ", stop_in_the_third_wait)
-    sink = WindowSink(screen=screen)
-    write(sink)
-    assert not sink.stop_requested()
-
-
 def test_turns_the_overlay():
     dial = OverlayDial(Overlay("heat", strength=0.5))
     sink, _, _, said = open_window("o+=-", dial=dial)
@@ -154,55 +117,6 @@ def test_without_an_aim_its_keys_do_nothing():
     sink, _, _, said = open_window("et")
     write(sink, 2)
     assert said == []
-
-
-def paused_with_relax(keys, masks=40):
-    """A window that is paused on a frame and told `keys`; what it did."""
-    dial = OverlayDial(Overlay("heat", label=0), keep=True)
-    sink, screen, _, said = open_window(keys, dial=dial)
-    with FakeEngine(input_size=(8, 8)) as engine:
-        sink.refine = lambda frame: Refiner(engine, (0.5, 0.5, 0.5), frame, masks=masks)
-        raw = make_frame(*SIZE, index=3)
-        explanation = engine.run(raw.rgb((8, 8))[None])
-        sink.write(dial(raw, explanation), explanation)
-    return screen, said
-
-
-def test_a_paused_frame_is_refined_step_by_step():
-    screen, said = paused_with_relax(" c....... ")
-    assert said[0] == "paused"
-    assert "RELAX after 40 masks, +-0.26" in said
-    refined = screen.shown[2:]
-    assert len(refined) >= 3
-    assert not np.array_equal(refined[0], refined[2])
-
-
-def test_relax_waits_for_the_pause():
-    _, said = paused_with_relax("c")
-    assert said == ["pause first (space), then c"]
-
-
-def test_a_frame_that_is_not_kept_is_said():
-    sink, _, _, said = open_window(" c ", dial=OverlayDial(Overlay("heat"), keep=True))
-    sink.refine = pytest.fail
-    write(sink)
-    assert said[1] == "this frame is not kept any more; go on and pause again"
-
-
-def test_a_paused_frame_follows_the_keys():
-    dial = OverlayDial(Overlay("heat", label=0), keep=True)
-    sink, screen, _, _ = open_window(" eo ", dial=dial)
-    raw = make_frame(*SIZE, index=3)
-    with FakeEngine(input_size=(8, 8)) as engine:
-        sink.aim = AimDial(engine)
-        sink.explain = lambda frame: engine.run(frame.rgb((8, 8))[None], *sink.aim.asked)
-        explanation = engine.run(raw.rgb((8, 8))[None])
-        sink.write(dial(raw, explanation), explanation)
-        turned = engine.run(raw.rgb((8, 8))[None], "class")
-    _, _, explained, restyled, *_ = (picture[..., ::-1] for picture in screen.shown)
-    above = np.s_[: SIZE[0] // 2]  # of the words
-    assert np.array_equal(explained[above], Overlay("heat", label=0)(raw, turned).rgb()[above])
-    assert np.array_equal(restyled[above], Overlay("contour", label=0)(raw, turned).rgb()[above])
 
 
 def test_help_appears_and_goes():
@@ -252,6 +166,23 @@ def test_a_late_frame_starts_the_clock_anew():
     assert clock.now - before < 0.02
     write(sink, start=2, time_base=Fraction(1, 10))
     assert clock.now - before == pytest.approx(0.1, abs=0.02)
+
+
+def test_the_end_of_the_run_ends_the_wait_for_the_time():
+    sink, screen, clock, _ = open_window(paced=True)
+    write(sink)
+    screen.on_poll = lambda milliseconds: (clock.wait(milliseconds), sink.interrupt())
+    sink.write(make_frame(*SIZE, index=1, time_base=Fraction(1000)), EXPLANATION)
+    assert clock.now < 110
+
+
+def test_once_closed_it_is_left_alone():
+    sink, screen, _, _ = open_window()
+    write(sink)
+    sink.close()
+    asked = len(screen.polls)
+    sink.pump()
+    assert len(screen.polls) == asked
 
 
 def test_quits_while_waiting_for_the_time():
