@@ -76,6 +76,20 @@ def test_a_viewer_that_does_not_end_is_ended(tmp_path, monkeypatch):
     assert shown._viewer.returncode is not None
 
 
+def test_ctrl_c_in_the_terminal_is_not_for_the_viewer(tmp_path):
+    program = f"{ANSWER}import os; print(os.getsid(0), file=sys.stderr); sys.exit(1)"
+    shown = open_screen(tmp_path, program, DISPLAY=":9")
+    with pytest.raises(SinkError, match=r"\(\d+\); write a file") as told:
+        shown.poll(1)
+    shown.close()
+    assert f"({os.getsid(0)})" not in str(told.value)
+
+
+def test_modules_beside_the_viewer_are_not_imported_for_others(tmp_path):
+    (tmp_path / "json.py").write_text("raise ImportError('this is another module')")
+    open_screen(tmp_path, f"import json\n{ANSWER}", DISPLAY=":9").close()
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux names its displays")
 def test_a_display_that_is_not_there(monkeypatch):
     monkeypatch.setenv("DISPLAY", ":987654")
