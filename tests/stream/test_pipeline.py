@@ -271,6 +271,12 @@ def test_the_report_tells_ages_and_stages():
     assert 0 < report.first_frame_seconds <= report.seconds
 
 
+def test_the_report_tells_what_happened_inside_the_source():
+    source = FakeSource(2)
+    source.counts["bad packets skipped"] = 3
+    assert Pipeline(source, FakeEngine()).run().source_counts == {"bad packets skipped": 3}
+
+
 def test_ages_keep_the_newest_only():
     ages = Ages(lambda: 10.0)
     for i in range(AGES_KEPT + 500):

@@ -101,16 +101,20 @@ class Window(MemorySink):
 
 
 def test_a_window_is_served_while_no_frame_comes_and_can_end_the_run():
-    gate = Gate(2)  # the source hangs here
+    gate = Gate(2)  # the source hangs here until it is closed
 
-    def pumped():
-        if gate.reached.is_set():
-            window.quit = True
+    class Hung(FakeSource):
+        def close(self):
+            super().close()
             gate.opened.set()
 
+    def pumped():
+        window.quit = gate.reached.is_set()
+
     window = Window(pumped)
-    report = Pipeline(FakeSource(None, live=True, hook=gate), FakeEngine(), [window]).run()
+    report = Pipeline(Hung(None, live=True, hook=gate), FakeEngine(), [window]).run()
     assert report.ended == "stopped"
+    assert report.frames_in <= 2
     assert window.closed == [True]
 
 

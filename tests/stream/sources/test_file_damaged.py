@@ -136,6 +136,20 @@ def test_a_run_of_bad_packets_ends_with_an_error(tmp_path, monkeypatch):
     assert list(source) == []
 
 
+def test_bad_packets_here_and_there_do_not_add_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(reading, "BAD_RUN", 3)
+    clip = make_clip(tmp_path / "p.mp4", frames=12, codec="mjpeg", pix_fmt="yuvj420p")
+    with av.open(str(clip)) as container:
+        packets = [p for p in container.demux(video=0) if p.size]
+    data = bytearray(clip.read_bytes())
+    for bad in (*packets[2:4], *packets[6:8]):
+        data[bad.pos : bad.pos + bad.size] = bytes(bad.size)
+    clip.write_bytes(data)
+    frames, source = read(clip)
+    assert indices(frames) == [0, 1, 4, 5, 8, 9, 10, 11]
+    assert source.counts[SKIPPED] == 4
+
+
 def test_a_start_without_a_key_frame_shows_no_grey(tmp_path):
     clip = make_clip(tmp_path / "k.h264", frames=30, options=KEYED)
     data = clip.read_bytes()
