@@ -1,19 +1,29 @@
-"""Engines of an NVIDIA GPU, opened where they can run; else each test skips with the reason."""
+"""Engines of an NVIDIA GPU, opened where they can run; else each test skips with the reason.
+
+Building takes most of the time: all tests but a few share the one engine of a kind that is built.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from engines import Engine, open_engine, save_bundle
+from engines import Engine, EngineError, StoredEngine, list_stored, open_engine
 from nem.bundle import Bundle, open_bundle
+from nem.bundle_io import round_weights_, write_bundle
 from tests.engines import test_engine_contract as contract
-from tests.engines.conftest import tiny_model
+from tests.engines.conftest import SIZE, tiny_model
 from tests.required import need, required
 
+BATCH = 2
+"""Frames at once, so that one and three fill it up."""
+THREADS = 8
 F16_BATCH_TOLERANCE = 4e-3
 """What another batch size may change in f16: an eighth of bf16's, and some."""
 
@@ -34,10 +44,8 @@ class Kind:
         """Whether it is built for a frame size and batch, and kept in the store."""
         return self.engine not in ("eager", "tensorrt-module")
 
-    def open(self, bundle: Bundle, **options: object) -> Engine:
-        for name in self.needs:
-            need(name)
-        return open_engine(bundle, self.engine, "cuda", self.precision, **options)
+    def open(self, bundle: Bundle, batch: int = BATCH, **options: object) -> Engine:
+        return open_engine(bundle, self.engine, "cuda", self.precision, batch=batch, **options)
 
 
 NEEDS = {
@@ -54,6 +62,9 @@ KINDS = [
 ]
 SHAPED = [kind for kind in KINDS if kind.shaped]
 
+shaped = pytest.mark.parametrize("kind", SHAPED, ids=str, indirect=True)
+"""For tests of those engines alone that are built for a size and kept."""
+
 
 def pytest_collection_modifyitems() -> None:
     required()  # a name that nobody knows ends the session before anything is skipped
@@ -66,15 +77,15 @@ def _f16_tolerance(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """The small bundle with random weights that the contract is written for."""
+    """The small bundle with random weights that the contract is written for.
+
+    Exporting its ONNX graph takes longer than all else, and nothing here looks at that.
+    """
     need("cuda")
-    return save_bundle(tiny_model(), tmp_path_factory.mktemp("bundle") / "tiny", name="tiny")
-
-
-@pytest.fixture(scope="session", params=["tiny", "nem-tiny"])
-def bundle(request: pytest.FixtureRequest, tiny: Bundle) -> Bundle:
-    """Each bundle in turn: with random weights, and the default one."""
-    return tiny if request.param == "tiny" else open_bundle(request.param)
+    model, graph = tiny_model(), open_bundle("nem-tiny").graph_path
+    round_weights_(model)
+    words = {"name": "tiny", "training": {}, "quality": {}, "card": ""}
+    return write_bundle(tmp_path_factory.mktemp("bundle") / "tiny", model, graph, **words)
 
 
 @pytest.fixture(params=KINDS, ids=str)
@@ -85,20 +96,34 @@ def kind(request: pytest.FixtureRequest) -> Kind:
     return request.param
 
 
-@pytest.fixture(params=SHAPED, ids=str)
-def shaped(request: pytest.FixtureRequest) -> Kind:
-    """Each engine that is built for a size."""
-    for name in request.param.needs:
-        need(name)
-    return request.param
+@pytest.fixture(scope="session")
+def left_open() -> Iterator[dict[Kind, Engine]]:
+    """Engines on the small bundle that tests share."""
+    found: dict[Kind, Engine] = {}
+    yield found
+    for engine in found.values():
+        engine.close()
 
 
 @pytest.fixture
-def engine(kind: Kind, tiny: Bundle) -> Iterator[Engine]:
-    """What the contract runs on, freshly opened; batch 2, so that one and three frames fill up."""
-    options = {"batch": 2} if kind.shaped else {}
-    with kind.open(tiny, **options) as opened:
-        yield opened
+def engine(kind: Kind, tiny: Bundle, left_open: dict[Kind, Engine]) -> Engine:
+    """The engine that tests share; a new one after a test that closed it."""
+    if kind not in left_open or left_open[kind]._closed:
+        left_open[kind] = kind.open(tiny)
+    return left_open[kind]
+
+
+@pytest.fixture(autouse=True)
+def have_gpu_alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], None]]:
+    """Sessions may run side by side; a test that calls this waits for the tests of the others."""
+    if sys.platform == "win32":
+        yield lambda: None
+        return
+    import fcntl
+
+    with Path(tmp_path_factory.getbasetemp().parent, "nem-gpu.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        yield lambda: fcntl.flock(file, fcntl.LOCK_EX)
 
 
 def decided_frames(reference: Engine, frames: np.ndarray, count: int, margin: float) -> np.ndarray:
@@ -110,7 +135,44 @@ def decided_frames(reference: Engine, frames: np.ndarray, count: int, margin: fl
         count: how many are needed.
         margin: least distance of the two best probabilities.
     """
-    scores = np.sort(np.concatenate([reference.run(frame[None]).scores for frame in frames]))
-    clear = frames[scores[:, -1] - scores[:, -2] >= margin]
-    assert len(clear) >= count, f"{len(clear)} of {len(frames)} frames are decided, {count} needed"
-    return clear[:count]
+    clear: list[np.ndarray] = []
+    for frame in frames:
+        *_, second, best = np.sort(reference.run(frame[None]).scores[0])
+        if best - second >= margin:
+            clear.append(frame)
+        if len(clear) == count:
+            return np.stack(clear)
+    pytest.fail(f"{len(clear)} of {len(frames)} frames are decided, {count} needed")
+
+
+def entry_of(kind: Kind) -> StoredEngine:
+    """What is stored of the engine that tests share."""
+    wanted = {
+        "engine": kind.engine,
+        "precision": kind.precision,
+        "bundle": "tiny",
+        "frame": f"{SIZE}x{SIZE}",
+        "batch": str(BATCH),
+    }
+    (entry,) = [entry for entry in list_stored() if wanted.items() <= entry.facts.items()]
+    return entry
+
+
+def wrong_of_threads(work: Callable[[int], str | None]) -> list[str]:
+    """What goes wrong where threads do the same at once."""
+    wrong: list[str] = []
+
+    def watched(index: int) -> None:
+        try:
+            reason = work(index)
+        except EngineError as error:
+            reason = str(error)
+        if reason is not None:
+            wrong.append(f"thread {index}: {reason}")
+
+    threads = [threading.Thread(target=watched, args=(index,)) for index in range(THREADS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return wrong
