@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import shutil
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 from engines.changes import installed
 from engines.errors import EngineUnavailable
@@ -11,6 +16,9 @@ from engines.registry import available_engines
 
 GPU_ORDER = ("tensorrt", "tensorrt-rtx", "inductor")
 """Engines of a GPU, the fastest first."""
+
+TOOLKIT = Path("/usr/local/cuda")
+"""Where the CUDA toolkit is, unless the environment tells another place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +64,14 @@ def choose_engine(device: str = "auto") -> Choice:
     built_only = ""
     for name in GPU_ORDER:
         lacking = found[name].reason or _blind(name)
-        if lacking is None and found[name].no_build is None:
+        no_build = found[name].no_build or _without_tools(name)
+        if lacking is None and no_build is None:
             before = f"; {'; '.join(missing)}" if missing else ""
             asked = "cuda" if device == "auto" else device
             return Choice(name, asked, f"{gpu} is there{before}")
         if lacking is None and not built_only:
             built_only = name
-        missing.append(f"{name}: {lacking or found[name].no_build}")
+        missing.append(f"{name}: {lacking or no_build}")
     text = "; ".join(missing)
     if device != "auto" and built_only:
         return Choice(built_only, device, f"it runs what is built already; {text}")
@@ -77,3 +86,19 @@ def _blind(engine: str) -> str | None:
     if engine != "inductor" or not version.endswith("+cpu"):
         return None
     return f"torch {version} is built for CPUs; install one built for CUDA"
+
+
+def _without_tools(engine: str) -> str | None:
+    """What an engine of torch builds with and does not find where it looks, with the cure."""
+    if engine != "inductor" or sys.platform != "linux":
+        return None
+    compiler, *_ = shlex.split(os.environ.get("CXX", "")) or ["g++"]
+    if shutil.which(compiler) is None:
+        return f"it builds with a C++ compiler, and {compiler} is not there; install g++"
+    places = (os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), shutil.which("nvcc"))
+    if not any(places) and not TOOLKIT.exists():
+        return (
+            "it builds with the CUDA toolkit, which is not there; install NVIDIA's toolkit and set "
+            "CUDA_HOME to its folder"
+        )
+    return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import enum
+import re
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -133,6 +134,7 @@ def machine(
         return gpus
 
     monkeypatch.setattr("engines.choose.find_gpus", find)
+    monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
     monkeypatch.setattr("engines.choose.available_engines", lambda: [info(n) for n in names])
 
 
@@ -179,6 +181,40 @@ def test_an_engine_that_can_not_be_built_is_not_taken_by_itself(
     asked = choose_engine("cuda")  # then it may run what is built already
     assert (asked.engine, asked.device) == ("tensorrt", "cuda")
     assert "torch is not installed" in asked.why
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="torch looks for them elsewhere")
+@pytest.mark.parametrize(
+    ("there", "variables", "say"),
+    [
+        ((), {}, r"C\+\+ compiler, and g\+\+ is not there"),
+        (("g++", "nvcc"), {"CXX": "clang++-19 -g"}, r"and clang\+\+-19 is not there"),
+        (("g++",), {}, "with the CUDA toolkit, which is not there"),
+        (("g++", "nvcc"), {}, None),
+        (("ccache",), {"CXX": "ccache g++", "CUDA_HOME": "/opt/cuda"}, None),
+    ],
+)
+def test_inductor_is_not_taken_by_itself_without_its_tools(
+    there: tuple[str, ...],
+    variables: dict[str, str],
+    say: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    machine(monkeypatch, (H100,), "inductor")
+    monkeypatch.setattr("engines.choose.TOOLKIT", tmp_path / "cuda")
+    monkeypatch.setattr("shutil.which", lambda name: name if name in there else None)
+    for name in ("CXX", "CUDA_HOME", "CUDA_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    choice = choose_engine()
+    assert choose_engine("cuda").engine == "inductor"  # it may run what is built already
+    if say is None:
+        assert (choice.engine, choice.wanting) == ("inductor", False)
+    else:
+        assert (choice.engine, choice.device, choice.wanting) == ("openvino", "cpu", True)
+        assert re.search(say, choice.why)
 
 
 def test_a_torch_for_cpus_sees_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
