@@ -68,6 +68,23 @@ def rounded(engine: OpenVinoEngine) -> list[str]:
     ]
 
 
+def test_it_is_made_without_a_word_printed(
+    bundle: Bundle,
+    pictures: Path,
+    store: Store,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What the other tests then find in the store."""
+    monkeypatch.setattr(rich.get_console(), "stderr", True)  # as a training leaves it
+    told: list[str] = []
+    options = {"precision": "int8", "calibration": pictures, "say": told.append}
+    OpenVinoEngine(bundle, store=store, **options).close()
+    assert capfd.readouterr() == ("", "")
+    assert any("finding ranges for int8 on" in line for line in told)
+    assert "openvino_telemetry" not in sys.modules
+
+
 def test_convolutions_are_rounded_and_explain_as_before(
     engine: OpenVinoEngine, bundle: Bundle
 ) -> None:
@@ -102,29 +119,23 @@ def test_what_was_rounded_is_kept_and_needs_no_nncf_again(
     assert entry.facts["nncf"] != "none"
 
 
-def test_other_pictures_make_another_engine_without_a_word_printed(
-    bundle: Bundle,
-    pictures: Path,
-    store: Store,
-    engine: OpenVinoEngine,
-    tmp_path: Path,
-    capfd: pytest.CaptureFixture[str],
+def test_other_pictures_make_another_engine(
+    bundle: Bundle, pictures: Path, store: Store, engine: OpenVinoEngine, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:
+) -> None:  # fmt: skip
     for file in pictures.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
-    extra = tmp_path / "extra.png"
-    cv2.imwrite(str(extra), parts(1, seed=77)[0])
-    monkeypatch.setattr(rich.get_console(), "stderr", True)  # as a training leaves it
-    told: list[str] = []
-    OpenVinoEngine(
-        bundle, precision="int8", calibration=tmp_path, store=store, say=told.append
-    ).close()
-    made = [e for e in list_stored(store) if e.facts["precision"] == "int8"]
-    assert len({e.facts["calibration"] for e in made}) == 2
-    assert capfd.readouterr() == ("", "")
-    assert any("finding ranges for int8 on" in line for line in told)
-    assert "openvino_telemetry" not in sys.modules
+    cv2.imwrite(str(tmp_path / "extra.png"), parts(1, seed=77)[0])
+    asked: list[int] = []
+
+    def refuse(_core: Any, _model: Any, _plain: str, given: Pictures, *_: object) -> None:
+        asked.append(len(given.frames) + len(given.held_out))
+        raise EngineError("not made")
+
+    monkeypatch.setattr(engines.ov_int8, "make_int8", refuse)
+    with pytest.raises(EngineError, match="not made"):
+        OpenVinoEngine(bundle, precision="int8", calibration=tmp_path, store=store)
+    assert asked == [13]
 
 
 def test_one_that_explains_otherwise_is_refused_and_not_kept(
