@@ -13,10 +13,10 @@ from engines.golden import GoldenEngine, pack, unpack
 from engines.inductor import InductorEngine
 from engines.store_files import key_of, read_entry
 from nem.bundle import Bundle
-from nem.bundle_io import round_weights_, write_bundle
 from tests.engines.conftest import SIZE, random_frames, tiny_model
 from tests.engines.new_process import masks_of_new_process
 from tests.engines.test_engine_contract import *  # noqa: F403  run on the fixture `engine`
+from tests.nem.toys import write_tiny_bundle
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -131,12 +131,9 @@ def test_a_stored_package_that_fails_is_built_anew(
 
 
 def test_a_package_that_computes_something_else_is_not_handed_out(
-    bundle: Bundle, builds: list[int], tmp_path: Path
+    builds: list[int], tmp_path: Path
 ) -> None:
-    model, graph = tiny_model(seed=1), bundle.graph_path  # the graph is not looked at
-    round_weights_(model)
-    words = {"name": "other", "training": {}, "quality": {}, "card": ""}
-    other = write_bundle(tmp_path / "other", model, graph, **words)
+    other = write_tiny_bundle(tmp_path / "other", tiny_model(seed=1), classes=None)
     store = Store(tmp_path / "engines")
     with pytest.raises(EngineError, match="just built does not compute what the model does: mask_"):
         open_inductor(other, store)

@@ -24,11 +24,12 @@ from engines.golden import reference
 from engines.gpus import Gpu
 from engines.trt_module import ModuleGraph, TensorRtModuleEngine
 from nem.bundle import Bundle
-from nem.bundle_io import load_model, round_weights_, write_bundle
+from nem.bundle_io import load_model
 from scripts.check_models_trt import HOME, judge_report
 from tests.engines.conftest import NAMES, SIZE, random_frames, tiny_model
 from tests.engines.fake_torch_tensorrt import Fake, install
 from tests.engines.test_engine_contract import *  # noqa: F403  run on the fixture `engine`
+from tests.nem.toys import write_tiny_bundle
 
 GPUS = [Gpu(0, "NVIDIA Fake 1", "8.9", "550.54.14")]
 
@@ -141,11 +142,7 @@ def test_any_number_of_frames_is_run_in_batches(
 
 
 def test_a_bundle_without_target_or_classes(tmp_path: Path, fake: Fake) -> None:
-    model, graph = tiny_model(classes=()), tmp_path / "graph.onnx"
-    round_weights_(model)
-    graph.write_bytes(b"not looked at: an export takes long")
-    about = {"name": "small", "training": {}, "quality": {}, "card": ""}
-    small = write_bundle(tmp_path / "small", model, graph, **about)
+    small = write_tiny_bundle(tmp_path / "small", tiny_model(classes=()), classes=None)
     with TensorRtModuleEngine(small, precision="f32") as engine:
         found = engine.run(random_frames(2, SIZE, SIZE))
     assert (found.scores, engine.names) == (None, ())

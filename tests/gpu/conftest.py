@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 
 from engines import Engine, EngineError, StoredEngine, list_stored, open_engine
-from nem.bundle import Bundle, open_bundle
-from nem.bundle_io import round_weights_, write_bundle
+from nem.bundle import Bundle
 from tests.engines import test_engine_contract as contract
 from tests.engines.conftest import SIZE, tiny_model
+from tests.nem.toys import write_tiny_bundle
 from tests.required import need, required
 
 BATCH = 2
@@ -77,15 +77,10 @@ def _f16_tolerance(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """The small bundle with random weights that the contract is written for.
-
-    Exporting its ONNX graph takes longer than all else, and nothing here looks at that.
-    """
+    """The small bundle with random weights that the contract is written for, without a graph."""
     need("cuda")
-    model, graph = tiny_model(), open_bundle("nem-tiny").graph_path
-    round_weights_(model)
-    words = {"name": "tiny", "training": {}, "quality": {}, "card": ""}
-    return write_bundle(tmp_path_factory.mktemp("bundle") / "tiny", model, graph, **words)
+    folder = tmp_path_factory.mktemp("bundle") / "tiny"
+    return write_tiny_bundle(folder, tiny_model(), classes=None)
 
 
 @pytest.fixture(params=KINDS, ids=str)
