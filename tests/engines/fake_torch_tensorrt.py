@@ -216,7 +216,7 @@ def install(patch: pytest.MonkeyPatch, *, rtx: bool = False, version: str = "2.1
     interpreting = ModuleType("torch_tensorrt.dynamo.conversion._TRTInterpreter")
     interpreting.TRTInterpreter = fake.interpreter
     registry = ModuleType("torch_tensorrt.dynamo.conversion._ConverterRegistry")
-    registry.ConverterPriority = SimpleNamespace(HIGH="high", STANDARD="standard")
+    registry.ConverterPriority = SimpleNamespace(HIGH="high")
 
     def dynamo_tensorrt_converter(key: Any, **options: Any) -> Any:
         def register(converter: Any) -> Any:
