@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from stream.cli.console import PROGRAM, Console
+from stream.cli.signals import requests
 from stream.stdout import forget, occupy
 
 VERBOSE_COMMANDS = ("run", "train", "explain", "gallery")
@@ -50,7 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - as long as the process
     if arguments is None:
         # Through all `with` blocks, as Ctrl-C, so that no half-written file is left.
-        signal.signal(signal.SIGTERM, _terminate)
+        for number in requests():
+            signal.signal(number, _terminate)
     loud = sum(len(a) - 1 if re.fullmatch("-v+", a) else a == "--verbose" for a in given)
     console = Console(loud)
     try:

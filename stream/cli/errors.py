@@ -1,7 +1,7 @@
 """One place that turns an error into a line and an exit code.
 
 0 done            3 source can't be opened or read    6 model, engine or bundle
-1 internal error  4 live source lost                  130, 143 cut short by a signal
+1 internal error  4 live source lost                  129, 130, 143 cut short by a signal
 2 usage           5 output, encoder, disk, display
 """
 

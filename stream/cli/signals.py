@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first ends in good order, the second at once."""
+"""Signals that ask for an end: the first ends in good order, the second at once."""
 
 from __future__ import annotations
 
@@ -15,8 +15,16 @@ FIRST = b"\nstopping: finishing the frames under way; once more to stop at once\
 SECOND = b"\nstopped at once\n"
 
 
+def requests() -> tuple[signal.Signals, ...]:
+    """SIGTERM, and SIGHUP of a terminal that is closed, where that is not ignored as by nohup."""
+    hangup = getattr(signal, "SIGHUP", None)  # which Windows does not have
+    if hangup is None or signal.getsignal(hangup) is signal.SIG_IGN:
+        return (signal.SIGTERM,)
+    return signal.SIGTERM, hangup
+
+
 class Interrupts:
-    """While open, SIGINT and SIGTERM end the run in an order that leaves nothing behind.
+    """While open, SIGINT and `requests` end the run in an order that leaves nothing behind.
 
     Before `attach` a signal leaves the program, through all `with` blocks. After it the first
     calls `stop`, the second `abort`. A third finds the handlers of before, so that even a write
@@ -42,7 +50,7 @@ class Interrupts:
         self._stop, self._abort = stop, abort
 
     def __enter__(self) -> Self:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, *requests()):
             self._before[number] = signal.signal(number, self._handle)  # type: ignore[assignment]
         return self
 

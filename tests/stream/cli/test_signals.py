@@ -55,7 +55,12 @@ def counts(err):
     return int(words[0]), int(words[words.index("in,") + 1])
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+BY_SIGNAL = pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
+
+
+@BY_SIGNAL
 def test_the_first_signal_drains_and_leaves_a_playable_file(tmp_path, fake, number, code):
     clip = make_clip(tmp_path / "clip.mp4", frames=300, audio=True)
     done = run_with_signals({30: number}, clip, *fake)
@@ -161,7 +166,7 @@ def test_a_list_may_be_cut_by_its_reader(fake):
     assert (code, err) == (5, "")
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@BY_SIGNAL
 def test_a_signal_while_the_model_loads_leaves_nothing(tmp_path, fake, number, code):
     clip = make_clip(tmp_path / "clip.mp4", frames=3)
     program = f"""
@@ -174,6 +179,15 @@ sys.exit(main())
     done = child([sys.executable, "-c", program, str(clip), *fake])
     assert (done.returncode, done.stdout, done.stderr) == (code, "", "")
     assert list(tmp_path.iterdir()) == [clip]
+
+
+def test_a_closed_terminal_ends_nothing_under_nohup(tmp_path, fake):
+    clip = make_clip(tmp_path / "clip.mp4", frames=60)
+    program = [sys.executable, "-c", SELF_SIGNALLING.format(signals={5: (int(signal.SIGHUP),)})]
+    line = 'trap "" HUP; exec "$@"'
+    done = child(["bash", "-c", line, "bash", *program, str(clip), *fake])
+    assert done.returncode == 0, done.stderr
+    assert frames_in(tmp_path / "clip.nem.mp4") == 60
 
 
 def test_handlers_are_put_back():
