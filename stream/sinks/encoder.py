@@ -29,6 +29,15 @@ MAX_CRF = 51
 HEVC = frozenset({"libx265", "hevc_nvenc"})
 FFMPEG_MATRIX: dict[Matrix, int] = {"bt601": 6, "bt709": 1, "bt2020": 9}
 """FFmpeg's numbers of the YUV matrices."""
+LIMITED_ONLY = frozenset({"vp8", "mpeg1video", "mpeg2video"})
+"""Codecs whose decoders take every picture for limited range."""
+RANGE_INSIDE = frozenset({"h264", "hevc", "av1", "vp9"})
+"""Codecs that tell the range themselves; of others MP4 and MOV lose it, Matroska keeps it."""
+LUMA_LIMITED, CHROMA_LIMITED = (
+    np.rint(at + (np.arange(256) - at_full) * share / 255).astype(np.uint8)
+    for at, at_full, share in ((16, 0, 219), (128, 128, 224))
+)
+"""Levels of full range in limited range."""
 USUAL_FPS = Fraction(30)
 MAX_FPS = 1000
 LONGEST = 3600
@@ -215,7 +224,11 @@ class VideoEncoder:
         stream.time_base = first.time_base
         context = stream.codec_context
         context.thread_count = 1
-        context.color_range = 2 if first.colour.full_range else 1
+        inside = context.codec.canonical_name
+        kept = inside in RANGE_INSIDE or out.format.name == "matroska"
+        full = first.colour.full_range
+        self._to_limited = full and (not kept or inside in LIMITED_ONLY)
+        context.color_range = 2 if full and not self._to_limited else 1
         context.colorspace = FFMPEG_MATRIX[first.colour.matrix]
         context.color_primaries = first.colour.primaries
         context.color_trc = first.colour.transfer
@@ -238,7 +251,10 @@ class VideoEncoder:
                 f"{self.size[0]}x{self.size[1]}: a file keeps one size; write two files"
             )
         self._picture.make_writable()
-        for target, plane in zip(self._picture.planes, (frame.y, frame.u, frame.v), strict=True):
+        planes = frame.y, frame.u, frame.v
+        if self._to_limited:
+            planes = LUMA_LIMITED[frame.y], CHROMA_LIMITED[frame.u], CHROMA_LIMITED[frame.v]
+        for target, plane in zip(self._picture.planes, planes, strict=True):
             _fill(target, plane)
         gap, self._last = frame.pts - self._last, frame.pts
         self._frames += 1

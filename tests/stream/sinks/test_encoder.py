@@ -5,10 +5,13 @@ from __future__ import annotations
 from fractions import Fraction
 
 import av
+import numpy as np
 import pytest
 
+from stream.colour import ColourTags
 from stream.errors import SinkError
 from stream.sinks import FileSink
+from stream.sources import open_source
 from tests.builders import make_explanation, make_frame
 from tests.stream.sinks.reading import names, read_packets, written
 
@@ -61,6 +64,23 @@ def test_where_nothing_is_asked_it_is_quick_and_good(tmp_path, codec, crf):
     written(tmp_path / "named.mkv", range(5), codec=codec, preset="ultrafast", crf=crf)
     usual, named = (read_packets(tmp_path / f"{n}.mkv", "video") for n in ("usual", "named"))
     assert usual == named
+
+
+@pytest.mark.parametrize(
+    ("codec", "suffix"),
+    [("libvpx", "mkv"), ("mpeg2video", "mkv"), ("mpeg4", "mp4"), ("mpeg4", "mkv"), ("ffv1", "mkv")],
+)
+def test_full_range_looks_the_same_where_a_file_can_not_tell_it(tmp_path, codec, suffix):
+    colours = np.repeat(np.array([[0, 0, 0], [255, 255, 255], [220, 40, 60]], np.uint8), 64, 0)
+    rgb = colours[None].repeat(64, 0)
+    frame = make_frame(rgb=rgb, colour=ColourTags("bt601", full_range=True))
+    with FileSink(tmp_path / f"c.{suffix}", codec=codec) as sink:
+        sink.write(frame, make_explanation())
+    with open_source(tmp_path / f"c.{suffix}") as source:
+        [found] = source
+    middles = np.s_[32, 32::64]
+    assert np.abs(found.rgb()[middles].astype(int) - rgb[middles]).max() <= 6
+    assert found.colour.full_range == (codec == "ffv1" or (codec, suffix) == ("mpeg4", "mkv"))
 
 
 @pytest.mark.parametrize(("suffix", "tag"), [("mp4", "hvc1"), ("mov", "hvc1"), ("mkv", None)])
