@@ -21,10 +21,15 @@ from stream.frame import Frame, Plane
 from stream.sinks.containers import holds_encoder
 from stream.sinks.nvenc import NVENC, nvenc_options, nvenc_trouble
 
-FAST = {"libx264": ("ultrafast", 20), "libx265": ("ultrafast", 24)}
+FAST: dict[str, tuple[str | None, int]] = {
+    "libx264": ("ultrafast", 20),
+    "libx265": ("ultrafast", 24),
+    "libvpx": (None, 10),
+}
 """Preset and crf where none are given: fastest, and good enough to see no difference."""
-QUIET = {"libx265": {"x265-params": "log-level=error"}}
-"""Encoders write some 20 lines to stderr each time they open: this option keeps x265 silent."""
+ALWAYS = {"libx265": {"x265-params": "log-level=error"}, "libvpx": {"b": "100000000"}}
+"""x265 writes some 20 lines to stderr each time it opens unless told not to; VP8 stays below a
+bit rate whatever the crf, and that is 256 kbit/s unless told otherwise."""
 MAX_CRF = 51
 HEVC = frozenset({"libx265", "hevc_nvenc"})
 FFMPEG_MATRIX: dict[Matrix, int] = {"bt601": 6, "bt709": 1, "bt2020": 9}
@@ -141,7 +146,7 @@ def _cpu_options(codec: str, preset: str | None, crf: float | None) -> dict[str,
     usual_preset, usual_crf = FAST.get(codec, (None, None))
     chosen = {"preset": preset or usual_preset, "crf": usual_crf if crf is None else crf}
     wished = {name: str(value) for name, value in chosen.items() if value is not None}
-    return wished | QUIET.get(codec, {})
+    return wished | ALWAYS.get(codec, {})
 
 
 def _try(codec: str, options: dict[str, str], size: tuple[int, int], *, encode: bool) -> None:

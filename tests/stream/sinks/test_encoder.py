@@ -13,7 +13,7 @@ from stream.errors import SinkError
 from stream.sinks import FileSink
 from stream.sources import open_source
 from tests.builders import make_explanation, make_frame
-from tests.stream.sinks.reading import names, read_packets, written
+from tests.stream.sinks.reading import names, read_packets, read_video, written
 
 
 @pytest.mark.parametrize("codec", ["libx265", "libsvtav1"])
@@ -43,6 +43,21 @@ def test_an_encoder_that_does_not_take_the_frames_names_one_that_does(tmp_path, 
         # It knows few rates of frames, and no stamps of its own.
         sink.write(make_frame(64, 96, time_base=Fraction(1, 1000)), make_explanation())
     assert names(tmp_path) == []
+
+
+def test_vp8_is_as_good_as_asked_at_any_bit_rate(tmp_path):
+    rgb = np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8)
+    sizes, worst = {}, {}
+    for crf in (None, 5, 45):
+        path = tmp_path / f"{crf}.mkv"
+        with FileSink(path, codec="libvpx", crf=crf) as sink:
+            for index in range(4):
+                frame = make_frame(rgb=np.roll(rgb, 37 * index, 0), index=index)
+                sink.write(frame, make_explanation())
+        sizes[crf] = path.stat().st_size
+        worst[crf] = np.abs(read_video(path).luma[-1].astype(int) - frame.y).mean()
+    assert sizes[5] > sizes[None] > sizes[45]
+    assert worst[5] < worst[None] < 5 < worst[45]
 
 
 def test_codec_preset_and_crf_reach_the_encoder(tmp_path):
