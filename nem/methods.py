@@ -22,6 +22,7 @@ from nem.budget import pictures_per_run
 from nem.classes import Target, find_classes
 from nem.data import normalise
 from nem.errors import ArgumentError, MethodError, ModelError
+from nem.explained import library
 from nem.explanation import AIM_OF, Explanation, class_names
 from nem.method import Map
 from nem.method_table import (
@@ -78,8 +79,9 @@ def explain(
             is not allowed.
         ModelError: the model lacks what the method needs, as classes; or its weights have 16 bits.
     """
-    began = time.perf_counter()
     check_method(method)
+    _load(method)
+    began = time.perf_counter()
     if not isinstance(model, NEM | Backbone):
         raise ArgumentError(
             f"model: expected a NEM or a Backbone, got {type(model).__name__}; make one with "
@@ -194,6 +196,14 @@ def _slow(
         options = options | {"of": of}
     found: Map = function(backbone, x, target, seed=seed, memory_mb=memory_mb, **options)
     return found
+
+
+def _load(name: str) -> None:
+    """Import what a method needs: at the first use that takes seconds, which are not its own."""
+    if name in METHODS:
+        _function(name)
+        if needs := METHODS[name].needs:
+            library(needs, needs)
 
 
 def _function(name: str) -> Callable[..., Map]:
