@@ -33,7 +33,7 @@ Encoder = Callable[[Any], Any]
 in, tensors or arrays out; given arrays, it works on arrays."""
 
 MASKS = 3000
-"""Masks of the paper, within 0.03 of the limit; see `bound`."""
+"""Masks of the paper, within 0.06 of the limit; see `bound`."""
 
 
 class Relax:
@@ -214,25 +214,34 @@ def below_mean(uncertainty: Any) -> Any:
     return as_float32(uncertainty < mean[:, None, None])
 
 
-def masks_needed(t: float = 0.01, delta: float = 0.01, span: float = 1.0) -> int:
-    """Masks after which importance is within `t` of its limit, with probability 1 - `delta`.
+def masks_needed(t: float = 0.01, delta: float = 0.01, span: float = 1.0, keep: float = 0.5) -> int:
+    """Masks after which a pixel's importance is within `t` of its limit, but for chance `delta`.
 
-    RELAX, theorem 1 (Hoeffding): N >= ln(2 / delta) / (2 (t / span)^2).
+    RELAX, theorem 1 (Hoeffding), N >= ln(2 / delta) / (2 (t / span)^2), is of its equation 2,
+    sum(M s) / N. The map is that over the mean of the masks, near `keep`, and so is its error.
 
     Args:
         t: largest error.
         delta: probability of a larger one.
-        span: width of the range of similarities: 1 if they are never negative, as of embeddings
-            after a ReLU; 2 in general.
+        span: width of the range of similarities, see `span_of`.
+        keep: probability that a cell is kept; 1 gives the theorem's own number.
     """
-    _check_bound(delta, span, t=t)
-    return math.ceil(math.log(2 / delta) / (2 * (t / span) ** 2))
+    _check_bound(delta, span, keep, t=t)
+    return math.ceil(math.log(2 / delta) / (2 * (t * keep / span) ** 2))
 
 
-def bound(masks: int, delta: float = 0.01, span: float = 1.0) -> float:
+def bound(masks: int, delta: float = 0.01, span: float = 1.0, keep: float = 0.5) -> float:
     """The t that `masks` masks give: the inverse of `masks_needed`."""
-    _check_bound(delta, span, masks=masks)
-    return span * math.sqrt(math.log(2 / delta) / (2 * masks))
+    _check_bound(delta, span, keep, masks=masks)
+    return span / keep * math.sqrt(math.log(2 / delta) / (2 * masks))
+
+
+def span_of(embedding: Any) -> float:
+    """Width of the range of cosines: 1 if embeddings are never negative, as after a ReLU; else 2.
+
+    Judged by one of them.
+    """
+    return 1.0 if (embedding >= 0).all() else 2.0
 
 
 def cosine(a: Any, b: Any) -> Any:
@@ -247,9 +256,11 @@ def _check_pictures(x: Any) -> None:
         raise ArgumentError(f"pictures of shape {shape}: (N, 3, S, S) with N >= 1 is needed")
 
 
-def _check_bound(delta: float, span: float, **positive: float) -> None:
+def _check_bound(delta: float, span: float, keep: float, **positive: float) -> None:
     if not 0 < delta < 1:
         raise ArgumentError(f"delta {delta}: a probability between 0 and 1 is needed")
+    if not 0 < keep <= 1:
+        raise ArgumentError(f"keep {keep}: a probability above 0 is needed")
     for name, value in {"span": span, **positive}.items():
         if value <= 0:
             raise ArgumentError(f"{name} {value}: more than 0 is needed")

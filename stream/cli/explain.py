@@ -19,7 +19,7 @@ from nem.explanation import AIM_OF, METHOD_OF, Explanation, class_names
 from nem.gallery import Gallery
 from nem.method_table import check_library, check_method, method_names, summary, takes_target
 from nem.pictures import Picture, is_image
-from nem.relax import bound
+from nem.relax import bound, span_of
 from stream.cli.console import Console, show
 from stream.cli.gallery import open_gallery, open_picture
 from stream.errors import SourceError, UsageError
@@ -33,8 +33,9 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 NEAREST = 4
-RELAX = ("relax", "u-relax", "umt-relax")
-MASKED = (*RELAX, "rise")
+BOUNDED = ("relax", "u-relax")
+"""Methods whose map is RELAX's importance, of which the largest error is known."""
+MASKED = (*BOUNDED, "umt-relax", "rise")
 """Methods that take a number of masks."""
 
 
@@ -196,9 +197,8 @@ def _notes(model: NEM, fill: Fill, picture: Picture, found: Explanation) -> list
     gauge = gauge_picture(model, picture, found.mask[0], target, fill=fill)
     time = f"{1000 * found.seconds:.0f} ms" if found.seconds < 10 else f"{found.seconds:.0f} s"
     runs = f"{found.forwards} forward" + (f", {found.backwards} back" if found.backwards else "")
-    if found.method in RELAX:
-        span = 1.0 if (found.embedding >= 0).all() else 2.0  # of the similarities
-        runs += f", +-{bound(found.forwards - 1, span=span):.2f}"
+    if found.method in BOUNDED:
+        runs += f", +-{bound(found.forwards - 1, span=span_of(found.embedding)):.2f}"
     notes = [
         f"{time}: {runs}",
         f"area {gauge['area']:.2f}, kept {gauge['kept']:.2f}, random {gauge['control']:.2f}",

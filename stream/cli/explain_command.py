@@ -89,12 +89,13 @@ def explain(
 
     [bold]nem-stream explain cat.jpg --methods nem-u,relax,grad-cam[/]
 
-    Under each map: its time and runs of the model (RELAX: the largest error of
-    that many masks, with 99 % probability); the share of the picture it marks,
-    how much of the model's features (cosine) that share alone keeps, and how
-    much as large a share at random places; of a class its probability for the
-    whole picture and for that share alone. --target goes to the methods that
-    take one. Needs the extra: [bold]pip install 'nem-stream\[eval]'[/]
+    Under each map: its time and runs of the model (relax, u-relax: how far
+    off so many masks may leave a pixel's mean cosine, with 99 % probability);
+    the share of the picture it marks, how much of the model's features (cosine)
+    that share alone keeps, and how much as large a share at random places; of a
+    class its probability for the whole picture and for that share alone.
+    --target goes to the methods that take one. Needs the extra:
+    [bold]pip install 'nem-stream\[eval]'[/]
     """  # fmt: skip
     from stream.cli.explain import Request, explain_picture
 

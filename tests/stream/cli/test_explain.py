@@ -93,7 +93,7 @@ def test_what_is_missing_for_those_is_told_before_any_is_run(cli, picture, bundl
 def test_relax_says_how_far_it_may_be_off(cli, picture, bundle):
     code, _, err = explain(cli, picture, "--methods", "relax", "--masks", 100, "-m", bundle)
     assert code == 0, err
-    assert "101 forward, +-0.16" in err  # sqrt(ln(2 / 0.01) / 200)
+    assert "101 forward, +-0.33" in err  # 2 sqrt(ln(2 / 0.01) / 200)
 
 
 def test_iba_takes_what_is_normal_from_a_folder(cli, tmp_path, picture, bundle):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -65,10 +67,21 @@ def test_it_ends_with_the_run():
 def test_a_frame_is_refined_step_by_step(engine):
     window = Paused(engine, " c....... ")
     assert window.said[0] == "paused"
-    assert "RELAX after 40 masks, +-0.26" in window.said
+    assert "RELAX after 40 masks, +-0.51" in window.said  # 2 sqrt(ln(2 / 0.01) / 80)
     refined = window.shown[2:]
     assert len(refined) >= 3
     assert not np.array_equal(refined[0], refined[2])
+
+
+def test_cosines_of_embeddings_with_signs_may_be_off_twice_as_far(engine, monkeypatch):
+    run = engine.run
+
+    def signed(*asked):
+        found = run(*asked)
+        return replace(found, embedding=-found.embedding)
+
+    monkeypatch.setattr(engine, "run", signed)
+    assert "RELAX after 40 masks, +-1.03" in Paused(engine, " c....... ").said
 
 
 def test_the_next_pause_does_not_go_on_refining_the_last(engine):
