@@ -54,14 +54,20 @@ def relevance_rank(maps: ArrayLike, truth: ArrayLike) -> Values:
 
 
 def pointing_game(maps: ArrayLike, truth: ArrayLike) -> Values:
-    """Share of the map's largest values inside the object, (N,): 1 or 0 but for ties."""
+    """Share of the map's largest values inside the object, (N,). Zhang et al. 2018.
+
+    1 or 0 but for ties.
+    """
     m, inside = _pair(maps, truth)
     top = m == m.max(1, keepdims=True)
     return _or_nan((top & inside).sum(1) / top.sum(1), inside)
 
 
 def entropy(maps: ArrayLike) -> Values:
-    """Entropy of the map as a distribution, in nats, (N,): 0 for one pixel, ln(HW) if uniform."""
+    """Entropy of the map as a distribution, in nats, (N,). Bhatt et al. 2020 (complexity).
+
+    0 for one pixel, ln(HW) if uniform.
+    """
     m = _flat(maps)
     share = m / m.sum(1, keepdims=True)
     logs = np.log(share, out=np.zeros_like(share), where=share > 0)
