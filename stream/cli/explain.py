@@ -221,7 +221,7 @@ def _nearest(gallery: Gallery, found: Explanation) -> list[Tile]:
     pairs = zip(alike.indices[0], alike.distances[0], strict=True)
     return [
         Tile(
-            f"nearest {number}: {gallery.manifest.labels[place]}",
+            f"nearest {number}: {gallery.manifest.labels[place]}".removesuffix(": "),
             (gallery.manifest.names[place], f"distance {distance:.2f}"),
             picture=gallery.thumbnail(int(place)),
         )

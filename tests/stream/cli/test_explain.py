@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+from unittest.mock import MagicMock
 
 import cv2
 import numpy as np
@@ -9,8 +10,9 @@ import pytest
 
 pytest.importorskip("torch", reason="needs the extra train")
 
-from nem.explanation import AIMS
+from nem.explanation import AIMS, Explanation
 from nem.model import NEM
+from stream.cli.explain import _nearest
 from tests.builders import make_clip
 from tests.nem.toys import tiny_backbone, tiny_nem, write_tiny_bundle
 
@@ -129,6 +131,14 @@ def test_a_gallery_adds_the_nearest_pictures(cli, tmp_path, picture, bundle):
     code, _, err = explain(cli, picture, "--methods", "nem-u", "-m", other, "--gallery", kept)
     assert code == 6, err
     assert not picture.with_suffix(".panel.png").exists()
+
+
+def test_a_near_picture_in_no_folder_has_a_heading_without_label():
+    gallery = MagicMock(embeddings=np.eye(2))
+    gallery.__len__.return_value = 2
+    gallery.manifest.labels, gallery.manifest.names = ("", "dog"), ("a.png", "dog/b.png")
+    found = Explanation(np.zeros((1, 4, 4), np.float32), None, np.eye(2)[:1], (), 0.0)
+    assert [tile.title for tile in _nearest(gallery, found)] == ["nearest 1", "nearest 2: dog"]
 
 
 def test_an_existing_panel_is_kept(cli, picture, bundle):
