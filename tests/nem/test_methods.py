@@ -19,6 +19,7 @@ from nem.explanation import AIM_OF, AIMS
 from nem.methods import METHODS, _shown, explain, method_names
 from nem.model import NEM
 from nem.ranks import percentiles
+from nem.stages import layout_of, stage_names
 from tests.nem.toys import SIZE, batch, shapes, tiny_backbone, tiny_nem
 
 PICTURES = shapes(2, 3)[0]
@@ -131,6 +132,7 @@ def test_runs_of_the_backbone_are_counted(method: str, model: NEM) -> None:
     options = dict(OPTIONS.get(method, {}))
     if method == "iba":  # what is normal has to be known before
         options["statistics"] = activation_statistics(model.backbone, options["statistics"])
+    assert all(layout_of(model.backbone, s) for s in stage_names(model.backbone))  # runs but once
     runs: list[int] = []
     gradients: list[int] = []
 
