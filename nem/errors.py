@@ -16,7 +16,8 @@ from __future__ import annotations
 
 def first_line(error: BaseException) -> str:
     """The beginning of an error's text, in one line."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+    line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return line if len(line) <= 160 else f"{line[:157]}..."
 
 
 class NemError(Exception):
