@@ -75,6 +75,8 @@ def explain_picture(request: Request, console: Console) -> int:
         return 0
     if request.methods == ():
         raise UsageError("--methods: name at least one; --methods list names all")
+    if not request.image:
+        raise UsageError("no picture; give one, as cat.jpg, or --methods list")
     out = request.out or Path(request.image).with_suffix(".panel.png")
     if out.suffix.lower() not in SUFFIXES:
         raise UsageError(f"--out {out}: name a picture: {', '.join(SUFFIXES)}")

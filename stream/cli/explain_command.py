@@ -15,16 +15,19 @@ WHAT, HOW, WHERE = "What", "How", "Where"
 
 def explain(
     image: Annotated[
-        str, typer.Argument(metavar="IMAGE|VIDEO", help="Picture, or video with --at.")
-    ],
+        str | None,
+        typer.Argument(
+            metavar="IMAGE|VIDEO", help="Picture, or video with --at.", show_default=False
+        ),
+    ] = None,
     methods: Annotated[
         str | None,
         option(
             "--methods",
             panel=WHAT,
             metavar="NAME,...",
-            text="Side by side, in this order; list names all. Default: the bundle's heads, relax, "
-            "grad-cam.",
+            text="Side by side, in this order; --methods list names all, without a picture. "
+            "Default: the bundle's heads, relax, grad-cam.",
         ),
     ] = None,
     out: Annotated[
@@ -102,7 +105,7 @@ def explain(
     console = start_console(quiet=quiet, verbose=verbose)
     named = None if methods is None else tuple(m.strip() for m in methods.split(",") if m.strip())
     request = Request(
-        image=image, methods=named, out=out, overwrite=overwrite, at=at, model=model,
+        image=image or "", methods=named, out=out, overwrite=overwrite, at=at, model=model,
         target=target, gallery=gallery, statistics=statistics, masks=masks, memory_mb=memory_mb,
         seed=seed,
     )  # fmt: skip

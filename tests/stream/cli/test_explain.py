@@ -164,11 +164,17 @@ def test_a_frame_of_a_video(cli, tmp_path, bundle):
     assert not list(tmp_path.glob("late*"))
 
 
-def test_methods_can_be_listed(cli, picture):
-    code, out, _ = explain(cli, picture, "--methods", "list")
+def test_methods_can_be_listed_without_a_picture(cli):
+    code, out, _ = explain(cli, "--methods", "list")
     assert code == 0
     told = dict(line.split(maxsplit=1) for line in out.splitlines())  # each with what it is
     assert {"nem-u", "nemt", "ra-nem", "relax", "grad-cam"} <= told.keys()
+
+
+def test_no_picture_is_a_line(cli):
+    code, _, err = explain(cli)
+    assert code == 2
+    assert "no picture; give one" in err
 
 
 @pytest.mark.parametrize(
