@@ -107,7 +107,7 @@ def export_file(
         if file.is_dir():
             raise ExportError(f"{file}: is a folder; give another name")
         if file.exists() and not overwrite:
-            raise ExportError(f"{file}: exists already; give another name, or allow to overwrite")
+            raise ExportError(f"{file}: exists already; pass --overwrite or another name")
     if not path.parent.is_dir():
         raise ExportError(f"{path}: there is no folder {path.parent}; make it first")
     try:
