@@ -199,6 +199,8 @@ def test_embed_runs_an_exported_engine(tmp_path: Path, clip: Path, runner: type[
     assert runner.seen[0]["target"].tolist() == [-1]
     module.main(str(engine), str(clip), str(out))
     assert len(frames_of(out)) == COUNT
+    with pytest.raises(SystemExit, match="can't be written"):
+        module.main(str(engine), str(clip), str(tmp_path / "absent" / "out.avi"))
     engine.write_bytes(ENGINE + b"!")
     with pytest.raises(SystemExit, match="not the file that its"):
         module.main(str(engine), str(clip), str(out))
@@ -232,6 +234,10 @@ def test_the_openvino_loop_runs(tmp_path: Path, clip: Path) -> None:
         text=True,
     )
     assert done.returncode == 0, done.stderr
+    with pytest.raises(SystemExit, match="can't be written"):
+        runpy.run_path(str(EDGE / "embed_openvino.py"))["main"](
+            str(model), str(clip), str(tmp_path / "absent" / "out.avi")
+        )
     found, source = frames_of(out), frames_of(clip)
     assert len(found) == COUNT
     assert found[0].shape == (HEIGHT, WIDTH, 3)

@@ -1,7 +1,7 @@
 """Your own OpenCV loop with an exported TensorRT engine: what the model looks at stays bright.
 
     python embed.py nem.engine clip.mp4          a window; Esc ends it
-    python embed.py nem.engine 0 out.mp4         camera 0, written to a file
+    python embed.py nem.engine 0 out.mp4         camera 0, written to a file; Ctrl-C ends it
 
 `nem.engine` and the `nem.json` beside it come from `nem-stream export`. Needs this package as
 `pip install .` gives it, tensorrt and cuda-bindings; no torch.
@@ -13,7 +13,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,8 @@ def main(engine: str, source: str, out: str | None = None) -> None:
             continue
         size = frame.shape[1], frame.shape[0]
         writer = writer or cv2.VideoWriter(out, cv2.VideoWriter.fourcc(*"mp4v"), rate, size)
+        if not writer.isOpened():
+            raise SystemExit(f"{out}: can't be written")
         writer.write(frame)
     if writer is not None:
         writer.release()
@@ -82,4 +84,5 @@ def main(engine: str, source: str, out: str | None = None) -> None:
 if __name__ == "__main__":
     if len(sys.argv) not in (3, 4):
         raise SystemExit(__doc__)
-    main(*sys.argv[1:])
+    with suppress(KeyboardInterrupt):  # what was written by then plays
+        main(*sys.argv[1:])

@@ -1,7 +1,7 @@
 """Your own OpenCV loop on a device without an NVIDIA GPU: an exported OpenVINO IR, on the CPU.
 
     python embed_openvino.py nem.xml clip.mp4            a window; Esc ends it
-    python embed_openvino.py nem.xml 0 out.mp4           camera 0, written to a file
+    python embed_openvino.py nem.xml 0 out.mp4           camera 0, written to a file; Ctrl-C ends it
 
 `nem.xml` and `nem.bin` come from `nem-stream export`. Needs numpy, OpenCV and openvino.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,8 @@ def main(model: str, source: str, out: str | None = None) -> None:
             continue
         size = frame.shape[1], frame.shape[0]
         writer = writer or cv2.VideoWriter(out, cv2.VideoWriter.fourcc(*"mp4v"), rate, size)
+        if not writer.isOpened():
+            raise SystemExit(f"{out}: can't be written")
         writer.write(frame)
     if writer is not None:
         writer.release()
@@ -71,4 +74,5 @@ def main(model: str, source: str, out: str | None = None) -> None:
 if __name__ == "__main__":
     if len(sys.argv) not in (3, 4):
         raise SystemExit(__doc__)
-    main(*sys.argv[1:])
+    with suppress(KeyboardInterrupt):  # what was written by then plays
+        main(*sys.argv[1:])
