@@ -50,15 +50,30 @@ def run(
     ] = None,
     size: Annotated[
         str | None,
-        option("--size", panel=INPUT, metavar="WxH", text="Wanted of a camera or the demo."),
+        option(
+            "--size",
+            panel=INPUT,
+            metavar="WxH",
+            text="Wanted of a camera, or of the demo (default: 1280x720).",
+        ),
     ] = None,
     fps: Annotated[
         float | None,
-        option("--fps", panel=INPUT, metavar="N", text="Of a camera, the demo or pictures."),
+        option(
+            "--fps",
+            panel=INPUT,
+            metavar="N",
+            text="Wanted of a camera, or of the demo (default: 30) or pictures (25).",
+        ),
     ] = None,
     frames: Annotated[
         int | None,
-        option("--frames", panel=INPUT, metavar="N", text="End of the demo; default: none."),
+        option(
+            "--frames",
+            panel=INPUT,
+            metavar="N",
+            text="Of the demo: stop after N frames; default: never.",
+        ),
     ] = None,
     decode: Annotated[
         str | None,
@@ -209,7 +224,7 @@ def run(
     Sound and subtitles are copied. Ctrl-C finishes the frames under way and
     leaves a playable file; a second Ctrl-C stops at once.
 
-    Other commands, each with --help:
+    The word run can be left out. Other commands, each with --help:
     [bold]train explain gallery bundles engines export doctor[/]
     """
     from stream.cli.options import Options, pick_places, read_wishes

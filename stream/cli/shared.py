@@ -49,6 +49,7 @@ Verbose = Annotated[
         "-v",
         "--verbose",
         count=True,
+        metavar=" ",  # else as if a number had to follow
         rich_help_panel=TALK,
         show_default=False,
         help="Tell more; -vv everything, with tracebacks.",

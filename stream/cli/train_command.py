@@ -61,7 +61,9 @@ def train(
     loss: Annotated[
         str,
         typer.Option(
-            metavar="NAME", rich_help_panel=HOW, help="Of nem-u: intent, code or printed."
+            metavar="NAME",
+            rich_help_panel=HOW,
+            help="Of nem-u: intent, code, or for tests only printed, which gives grey masks.",
         ),
     ] = "intent",
     area_weight: Annotated[
@@ -77,7 +79,12 @@ def train(
         typer.Option(metavar="NAME", rich_help_panel=HOW, help="Of nemt: softmax or logits."),
     ] = "softmax",
     ks: Annotated[
-        int, typer.Option(metavar="N", rich_help_panel=HOW, help="Of ra-nem: counts per picture.")
+        int,
+        typer.Option(
+            metavar="N",
+            rich_help_panel=HOW,
+            help="Of ra-nem: so many counts of kept pixels are tried per picture.",
+        ),
     ] = 6,
     stratified: Annotated[
         bool,
@@ -98,7 +105,12 @@ def train(
         option("--grid", panel=HOW, metavar="N", text="Of ra-nem: rank N x N cells, not pixels."),
     ] = None,
     fill: Annotated[
-        str, typer.Option(metavar="NAME", rich_help_panel=HOW, help="mean or noise.")
+        str,
+        typer.Option(
+            metavar="NAME",
+            rich_help_panel=HOW,
+            help="What is put in place of hidden pixels: mean or noise.",
+        ),
     ] = "mean",
     input_size: Annotated[
         int | None,
