@@ -33,7 +33,9 @@ Encoder = Callable[[Any], Any]
 in, tensors or arrays out; given arrays, it works on arrays."""
 
 MASKS = 3000
-"""Masks of the paper, within 0.06 of the limit; see `bound`."""
+"""Masks of the paper: the map is within 0.06 of its limit; see `bound`."""
+KEEP = 0.5
+"""Probability that a cell of a mask is kept, of the paper."""
 
 
 class Relax:
@@ -60,7 +62,7 @@ class Relax:
         *,
         seed: int = 0,
         grid: int = 7,
-        keep: float = 0.5,
+        keep: float = KEEP,
         memory_mb: int = 512,
     ) -> None:
         _check_pictures(x)
@@ -127,7 +129,7 @@ def relax(
     memory_mb: int = 512,
     masks: int = MASKS,
     grid: int = 7,
-    keep: float = 0.5,
+    keep: float = KEEP,
 ) -> Map:
     """RELAX of the embedding: its importance, with uncertainty.
 
@@ -157,7 +159,7 @@ def u_relax(
     memory_mb: int = 512,
     masks: int = MASKS,
     grid: int = 7,
-    keep: float = 0.5,
+    keep: float = KEEP,
     gamma: float = 1.0,
 ) -> Map:
     """U-RELAX: `relax`, 0 where it is not sure; see `certain`, whose option `gamma` is."""
@@ -177,7 +179,7 @@ def umt_relax(
     memory_mb: int = 512,
     masks: int = MASKS,
     grid: int = 7,
-    keep: float = 0.5,
+    keep: float = KEEP,
 ) -> Map:
     """UMT-RELAX: 1 where the uncertainty of `relax` is below its mean, else 0."""
     found = relax(
@@ -214,23 +216,23 @@ def below_mean(uncertainty: Any) -> Any:
     return as_float32(uncertainty < mean[:, None, None])
 
 
-def masks_needed(t: float = 0.01, delta: float = 0.01, span: float = 1.0, keep: float = 0.5) -> int:
+def masks_needed(t: float = 0.01, delta: float = 0.01, span: float = 1.0, keep: float = 1.0) -> int:
     """Masks after which a pixel's importance is within `t` of its limit, but for chance `delta`.
 
-    RELAX, theorem 1 (Hoeffding), N >= ln(2 / delta) / (2 (t / span)^2), is of its equation 2,
-    sum(M s) / N. The map is that over the mean of the masks, near `keep`, and so is its error.
+    RELAX, theorem 1 (Hoeffding): N >= ln(2 / delta) / (2 (t / span)^2). It is of equation 2,
+    sum(M s) / N; the map of `Relax` is that over the mean of the masks, and so is its error.
 
     Args:
         t: largest error.
         delta: probability of a larger one.
         span: width of the range of similarities, see `span_of`.
-        keep: probability that a cell is kept; 1 gives the theorem's own number.
+        keep: mean of the masks: `KEEP` for the map of `Relax`; 1 gives the theorem's own number.
     """
     _check_bound(delta, span, keep, t=t)
     return math.ceil(math.log(2 / delta) / (2 * (t * keep / span) ** 2))
 
 
-def bound(masks: int, delta: float = 0.01, span: float = 1.0, keep: float = 0.5) -> float:
+def bound(masks: int, delta: float = 0.01, span: float = 1.0, keep: float = 1.0) -> float:
     """The t that `masks` masks give: the inverse of `masks_needed`."""
     _check_bound(delta, span, keep, masks=masks)
     return span / keep * math.sqrt(math.log(2 / delta) / (2 * masks))

@@ -19,7 +19,7 @@ from nem.explanation import AIM_OF, METHOD_OF, Explanation, class_names
 from nem.gallery import Gallery
 from nem.method_table import check_library, check_method, method_names, summary, takes_target
 from nem.pictures import Picture, is_image
-from nem.relax import bound, span_of
+from nem.relax import KEEP, bound, span_of
 from stream.cli.console import Console, show
 from stream.cli.gallery import open_gallery, open_picture
 from stream.errors import SourceError, UsageError
@@ -200,7 +200,7 @@ def _notes(model: NEM, fill: Fill, picture: Picture, found: Explanation) -> list
     time = f"{1000 * found.seconds:.0f} ms" if found.seconds < 10 else f"{found.seconds:.0f} s"
     runs = f"{found.forwards} forward" + (f", {found.backwards} back" if found.backwards else "")
     if found.method in BOUNDED:
-        runs += f", +-{bound(found.forwards - 1, span=span_of(found.embedding)):.2f}"
+        runs += f", +-{bound(found.forwards - 1, span=span_of(found.embedding), keep=KEEP):.2f}"
     notes = [
         f"{time}: {runs}",
         f"area {gauge['area']:.2f}, kept {gauge['kept']:.2f}, random {gauge['control']:.2f}",

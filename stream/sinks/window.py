@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nem.explanation import Explanation
-from nem.relax import bound, span_of
+from nem.relax import KEEP, bound, span_of
 from stream.aim import AimDial
 from stream.dial import OverlayDial
 from stream.frame import Frame
@@ -218,7 +218,7 @@ class WindowSink(Sink):
         self._explanation = self._refiner.step()
         self._frame = self._dial.overlay(self._refiner.frame, self._explanation)
         seen = self._refiner.seen
-        error = bound(seen, span=span_of(self._explanation.embedding))
+        error = bound(seen, span=span_of(self._explanation.embedding), keep=KEEP)
         self._toast = f"RELAX after {seen} masks, +-{error:.2f}"
         if self._refiner.done:
             self._say(self._toast)

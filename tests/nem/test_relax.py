@@ -16,6 +16,7 @@ from nem.frame_encoder import centred, frame_encoder
 from nem.moments import WeightedMoments
 from nem.quiet import quiet
 from nem.relax import (
+    KEEP,
     Relax,
     below_mean,
     bound,
@@ -197,12 +198,13 @@ def test_the_methods_are_the_class_and_its_filters() -> None:
 
 
 def test_the_number_of_masks_follows_from_the_bound() -> None:
-    assert masks_needed(t=0.01, delta=0.01, keep=1) == 26492  # the paper's
-    assert masks_needed(t=0.05, delta=0.05, keep=1) == 738
-    assert masks_needed(t=0.01, delta=0.01, span=2, keep=1) == 105967
-    assert masks_needed(t=0.01) == 105967
-    assert bound(3000) == pytest.approx(2 * 0.0297, abs=1e-4)
-    assert bound(105967) <= 0.01 < bound(105966)
+    assert masks_needed(t=0.01, delta=0.01) == 26492
+    assert masks_needed(t=0.05, delta=0.05) == 738
+    assert masks_needed(t=0.01, delta=0.01, span=2) == 105967
+    assert masks_needed(t=0.01, keep=KEEP) == 105967
+    assert bound(3000) == pytest.approx(0.0297, abs=5e-5)
+    assert bound(3000, keep=KEEP) == pytest.approx(2 * 0.0297, abs=1e-4)
+    assert bound(26492) <= 0.01 < bound(26491)
     assert bound(1000, 0.05, span=2) == pytest.approx(2 * bound(1000, 0.05))
 
 
@@ -212,8 +214,8 @@ def test_the_bound_holds_for_the_map_and_the_theorem_s_number_does_not() -> None
     masks = (rng.random((400, 30, 30)) < 0.5).astype(np.float32)
     moments.add(masks, list(rng.integers(0, 2, (100, 400)).astype(np.float64)))
     error = np.abs(moments.mean - 0.5)
-    assert (error > bound(400, keep=1)).mean() > 0.01
-    assert (error > bound(400)).mean() < 0.01
+    assert (error > bound(400)).mean() > 0.01
+    assert (error > bound(400, keep=KEEP)).mean() < 0.01
 
 
 def test_the_span_of_cosines_is_that_of_embeddings() -> None:
