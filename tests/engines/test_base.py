@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+from typing import Any
+
 import numpy as np
 import pytest
 
-from engines import FakeEngine, FrameError, OptionError
+import engines.base
+from engines import EngineClosed, FakeEngine, FrameError, OptionError
+from engines.base import Arrays
 from nem.explanation import METHOD_OF, Aim
 from tests.engines.conftest import NAMES, random_frames
 
@@ -85,3 +90,46 @@ def test_refuses_other_frames(engine: FakeEngine, frames: np.ndarray) -> None:
     with pytest.raises(FrameError, match=r"expected .* got"):
         engine.run(frames)
     assert engine.run(random_frames(1, *SHAPE)).mask.shape == (1, *SHAPE)
+
+
+def test_closing_waits_for_a_run_in_progress() -> None:
+    """Or memory would be freed that a runtime is at work on."""
+    began, go_on = threading.Event(), threading.Event()
+    done: list[str] = []
+
+    class Slow(FakeEngine):
+        def _run(self, *given: Any) -> Arrays:
+            began.set()
+            assert go_on.wait(60)
+            done.append("run")
+            return super()._run(*given)
+
+        def _close(self) -> None:
+            done.append("closed")
+
+    engine = Slow(input_size=SHAPE)
+    run = threading.Thread(target=engine.run, args=(random_frames(1, *SHAPE),))
+    run.start()
+    assert began.wait(60)
+    close = threading.Thread(target=engine.close)
+    close.start()
+    close.join(0.1)
+    assert done == []
+    go_on.set()
+    for thread in (run, close):
+        thread.join(60)
+    assert done == ["run", "closed"]
+
+
+def test_closed_while_a_run_was_on_its_way(
+    engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pick = engines.base.pick_aim
+
+    def close_and_pick(*given: Any) -> Aim:
+        engine.close()
+        return pick(*given)
+
+    monkeypatch.setattr(engines.base, "pick_aim", close_and_pick)
+    with pytest.raises(EngineClosed, match="fake is closed"):
+        engine.run(random_frames(1, *SHAPE))

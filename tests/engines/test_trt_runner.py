@@ -208,3 +208,30 @@ def test_closed_twice_and_used_after(runner: TrtRunner, fakes: Fakes) -> None:
     for run in (runner.run, runner.run_on_device):
         with pytest.raises(EngineClosed, match="closed"):
             run(some(1))
+
+
+def test_closing_waits_for_a_run_in_progress(fakes: Fakes) -> None:
+    engine = engine_of(fakes)
+    runner = TrtRunner(engine)
+    began, go_on = threading.Event(), threading.Event()
+
+    def slowly(*given: np.ndarray) -> list[np.ndarray]:
+        began.set()
+        assert go_on.wait(60)
+        return compute(*given)
+
+    fakes.engines["engine 0"].compute = slowly
+    found: list[dict[str, np.ndarray]] = []
+    run = threading.Thread(target=lambda: found.append(runner.run(some(1))))
+    run.start()
+    assert began.wait(60)
+    held = fakes.cuda.leaks()
+    close = threading.Thread(target=runner.close)
+    close.start()
+    close.join(0.1)
+    assert fakes.cuda.leaks() == held > 0
+    go_on.set()
+    for thread in (run, close):
+        thread.join(60)
+    assert_right(found[0], some(1))
+    assert fakes.cuda.leaks() == 0
