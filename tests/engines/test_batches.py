@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from engines.batches import check_on_device, fitting_batch, run_pieces
+from engines.batches import check_batch, check_on_device, fitting_batch, run_pieces
 from engines.cuda_memory import DeviceMemoryError
-from engines.errors import FrameError
+from engines.errors import FrameError, OptionError
 
 
 class OnGpu:
@@ -36,6 +36,13 @@ def test_any_number_of_frames_is_run_in_pieces(count: int, pieces: list[int]) ->
     assert run_pieces(lambda some, asked: {"none": np.array([asked is None])}, frames[:1], None, 3)
 
 
+@pytest.mark.parametrize("batch", [0, -1, 2.5, "2", None])
+def test_a_batch_is_a_whole_number_from_1(batch: object) -> None:
+    check_batch("tensorrt", np.int64(2))
+    with pytest.raises(OptionError, match=r"tensorrt: batch .*, from 1, a whole number"):
+        check_batch("tensorrt", batch)
+
+
 def test_a_batch_is_halved_until_it_fits() -> None:
     said: list[str] = []
 
@@ -59,7 +66,8 @@ def test_a_batch_is_halved_until_it_fits() -> None:
 def test_frames_on_a_gpu_are_checked_by_their_description() -> None:
     assert check_on_device(OnGpu((2, 4, 6, 3)), (4, 6), 2) == (2, 7)
     for wrong in (
-        OnGpu((3, 4, 6, 3)), OnGpu((2, 6, 4, 3)), OnGpu((2, 4, 6, 3), "<f4"), OnGpu(()),
+        OnGpu((0, 4, 6, 3)), OnGpu((3, 4, 6, 3)), OnGpu((2, 6, 4, 3)),
+        OnGpu((2, 4, 6, 3), "<f4"), OnGpu(()),
     ):  # fmt: skip
         with pytest.raises(FrameError, match=r"\(N, 4, 6, 3\) with N from 1 to 2, got"):
             check_on_device(wrong, (4, 6), 2)

@@ -86,6 +86,21 @@ def test_one_pixel_of_any_mask_decides(shift: float, ok: bool, aim: str) -> None
     assert parity.rank_mean == 0
 
 
+@pytest.mark.parametrize("aim", ["embedding", "class", "target"])
+def test_one_mask_that_is_off_everywhere_decides(aim: str) -> None:
+    """By too little for any pixel: the others, which are right, are no excuse for it."""
+
+    class Paler(FakeEngine):
+        def _run(self, frames: np.ndarray, asked: str, classes: np.ndarray | None) -> Arrays:
+            found = super()._run(frames, asked, classes)
+            return found._replace(map=found.map - np.float32(2e-4)) if asked == aim else found
+
+    parity = compare(Paler(), FakeEngine(), random_frames(2, 32, 32))
+    assert not parity.ok
+    assert parity.mask_max < parity.bound.mask_max
+    assert parity.mask_mean == pytest.approx(2e-4, rel=1e-2)
+
+
 def test_a_ranking_is_judged_by_its_ranks() -> None:
     class Reordered(FakeEngine):
         """Pixels of each row from right to left: other ranks, the same set of values."""
