@@ -117,10 +117,31 @@ def test_a_pool_with_a_remainder_keeps_its_rounding() -> None:
         assert torch.equal(value, reference)
 
 
+@pytest.mark.parametrize(
+    ("size", "pool"),
+    [
+        (64, nn.AvgPool2d(4, 2, 1, ceil_mode=True, count_include_pad=False)),
+        (28, nn.AvgPool2d(2, 2, ceil_mode=True, count_include_pad=False)),  # maps of 7, 4 and 2
+    ],
+    ids=["padded", "shared, with a remainder at first"],
+)
+def test_a_pool_whose_rounding_counts_anywhere_keeps_it(size: int, pool: nn.AvgPool2d) -> None:
+    model = resnet_d(size)
+    for parent in list(model.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, nn.AvgPool2d):
+                setattr(parent, name, pool)
+    frames = random_frames(1, size, size)
+    found = outputs(FixedGraph(model), frames, -1)
+    for value, reference in zip(found, outputs(FrameGraph(model).eval(), frames, -1), strict=True):
+        assert torch.equal(value, reference)
+
+
 def test_the_model_is_left_alone() -> None:
     model = resnet_d(64).train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    FixedGraph(model, (40, 50), "f16")
+    graph = FixedGraph(model, (40, 50), "f16")
+    assert not any(module.training for module in graph.modules())
     assert model.decoder.training
     assert rounding(model) == [True] * 3
     for name, value in model.state_dict().items():
