@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
@@ -15,6 +16,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import nem.data
 from engines import OptionError, calibration, resize
 from engines.batchnorm import fold_batchnorm
 from engines.calibration import find_files, hash_files, read_pictures, spread
@@ -77,6 +79,28 @@ def test_of_much_an_even_part_is_read(tmp_path: Path, monkeypatch: pytest.Monkey
     greys = found.frames.mean((1, 2, 3))
     assert greys.max() > 180, "the video's end is read, too"
     assert "1 files can't be read" in said[0]
+
+
+@pytest.mark.parametrize("name", ["counted.mp4", "uncounted.mkv"])
+def test_of_a_long_video_not_much_more_is_held_than_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """A film, whole, fits no memory."""
+    held: list[int] = []
+    whole = nem.data.collect
+
+    def collect(*given: Any, **options: Any) -> Any:
+        found = whole(*given, **options)
+        held.append(len(found))
+        return found
+
+    monkeypatch.setattr(calibration, "COUNT", 10)
+    monkeypatch.setattr(calibration, "HELD_OUT", 2)
+    write_video(tmp_path / name, 120)
+    monkeypatch.setattr(nem.data, "collect", collect)
+    found = read_pictures(tmp_path / name, 16)
+    assert len(found.frames) + len(found.held_out) == 12
+    assert held == [12]
 
 
 def test_too_little_is_refused(tmp_path: Path) -> None:
