@@ -65,6 +65,7 @@ class FakeCuda(ModuleType):
         fail: name of a function to the error that its next call gives.
         memory: bytes of the GPU.
         lost: the fatal error that has happened.
+        last: the error that the next one who asks for the last one gets.
     """
 
     cudaError_t, cudaMemcpyKind = cudaError_t, cudaMemcpyKind
@@ -77,6 +78,7 @@ class FakeCuda(ModuleType):
         self.fail: dict[str, cudaError_t] = {}
         self.devices, self.memory = devices, memory
         self.lost: cudaError_t | None = None
+        self.last = OK
         self.on_device: dict[int, Any] = {}
         self.on_host: dict[int, Any] = {}
         self.handles: dict[int, Handle] = {}
@@ -212,7 +214,8 @@ class FakeCuda(ModuleType):
         return (status,)
 
     def cudaGetLastError(self) -> tuple[Any, ...]:
-        return (self.lost or OK,)
+        last, self.last = self.last, OK
+        return (self.lost or last,)
 
     def cudaGetErrorString(self, status: cudaError_t) -> tuple[Any, ...]:
         return OK, status.name.removeprefix("cudaError").encode()
@@ -226,7 +229,9 @@ class FakeCuda(ModuleType):
             return cudaError_t.cudaErrorInvalidDevice
         if self.lost is None and self.fail.get(name) == cudaError_t.cudaErrorIllegalAddress:
             self.lost = cudaError_t.cudaErrorIllegalAddress
-        return self.lost or self.fail.pop(name, OK)
+        status = self.lost or self.fail.pop(name, OK)
+        self.last = status or self.last
+        return status
 
     def _make(self, name: str, right: bool) -> tuple[Any, ...]:
         status = self._begin(name)
@@ -239,7 +244,7 @@ class FakeCuda(ModuleType):
     def _take(self, name: str, size: int, where: dict[int, Any], most: int) -> tuple[Any, ...]:
         status = self._begin(name)
         if status == OK and sum(map(len, list(where.values()))) + size > most:
-            status = cudaError_t.cudaErrorMemoryAllocation
+            status = self.last = cudaError_t.cudaErrorMemoryAllocation
         if status != OK:
             return status, None
         memory = (ctypes.c_uint8 * size)(*b"\xa5" * min(size, 64))  # nobody may count on zeros

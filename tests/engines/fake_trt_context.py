@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import enum
+import weakref
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,7 +111,16 @@ class Context:
         if fakes.cuda.handles[stream].capturing is not None and not fakes.capturable:
             return False
         addresses, changes = dict(self.addresses), self.changes
-        return fakes.cuda.put(stream, lambda: self.compute(addresses, changes))
+        here = weakref.ref(self)  # what is on a stream, or captured, keeps no context alive
+
+        def work() -> None:
+            context = here()
+            if context is None:
+                fakes.cuda.lost = cudaError_t.cudaErrorIllegalAddress
+            else:
+                context.compute(addresses, changes)
+
+        return fakes.cuda.put(stream, work)
 
     def is_stream_capturable(self, stream: int) -> bool:
         fakes = self.engine.runtime.fakes

@@ -53,6 +53,7 @@ def test_too_little_memory_is_told_apart(fakes: Fakes) -> None:
     with pytest.raises(DeviceMemoryError, match=r"cuda:0: taking .* bytes .*MemoryAllocation"):
         TrtRunner(engine_of(fakes))
     assert fakes.cuda.leaks() == 0
+    assert fakes.cuda.cudaGetLastError() == (0,), "others would take it for an error of their own"
 
 
 @pytest.mark.parametrize(
