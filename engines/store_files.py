@@ -67,7 +67,7 @@ def read_manifest(folder: Path, key: str) -> StoredManifest:
         manifest = StoredManifest.model_validate_json(text)
     except ValidationError as error:
         raise StoreError(f"its manifest is broken: {error.errors()[0]['msg']}") from None
-    if manifest.key != key or key_of(manifest.facts) != key:
+    if key_of(manifest.facts) != key:
         raise StoreError("its manifest belongs to another entry")
     return manifest
 
