@@ -171,7 +171,11 @@ def test_scores_decide_too() -> None:
 
 
 def test_other_models_are_not_compared() -> None:
-    for other in (FakeEngine(names=("a", "b", "c")), FakeEngine(aims=("embedding", "class"))):
+    for other in (
+        FakeEngine(names=("a", "b", "c")),
+        FakeEngine(aims=("embedding", "class")),
+        FakeEngine(input_size=(16, 16)),
+    ):
         with pytest.raises(OptionError, match="same model"):
             compare(FakeEngine(), other, random_frames(1, 8, 8))
 

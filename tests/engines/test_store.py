@@ -41,9 +41,10 @@ def test_every_fact_counts(store: Store, name: str) -> None:
 
 
 @POSIX_ONLY
-def test_belongs_to_the_user_alone(store: Store) -> None:
-    store.folder.mkdir(parents=True, mode=0o755)
-    store.folder.chmod(0o755)
+@pytest.mark.parametrize("mode", [0o755, 0o770, 0o701])
+def test_belongs_to_the_user_alone(store: Store, mode: int) -> None:
+    store.folder.mkdir(parents=True)
+    store.folder.chmod(mode)
     Builder().fetch(store)
     assert stat.S_IMODE(store.folder.stat().st_mode) == 0o700
     for path in store.folder.iterdir():

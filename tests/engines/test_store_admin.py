@@ -136,6 +136,27 @@ def test_what_is_being_built_is_left_alone(store: Store) -> None:
     assert {blob, blob.with_suffix(".json")} <= set(prune_stored(store))
 
 
+def test_the_lock_of_a_first_build_is_left_alone(store: Store) -> None:
+    """Its entry is not there yet, and without the lock another process would build it, too."""
+    blob = put(store, "first")
+    for path in (blob, blob.with_suffix(".json")):
+        path.unlink()
+    lock = blob.with_suffix(".lock")
+    with exclusive(lock, 1):
+        age(lock, 1)
+        assert prune_stored(store) == []
+    assert prune_stored(store) == [lock]
+
+
+def test_looking_leaves_nothing_behind(store: Store) -> None:
+    blob = put(store, "bad")
+    blob.write_bytes(b"???")
+    blob.with_suffix(".lock").unlink()
+    before = set(store.folder.iterdir())
+    assert [bool(entry.problem) for entry in verify_stored(store)] == [True]
+    assert set(store.folder.iterdir()) == before
+
+
 def test_what_is_repaired_meanwhile_is_kept(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     blob = put(store, "mended")
     whole = blob.read_bytes()

@@ -160,3 +160,14 @@ def test_a_lock_held_too_long_is_not_waited_for(
         assert Builder().fetch(store, wait=0.0) == "engine"
     assert "held by another process" in messages(caplog)[0]
     assert not list(store.folder.glob("*.blob"))
+
+
+def test_what_another_process_is_replacing_is_left_alone(store: Store) -> None:
+    """Between its two files an entry looks damaged."""
+    Builder("old").fetch(store)
+    key = key_of(FACTS)
+    (store.folder / f"{key}.blob").write_bytes(b"new")
+    before = {path.name for path in store.folder.iterdir()}
+    with exclusive(store.folder / f"{key}.lock", 0.0):
+        assert Builder("mine").fetch(store, wait=0.0) == "mine"
+    assert {path.name for path in store.folder.iterdir()} == before
