@@ -103,6 +103,15 @@ def test_nothing_is_drawn_at_mask_0_and_the_brightest_colour_at_mask_1(
     assert torch.equal(beyond, drawn)
 
 
+def test_a_side_that_shrinks_is_averaged_beside_one_that_grows() -> None:
+    graph = OverlayGraph(tiny_model(), (SIZE // 4, 2 * SIZE))
+    stripes = torch.arange(SIZE)[:, None].expand(SIZE, SIZE) % 4 == 0
+    drawn = graph.paint(
+        torch.zeros(1, SIZE // 4, 2 * SIZE, 3, dtype=torch.uint8), stripes[None].float()
+    )
+    assert (drawn - heat_table()[255, :3] / 4).abs().max() <= 0.51
+
+
 def test_all_other_outputs_are_those_of_the_fixed_graph() -> None:
     model, frames = tiny_model(), random_frames(2, 70, 90)
     _, *found = run(OverlayGraph(model, (70, 90)), frames)
