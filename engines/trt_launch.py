@@ -96,7 +96,7 @@ class Launcher:
                 raise self._refused("can't be run")
 
         self._attempt(execute)  # so that nothing is left to be made in a capture
-        self._cuda.synchronize(self._stream)
+        self._attempt(lambda: self._cuda.synchronize(self._stream))
         rtx = self._flavour == "tensorrt-rtx"  # of which some take memory while they run
         if rtx and not context.is_stream_capturable(int(self._stream)):
             self._ready[count] = execute
