@@ -104,14 +104,19 @@ def test_bit_errors_cost_little_and_are_counted(tmp_path):
     assert indices(frames)[-10:] == list(range(50, 60))
 
 
-def test_a_bad_packet_in_the_middle_is_skipped(tmp_path):
-    clip = make_clip(tmp_path / "p.mp4", frames=12, codec="mjpeg", pix_fmt="yuvj420p")
+def clip_with_bad_packets(folder, *places):
+    clip = make_clip(folder / "p.mp4", frames=12, codec="mjpeg", pix_fmt="yuvj420p")
     with av.open(str(clip)) as container:
         packets = [p for p in container.demux(video=0) if p.size]
     data = bytearray(clip.read_bytes())
-    bad = packets[5]
-    data[bad.pos : bad.pos + bad.size] = bytes(bad.size)
+    for bad in (packets[place] for place in places):
+        data[bad.pos : bad.pos + bad.size] = bytes(bad.size)
     clip.write_bytes(data)
+    return clip
+
+
+def test_a_bad_packet_in_the_middle_is_skipped(tmp_path):
+    clip = clip_with_bad_packets(tmp_path, 5)
     frames, source = read(clip)
     assert indices(frames) == [0, 1, 2, 3, 4, 6, 7, 8, 9, 10, 11]
     assert [f.index for f in frames] == list(range(11))
@@ -121,13 +126,7 @@ def test_a_bad_packet_in_the_middle_is_skipped(tmp_path):
 
 def test_a_run_of_bad_packets_ends_with_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(reading, "BAD_RUN", 5)
-    clip = make_clip(tmp_path / "p.mp4", frames=12, codec="mjpeg", pix_fmt="yuvj420p")
-    with av.open(str(clip)) as container:
-        packets = [p for p in container.demux(video=0) if p.size]
-    data = bytearray(clip.read_bytes())
-    for bad in packets[4:]:
-        data[bad.pos : bad.pos + bad.size] = bytes(bad.size)
-    clip.write_bytes(data)
+    clip = clip_with_bad_packets(tmp_path, *range(4, 12))
     with FileSource(clip) as source:
         seen = []
         with pytest.raises(SourceError, match=r"5 bad packets in a row after 0\.12 s"):
@@ -138,13 +137,7 @@ def test_a_run_of_bad_packets_ends_with_an_error(tmp_path, monkeypatch):
 
 def test_bad_packets_here_and_there_do_not_add_up(tmp_path, monkeypatch):
     monkeypatch.setattr(reading, "BAD_RUN", 3)
-    clip = make_clip(tmp_path / "p.mp4", frames=12, codec="mjpeg", pix_fmt="yuvj420p")
-    with av.open(str(clip)) as container:
-        packets = [p for p in container.demux(video=0) if p.size]
-    data = bytearray(clip.read_bytes())
-    for bad in (*packets[2:4], *packets[6:8]):
-        data[bad.pos : bad.pos + bad.size] = bytes(bad.size)
-    clip.write_bytes(data)
+    clip = clip_with_bad_packets(tmp_path, 2, 3, 6, 7)
     frames, source = read(clip)
     assert indices(frames) == [0, 1, 4, 5, 8, 9, 10, 11]
     assert source.counts[SKIPPED] == 4
