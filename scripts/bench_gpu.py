@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engines import EngineUnavailable, Gpu, available_engines, find_gpus
-from scripts.ending import launch, new_file
+from scripts.ending import count, launch, new_file, repeats
 from scripts.gpu_report import Report, place, table
 
 if TYPE_CHECKING:
@@ -107,19 +107,13 @@ def main() -> None:
     parser.add_argument("--model", default=MODEL, help=f"timm name (default {MODEL})")
     parser.add_argument("--engines", nargs="+", choices=ENGINES, default=ENGINES)
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS)
-    parser.add_argument("--batches", nargs="+", type=int, default=BATCHES)
-    parser.add_argument("--repeats", type=int, default=300, help="timed calls (default 300)")
+    parser.add_argument("--batches", nargs="+", type=count, default=BATCHES)
+    parser.add_argument("--repeats", type=repeats, default=300, help="timed calls (default 300)")
     parser.add_argument(
-        "--jobs", type=int, default=JOBS, help=f"builds of inductor at once (default here {JOBS})"
+        "--jobs", type=count, default=JOBS, help=f"builds of inductor at once (default here {JOBS})"
     )
     parser.add_argument("--json", type=new_file, help="write the figures here")
     args = parser.parse_args()
-    if args.jobs < 1:
-        parser.error(f"--jobs {args.jobs}: at least 1 is needed")
-    if args.repeats < 2:
-        parser.error(f"--repeats {args.repeats}: at least 2 are needed for percentiles")
-    if min(args.batches) < 1:
-        parser.error(f"--batches {min(args.batches)}: at least 1 frame is needed")
     raise SystemExit(run(Options(**vars(args))))
 
 

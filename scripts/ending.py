@@ -21,12 +21,17 @@ def new_file(text: str) -> Path:
     return path
 
 
-def count(text: str) -> int:
-    """A number from 1, for argparse."""
+def count(text: str, least: int = 1) -> int:
+    """A number from `least`, for argparse."""
     value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value}: must be at least 1")
+    if value < least:
+        raise argparse.ArgumentTypeError(f"{value}: must be at least {least}")
     return value
+
+
+def repeats(text: str) -> int:
+    """How often something is timed, for argparse: percentiles need two times."""
+    return count(text, 2)
 
 
 def launch(main: Callable[[], int | None]) -> NoReturn:
