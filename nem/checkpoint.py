@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from nem.bundle_io import save_tensors
-from nem.errors import TrainError, WriteError, first_line
+from nem.errors import TrainError, WriteError, first_line, reason_of
 
 _TREE = "tree"
 
@@ -57,8 +57,7 @@ def load_tree(path: Path) -> dict[str, Any]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         tree: dict[str, Any] = dict(_decode(json.loads(text), tensors))
     except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise TrainError(f"checkpoint {path}: can't be read: {reason}") from None
+        raise TrainError(f"checkpoint {path}: can't be read: {reason_of(error)}") from None
     except (LookupError, RecursionError, TypeError, ValueError) as error:
         raise TrainError(f"checkpoint {path}: damaged: {first_line(error)}") from None
     return tree

@@ -20,6 +20,11 @@ def first_line(error: BaseException) -> str:
     return line if len(line) <= 160 else f"{line[:157]}..."
 
 
+def reason_of(error: BaseException) -> str:
+    """Why something failed, in few words: of an error of the system no number and no path."""
+    return getattr(error, "strerror", None) or first_line(error)
+
+
 class NemError(Exception):
     """Base of all errors raised by `nem`."""
 

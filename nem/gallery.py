@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from nem.bundle import Bundle
-from nem.errors import BundleError, DataError
+from nem.errors import BundleError, DataError, reason_of
 from nem.manifest import Frozen, Sha256
 from nem.pictures import Picture
 
@@ -146,7 +146,7 @@ def read_gallery(path: Path) -> Gallery:
         where = ".".join(map(str, first["loc"]))
         raise DataError(f"gallery {path}: manifest: {where}: {first['msg']}") from None
     except (SafetensorError, OSError, TypeError) as error:  # TypeError: no such type in numpy
-        raise DataError(f"gallery {path}: can't be read: {one_line(error)}") from None
+        raise DataError(f"gallery {path}: can't be read: {reason_of(error)}") from None
     if problem := _problem(gallery):
         raise DataError(f"gallery {path}: damaged: {problem}; build it again")
     return gallery
@@ -169,9 +169,3 @@ def _problem(gallery: Gallery) -> str | None:
     if offsets[0] != 0 or offsets[-1] != len(packed) or (np.diff(offsets) <= 0).any():
         return "offsets don't fit the thumbnails"
     return None
-
-
-def one_line(error: BaseException) -> str:
-    """Why something failed, in few words."""
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return str(text).splitlines()[0][:160]

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nem.bundle import Bundle
-from nem.errors import DataError
-from nem.gallery import Gallery, GalleryManifest, Skipped, one_line
+from nem.errors import DataError, reason_of
+from nem.gallery import Gallery, GalleryManifest, Skipped
 from nem.pictures import Picture, files_below, is_image, read_image, squash
 
 THUMBNAIL = 96
@@ -62,7 +62,7 @@ def build_gallery(
         try:
             picture = read_image(path)
         except (OSError, ValueError) as error:
-            skipped.append(Skipped(name=name, reason=one_line(error)))
+            skipped.append(Skipped(name=name, reason=reason_of(error)))
         else:
             names.append(name)
             thumbnails.append(_thumbnail(picture))

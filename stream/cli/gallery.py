@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from engines import open_engine
 from nem.bundle import Bundle, list_bundles, open_bundle
-from nem.errors import DataError
+from nem.errors import DataError, reason_of
 from nem.examples import nearest, simplex
 from nem.gallery import Gallery, read_gallery
 from nem.gallery_build import Embed, build_gallery, pictures_below
@@ -117,8 +117,7 @@ def open_picture(file: Path) -> Picture:
     try:
         return read_image(file)
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise SourceError(f"{file}: picture can't be read: {reason}") from None
+        raise SourceError(f"{file}: picture can't be read: {reason_of(error)}") from None
 
 
 def print_nearest(query: NDArray[np.float32], kept: Gallery, count: int, *, as_json: bool) -> None:

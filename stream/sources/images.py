@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from nem.errors import reason_of
 from nem.pictures import is_image, read_image
 from stream.colour import ColourTags
 from stream.errors import SourceError
@@ -106,7 +107,7 @@ class ImagesSource(PulledSource):
                     self.counts[STILLED] += 1
                 return position, picture
             except (OSError, ValueError) as error:
-                self._reason = getattr(error, "strerror", None) or str(error)
+                self._reason = reason_of(error)
                 self.counts[UNREADABLE] += 1
         return None
 
