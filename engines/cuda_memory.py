@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.alone import alone
 from engines.errors import EngineError, EngineUnavailable, FrameError
 
 OUT_OF_MEMORY = "cudaErrorMemoryAllocation"
@@ -243,20 +242,19 @@ class Cuda:
         """A graph of what `work` puts on the stream, to be launched again and again.
 
         Only this thread is held to the rules of capturing; others may use the GPU meanwhile, but
-        for waiting for all of it.
+        for waiting for all of it: see `engines.alone`.
         """
         mode = self._cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
-        with alone:
-            self._ask(self._cuda.cudaStreamBeginCapture(stream, mode), "beginning a CUDA graph")
-            try:
-                work()
-            except BaseException:
-                # Or the stream stays in that mode.
-                _, graph = self._cuda.cudaStreamEndCapture(stream)
-                if graph is not None and int(graph):
-                    self._cuda.cudaGraphDestroy(graph)
-                raise
-            graph = self._ask(self._cuda.cudaStreamEndCapture(stream), "ending a CUDA graph")
+        self._ask(self._cuda.cudaStreamBeginCapture(stream, mode), "beginning a CUDA graph")
+        try:
+            work()
+        except BaseException:
+            # Or the stream stays in that mode.
+            _, graph = self._cuda.cudaStreamEndCapture(stream)
+            if graph is not None and int(graph):
+                self._cuda.cudaGraphDestroy(graph)
+            raise
+        graph = self._ask(self._cuda.cudaStreamEndCapture(stream), "ending a CUDA graph")
         try:
             made = self._ask(self._cuda.cudaGraphInstantiate(graph, 0), "making a CUDA graph")
         finally:

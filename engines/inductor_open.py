@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import torch
 
+from engines.alone import alone
 from engines.base import Frames
 from engines.batches import fitting_batch
 from engines.changes import installed, what_changed
@@ -25,7 +26,7 @@ from engines.inductor_run import CpuProgram, CudaProgram, Program, load_package
 from engines.onnx_passes import SCORES, graph_outputs
 from engines.parity import find_bound
 from engines.store import Store
-from engines.torch_devices import free_memory, memory_told
+from engines.torch_devices import forget_error, free_memory, memory_told
 from nem.bundle import Bundle
 from nem.errors import first_line
 from nem.manifest import GRAPH, WEIGHTS
@@ -176,6 +177,7 @@ class _Opening:
         except torch.AcceleratorError as error:  # the trouble is the GPU's, not the package's
             raise EngineError(f"engine {NAME}: {device} fails: {first_line(error)}") from None
         except RuntimeError:
+            forget_error(device)
             # A package tells only that a call failed, so ask what there was for it.
             if device.type == "cuda" and free_memory(device) < 2 * len(kept.engine) + SPARE:
                 raise DeviceMemoryError(
@@ -192,17 +194,18 @@ class _Opening:
         names = graph_outputs(aims, scores=SCORES in kept.expected)
         shape, targeted = (self.batch, *wish.frame_size, 3), "target" in aims
         shapes = {name: kept.expected[name].shape for name in names}
-        loader = load_package(kept.engine, wish.device)
         if wish.device.type == "cpu":
+            loader = load_package(kept.engine, wish.device)
             return CpuProgram(loader, shapes, shape, targeted=targeted)
-        return CudaProgram(
-            loader,
-            shapes,
-            shape,
-            targeted=targeted,
-            device=wish.device,
-            exact=wish.precision == "f32",
-        )
+        with alone:
+            return CudaProgram(
+                load_package(kept.engine, wish.device),
+                shapes,
+                shape,
+                targeted=targeted,
+                device=wish.device,
+                exact=wish.precision == "f32",
+            )
 
     def _wrong(self, program: Program, kept: GoldenEngine) -> str | None:
         found = program.run(self._frames(), decided(kept.expected), program.shapes)

@@ -20,6 +20,7 @@ from engines.alone import alone
 from engines.batches import fill_classes
 from engines.cuda_memory import LEGACY_STREAM
 from engines.setting import Setting
+from engines.torch_capture import capture
 from engines.torch_devices import exact_sums
 
 WARM_UPS = 3
@@ -113,6 +114,8 @@ class CpuProgram:
 class CudaProgram:
     """A package on a GPU: buffers taken once, one stream, and one CUDA graph that is replayed.
 
+    To be made by one thread at a time, see `engines.alone`.
+
     Args:
         loader: of `load_package`.
         shapes: of the outputs, by name, in the graph's order.
@@ -148,16 +151,7 @@ class CudaProgram:
             for _ in range(WARM_UPS):
                 self._call()
             self._stream.synchronize()
-            self._graph: Any = torch.cuda.CUDAGraph()
-            # Other threads may use the GPU meanwhile: only this one keeps the rules of capturing.
-            with (
-                alone,
-                torch.cuda.graph(
-                    self._graph, stream=self._stream, capture_error_mode="thread_local"
-                ),
-            ):
-                # Maps share memory; each by itself is what can be copied and handed out.
-                made = [value.contiguous() for value in self._call()]
+            self._graph, made = capture(self._call)
             self._outputs = dict(zip(self.shapes, made, strict=True))
         self._host_frames = torch.zeros(shape, dtype=torch.uint8, pin_memory=True)
         self._host_classes = torch.full((shape[0],), -1, dtype=torch.int32, pin_memory=True)
@@ -215,15 +209,16 @@ class CudaProgram:
 
     def close(self) -> None:
         """Free the package and its memory."""
-        self._graph.reset()
-        self._outputs, self._host = {}, {}
-        self._loader = None
+        with alone:
+            self._graph.reset()
+            self._outputs, self._host = {}, {}
+            self._loader = None
 
     def _call(self) -> list[Tensor]:
         # A new list: the loader takes what it is given.
         inputs = [self._frames] if self._classes is None else [self._frames, self._classes]
-        outputs: list[Tensor] = self._loader.boxed_run(inputs)
-        return outputs
+        # Maps share memory; each by itself is what can be copied and handed out.
+        return [value.contiguous() for value in self._loader.boxed_run(inputs)]
 
     def _launch(self, classes: NDArray[Any] | None) -> None:
         if self._classes is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -72,6 +72,7 @@ def memory_told(engine: str, device: torch.device, cure: str) -> Iterator[None]:
         # Libraries below torch say it in other types, so the words count, too.
         if not (isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error).lower()):
             raise
+        forget_error(device)
         # Held by the error's frames until it is gone, so without `from error`.
         raise DeviceMemoryError(
             f"engine {engine}: {device} has too little free memory ({first_line(error)}); {cure}"
@@ -102,6 +103,16 @@ def torch_told(engine: str, device: torch.device, what: str, cure: str) -> Itera
         raise EngineError(
             f"engine {engine}: {what} failed on {device}: {first_line(error)}; {advice}"
         ) from error
+
+
+def forget_error(device: torch.device) -> None:
+    """Take the last error of a GPU, after a failure of what lies below torch.
+
+    Such libraries leave it where it is, and torch would put it down to the next kernel it starts.
+    """
+    if device.type == "cuda":
+        with suppress(RuntimeError):  # it is taken by being told of
+            torch.ones(1, device=device)
 
 
 def free_memory(device: torch.device) -> int:

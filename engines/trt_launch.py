@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from engines.alone import alone
 from engines.cuda_memory import Cuda, DeviceMemoryError
 from engines.errors import EngineError
 from engines.trt_api import Flavour, make_logger, tells_no_memory, trt_version
@@ -88,6 +89,10 @@ class Launcher:
 
     def prepare(self, count: int) -> None:
         """Make all that runs of `count` frames need, see `launch`; runs once on what is there."""
+        with alone:  # so that nothing breaks the capture
+            self._prepare(count)
+
+    def _prepare(self, count: int) -> None:
         context = self._context(count)
 
         def execute() -> None:

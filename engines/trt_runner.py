@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engines.alone import alone
 from engines.cuda_memory import Cuda, DeviceArray, as_device_array
 from engines.errors import EngineClosed, EngineError, FrameError
 from engines.trt_api import Flavour, load_trt, numpy_type
@@ -92,7 +93,7 @@ class TrtRunner:
         self._pinned: dict[str, NDArray[Any]] = {}
         self._cuda = Cuda(device)
         try:
-            with self._cuda.current():
+            with alone, self._cuda.current():
                 self._stream, self._event = self._cuda.stream(), self._cuda.event()
                 self._launcher = Launcher(self._trt, engine, flavour, self._cuda, self._stream)
                 self._find_ports(self._launcher.engine)
@@ -177,7 +178,7 @@ class TrtRunner:
             if self._closed:
                 return
             self._closed = True
-            with suppress(Exception):  # of a GPU that is lost
+            with suppress(Exception), alone:  # of a GPU that is lost
                 self._cuda.close()
 
     def _find_ports(self, engine: Any) -> None:

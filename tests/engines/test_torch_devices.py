@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from engines import EngineError, EngineUnavailable, OptionError, open_engine
-from engines.torch_devices import exact_sums, find_device, memory_told
+from engines.torch_devices import exact_sums, find_device, forget_error, memory_told
 from nem.bundle import Bundle
 
-CPU = torch.device("cpu")
+CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 ROOT = Path(__file__).parents[2]
 
 
@@ -92,6 +92,24 @@ def test_memory_that_runs_out_is_a_line_with_the_cure(error: Exception) -> None:
 def test_other_errors_of_torch_pass() -> None:
     with pytest.raises(RuntimeError, match="no kernel"), memory_told("x", CPU, "buy more"):
         raise RuntimeError("no kernel")
+
+
+def test_an_error_that_was_left_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only starting a kernel asks for it."""
+    left = [RuntimeError("CUDA error: out of memory")]
+
+    def ones(*_: object, device: torch.device) -> None:
+        assert device == GPU
+        if left:
+            raise left.pop()
+
+    monkeypatch.setattr("torch.ones", ones)
+    forget_error(CPU)
+    assert left
+    with pytest.raises(EngineError, match="too little free memory"), memory_told("x", GPU, ""):
+        raise RuntimeError("CUDA error: out of memory")
+    assert not left
+    forget_error(GPU)
 
 
 def precisions() -> list[object]:
