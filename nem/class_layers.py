@@ -33,8 +33,13 @@ class Classes(NamedTuple):
 
     @property
     def probability(self) -> Tensor:
-        """Of the decided class, float32 (N,)."""
-        return self.logits.float().softmax(1).amax(1)
+        """Of the decided class, float32 (N,).
+
+        The largest of a softmax, written out: TensorRT-RTX 1.4 on an H200 gave 0.49 for 0.74 where
+        the same softmax was an output, too.
+        """
+        logits = self.logits.float()
+        return 1 / (logits - logits.amax(1, keepdim=True)).exp().sum(1)
 
     @property
     def lead(self) -> Tensor:
