@@ -31,6 +31,7 @@ from engines import (
     verify_stored,
 )
 from engines.golden import golden_frames
+from engines.parity import find_bound
 from engines.quant_check import LEAST_SAME
 from engines.store_files import key_of, write_entry
 from nem.bundle import Bundle, open_bundle
@@ -54,8 +55,6 @@ pytestmark = [pytest.mark.gpu, pytest.mark.timeout(1800)]  # TensorRT may build 
 FRAMES = 100
 MASK_MAX = {"f32": 2 / 255, "f16": 6 / 255}
 """Largest difference of a mask pixel; bf16's is in `engines.parity` alone."""
-MARGINS = {"f32": 1e-4, "f16": 2e-3, "bf16": 2e-2}
-"""Best classes nearer than this to the second best are near ties at the precision."""
 RUNS = 1000
 WIDE, WIDE_BATCH = (90, 160), 3
 
@@ -64,7 +63,8 @@ def same_answers(kind: Kind, engine: Engine, bundle: Bundle) -> None:
     with open_engine(bundle, "eager", "cpu") as reference:
         size = reference.input_size
         some = np.concatenate([golden_frames(size, 2 * FRAMES), random_frames(FRAMES, *size)])
-        frames = decided_frames(reference, some, FRAMES, MARGINS[kind.precision])
+        margin = find_bound(kind.engine, kind.precision).score_max
+        frames = decided_frames(reference, some, FRAMES, margin)
         parity = compare(engine, reference, frames)
     assert parity.ok, str(parity)
     assert parity.mask_max <= MASK_MAX.get(kind.precision, parity.bound.mask_max), str(parity)
