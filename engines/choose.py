@@ -17,6 +17,10 @@ from engines.registry import available_engines
 GPU_ORDER = ("tensorrt", "tensorrt-rtx", "inductor")
 """Engines of a GPU, the fastest first."""
 
+RTX_GPUS = ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")
+"""Compute capabilities that TensorRT-RTX is made for. On another, an H200's 9.0, it did run, half
+as fast as inductor, and told its log that it does not support it."""
+
 TOOLKIT = Path("/usr/local/cuda")
 """Where the CUDA toolkit is, unless the environment tells another place."""
 
@@ -41,9 +45,9 @@ class Choice:
 def choose_engine(device: str = "auto") -> Choice:
     """The engine for a device; loads no runtime.
 
-    A GPU's engines are tensorrt, tensorrt-rtx and inductor, in this order, the first that can also
-    be built here, where a GPU is asked for else the first that can run; on the CPU it is openvino.
-    Only `device` auto may end on the CPU.
+    A GPU's engines are tensorrt, tensorrt-rtx and inductor, in this order, tensorrt-rtx last on a
+    GPU that it is not made for: the first that can also be built here, where a GPU is asked for
+    else the first that can run; on the CPU it is openvino. Only `device` auto may end on the CPU.
 
     Args:
         device: "auto", "cpu", "cuda" or "cuda:N".
@@ -54,7 +58,7 @@ def choose_engine(device: str = "auto") -> Choice:
     if device == "cpu":
         return Choice("openvino", "cpu", "the CPU was asked for")
     try:
-        gpu = find_gpus()[0].name
+        gpu = find_gpus()[0]
     except EngineUnavailable as error:
         if device == "auto" or not str(device).startswith("cuda"):
             return Choice("openvino", "cpu" if device == "auto" else device, str(error))
@@ -62,13 +66,14 @@ def choose_engine(device: str = "auto") -> Choice:
     found = {info.name: info for info in available_engines()}
     missing: list[str] = []
     built_only = ""
-    for name in GPU_ORDER:
+    unlisted = gpu.capability not in RTX_GPUS
+    for name in sorted(GPU_ORDER, key=lambda name: unlisted and name == "tensorrt-rtx"):
         lacking = found[name].reason or _blind(name)
         no_build = found[name].no_build or _without_tools(name)
         if lacking is None and no_build is None:
             before = f"; {'; '.join(missing)}" if missing else ""
             asked = "cuda" if device == "auto" else device
-            return Choice(name, asked, f"{gpu} is there{before}")
+            return Choice(name, asked, f"{gpu.name} is there{before}")
         if lacking is None and not built_only:
             built_only = name
         missing.append(f"{name}: {lacking or no_build}")
@@ -77,7 +82,7 @@ def choose_engine(device: str = "auto") -> Choice:
         return Choice(built_only, device, f"it runs what is built already; {text}")
     if device != "auto":
         raise EngineUnavailable(f"device {device}: no engine can use it: {text}")
-    return Choice("openvino", "cpu", f"{gpu} is there, but no engine for it: {text}", True)
+    return Choice("openvino", "cpu", f"{gpu.name} is there, but no engine for it: {text}", True)
 
 
 def _blind(engine: str) -> str | None:

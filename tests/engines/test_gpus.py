@@ -141,7 +141,8 @@ def machine(
 def test_the_fastest_engine_that_is_there_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     for engines, name in (
         (("tensorrt", "tensorrt-rtx", "inductor"), "tensorrt"),
-        (("tensorrt-rtx", "inductor"), "tensorrt-rtx"),
+        (("tensorrt-rtx", "inductor"), "inductor"),
+        (("tensorrt-rtx",), "tensorrt-rtx"),
         (("inductor",), "inductor"),
     ):
         machine(monkeypatch, (H100,), *engines)
@@ -151,6 +152,14 @@ def test_the_fastest_engine_that_is_there_is_taken(monkeypatch: pytest.MonkeyPat
             assert choice.device == ("cuda" if device == "auto" else device)
             assert choice.why.startswith("NVIDIA H100 is there")
     assert "tensorrt is not installed" in choice.why
+
+
+def test_tensorrt_rtx_comes_before_inductor_on_a_gpu_that_it_is_made_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    card = Gpu(0, "NVIDIA GeForce RTX 4090", "8.9", "580.65.06")
+    machine(monkeypatch, (card,), "tensorrt-rtx", "inductor")
+    assert choose_engine().engine == "tensorrt-rtx"
 
 
 def test_the_cpu_is_taken_where_no_gpu_is_or_where_it_is_asked_for(
