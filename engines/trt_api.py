@@ -40,7 +40,7 @@ DTYPES: dict[str, type[np.generic]] = {
 """Types of tensors by TensorRT's name. numpy has no bfloat16 and no 8-bit floats, and no engine
 made here has them at its edges."""
 
-NO_MEMORY = ("out of memory", "outofmemory", "could not be allocated")
+NO_MEMORY = ("out of memory", "outofmemory", "could not be allocated", "allocator.cpp::allocate")
 """What TensorRT, CUDA or torch says where the GPU has too little memory, in small letters."""
 
 MESSAGES_KEPT = 20

@@ -201,6 +201,10 @@ class Fake:
             )
         if self.fail == "memory":
             TRT_LOGGER.error("Error Code 2: OutOfMemory (Requested size was 8388608 bytes.)")
+        if self.fail == "memory of RTX":  # 1.4 on a full H200
+            TRT_LOGGER.error(
+                "[defaultAllocator.cpp::allocateAsync::75] Error Code 1: Cuda Runtime ()"
+            )
         if self.fail is not None:
             LOGGER.error("While interpreting the module got an error")
             raise RuntimeError("While interpreting got an error") from AssertionError(
