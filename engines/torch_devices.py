@@ -100,6 +100,7 @@ def torch_told(engine: str, device: torch.device, what: str, cure: str) -> Itera
         advice = "end this program and start it anew"
         if "no kernel image" in str(error):
             advice = "install a torch built for this GPU, or use --device cpu"
+        forget_error(device)
         raise EngineError(
             f"engine {engine}: {what} failed on {device}: {first_line(error)}; {advice}"
         ) from error

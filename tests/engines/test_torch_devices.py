@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from engines import EngineError, EngineUnavailable, OptionError, open_engine
-from engines.torch_devices import exact_sums, find_device, forget_error, memory_told
+from engines.torch_devices import exact_sums, find_device, forget_error, memory_told, torch_told
 from nem.bundle import Bundle
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
@@ -108,6 +108,10 @@ def test_an_error_that_was_left_is_taken(monkeypatch: pytest.MonkeyPatch) -> Non
     assert left
     with pytest.raises(EngineError, match="too little free memory"), memory_told("x", GPU, ""):
         raise RuntimeError("CUDA error: out of memory")
+    assert not left
+    left = [RuntimeError("CUDA error: out of memory")]
+    with pytest.raises(EngineError, match="failed on cuda:0"), torch_told("x", GPU, "it", ""):
+        raise RuntimeError("run_func_(...) API call failed")
     assert not left
     forget_error(GPU)
 
