@@ -42,11 +42,12 @@ def open_video(
     Raises:
         av.FFmpegError: it can't be read, or is of no format that holds pictures itself.
     """
-    # With a protocol in front, no file name is taken for another protocol or a pattern.
+    # With a protocol in front, no file name is taken for another protocol.
     location = f"file:{path}" if whole is None else f"subfile,,start,0,end,{whole},,:{path}"
     safe = {
         "protocol_whitelist": "file,subfile",
         "format_whitelist": ",".join(sorted(av.formats_available - NO_VIDEO)),
+        "pattern_type": "none",  # a picture called x%d.tga is no row of pictures
     }
     return av.open(
         location,

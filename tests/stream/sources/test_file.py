@@ -153,6 +153,19 @@ def test_a_name_that_looks_like_a_url_or_pattern_is_a_file(tmp_path, monkeypatch
         assert len(read(Path(name))[0]) == 3
 
 
+def test_a_picture_named_like_a_pattern_is_read_alone(tmp_path):
+    clip = make_clip(  # of a format that only the suffix tells
+        tmp_path / "p0.tga",
+        frames=1,
+        codec="targa",
+        pix_fmt="bgr24",
+        container_options={"update": "1"},
+    )
+    for name in ("p1.tga", "p%d.tga"):
+        (tmp_path / name).write_bytes(clip.read_bytes())
+        assert len(read(tmp_path / name)[0]) == 1
+
+
 def test_a_cover_picture_is_not_the_video(tmp_path):
     def cover(index: int) -> np.ndarray:
         return np.full((200, 300, 3), 128, np.uint8)
