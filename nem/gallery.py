@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError
@@ -20,7 +19,7 @@ from safetensors.numpy import save
 from nem.bundle import Bundle
 from nem.errors import BundleError, DataError, reason_of
 from nem.manifest import Frozen, Sha256
-from nem.pictures import Picture
+from nem.pictures import Picture, decode
 
 FORMAT: Literal[1] = 1
 """The manifest version this package reads and writes."""
@@ -85,13 +84,12 @@ class Gallery:
         """
         data = self.thumbnails[self.offsets[index] : self.offsets[index + 1]]
         try:
-            bgr = cv2.imdecode(data, cv2.IMREAD_COLOR)
-        except cv2.error:
-            bgr = None
-        if bgr is None:
+            return decode(data)
+        except ValueError:
             name = self.manifest.names[index]
-            raise DataError(f"gallery: the small picture of {name} is damaged; build it again")
-        return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
+            raise DataError(
+                f"gallery: the small picture of {name} is damaged; build it again"
+            ) from None
 
     def check(self, bundle: Bundle) -> None:
         """Refuse a bundle whose embeddings can't be compared with these.

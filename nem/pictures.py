@@ -104,15 +104,43 @@ def read_image(path: Path) -> Picture:
     if not path.is_file() and path.exists():  # reading a pipe could wait for ever
         raise ValueError("is no regular file")
     try:
-        data = np.fromfile(path, np.uint8)
-        picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-    except cv2.error as error:
-        raise ValueError(f"not a readable image ({error.err})") from None
+        return decode(np.fromfile(path, np.uint8))
     except MemoryError:
         raise ValueError("too large for the memory") from None
+
+
+def decode(data: NDArray[np.uint8]) -> Picture:
+    """RGB uint8 (H, W, 3) of an image file's bytes, turned as its EXIF says.
+
+    Raises:
+        ValueError: not an image, or damaged.
+    """
+    if not data.size:
+        raise ValueError("empty file")
+    try:
+        picture = cv2.imdecode(_without_profile(data), cv2.IMREAD_COLOR_RGB)
+    except cv2.error as error:
+        raise ValueError(f"not a readable image ({error.err})") from None
     if picture is None:
-        raise ValueError("empty file" if data.size == 0 else "not a readable image")
-    return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.uint8)
+        raise ValueError("not a readable image")
+    return np.asarray(picture, np.uint8)
+
+
+def _without_profile(data: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A PNG without the colour profile, which is not used; other files as they are.
+
+    libpng prints the name of a profile that it dislikes, and with it what steers a terminal.
+    """
+    if data[:8].tobytes() != b"\x89PNG\r\n\x1a\n":
+        return data
+    kept, at = [data[:8]], 8
+    while at < data.size:
+        length, kind = data[at : at + 4].tobytes(), data[at + 4 : at + 8].tobytes()
+        end = data.size if kind == b"IDAT" else at + 12 + int.from_bytes(length)
+        if kind != b"iCCP":
+            kept.append(data[at:end])
+        at = end
+    return np.concatenate(kept)
 
 
 def resize(picture: Picture, size: tuple[int, int]) -> Picture:

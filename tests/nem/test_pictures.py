@@ -1,5 +1,6 @@
 import os
 import re
+import zlib
 from pathlib import Path
 
 import cv2
@@ -35,6 +36,20 @@ def test_what_is_no_picture_is_told(tmp_path: Path) -> None:
         read_image(tmp_path / "gone.png")
     assert is_image(Path("a.JPG"))
     assert not is_image(Path("a.mp4"))
+
+
+def test_a_picture_says_nothing_on_the_terminal(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    picture = np.random.default_rng(0).integers(0, 255, (9, 9, 3)).astype(np.uint8)
+    png = cv2.imencode(".png", picture[..., ::-1])[1].tobytes()
+    profile = (400).to_bytes(4) + bytes(range(32)) + b"acsp" + bytes(range(180)) * 2
+    body = b"iCCP\x1b]0;title\x07\0\0" + zlib.compress(profile)
+    chunk = (len(body) - 4).to_bytes(4) + body + zlib.crc32(body).to_bytes(4)
+    path = tmp_path / "named.png"
+    path.write_bytes(png[:33] + chunk + png[33:])  # behind the header
+    np.testing.assert_array_equal(read_image(path), picture)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_picture_too_large_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
