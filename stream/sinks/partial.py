@@ -48,8 +48,10 @@ class PartialFile:
                 )
         self._check_place()
         try:
+            if overwrite:  # what is a link or a pipe must not be written through
+                self.partial.unlink(missing_ok=True)
             # Buffered: a raw file may take fewer bytes than given, which FFmpeg does not look at.
-            self.file = self.partial.open("wb" if overwrite else "xb")
+            self.file = self.partial.open("xb")
         except FileExistsError:
             raise SinkError(
                 f"{self.partial}: left by a run that was cut short, or still being written; "

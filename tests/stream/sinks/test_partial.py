@@ -42,6 +42,26 @@ def test_overwrite_replaces_output_and_leftover_only_at_the_end(tmp_path):
     assert names(tmp_path) == ["out"]
 
 
+def test_overwrite_writes_through_no_link(tmp_path):
+    other = tmp_path / "other"
+    other.write_bytes(b"precious")
+    (tmp_path / "out.partial").symlink_to(other)
+    output = PartialFile(tmp_path / "out", overwrite=True)
+    output.file.write(b"new")
+    output.finish()
+    assert other.read_bytes() == b"precious"
+    assert not output.path.is_symlink()
+    assert output.path.read_bytes() == b"new"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_overwrite_waits_for_no_pipe(tmp_path):
+    os.mkfifo(tmp_path / "out.partial")
+    output = PartialFile(tmp_path / "out", overwrite=True)
+    output.finish(b"new")
+    assert output.path.read_bytes() == b"new"
+
+
 def test_a_leftover_is_not_thrown_away(tmp_path):
     leftover = tmp_path / "out.partial"
     leftover.write_bytes(b"hours of work")
