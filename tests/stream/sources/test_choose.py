@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import time
 from pathlib import Path
 
 import cv2
@@ -149,6 +150,13 @@ def test_options_that_would_do_nothing_are_refused(folder, spec, options, messag
 )
 def test_passwords_are_hidden(text, hidden):
     assert redact(text) == hidden
+
+
+def test_long_words_are_searched_for_passwords_quickly():
+    began = time.process_time()
+    for word in ("x", "aa:/", "aa:/@"):
+        redact(word * 100_000)
+    assert time.process_time() - began < 5
 
 
 def test_natural_order():
