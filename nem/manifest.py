@@ -19,8 +19,8 @@ CARD = "README.md"
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
-Name = Annotated[str, Field(pattern=r"^[^\p{Cc}\p{Zl}\p{Zp}]*$")]
-"""One line that steers no terminal: it is drawn, and written to lines of JSON."""
+Name = Annotated[str, Field(pattern=r"^[^\p{Cc}\p{Zl}\p{Zp}\u{202A}-\u{202E}\u{2066}-\u{2069}]*$")]
+"""One line that steers no terminal, nor turns what follows: it is drawn, and written as JSON."""
 
 # What fetches or reads weights from elsewhere, in timm and in `nem.backbone.create_backbone`: a
 # bundle brings its own.

@@ -53,6 +53,7 @@ def test_opens_a_folder(folder: Path) -> None:
         ({"input_size": 0}, "input_size: Input should be greater"),
         ({"classes": ["cat", "\x9b2J"]}, "classes.1: String should match"),
         ({"classes": ["cat\n"]}, "classes.0: String should match"),
+        ({"classes": ["cat", "\u202etac"]}, "classes.1: String should match"),
         ({"files": {}}, "files must name"),
         ({"files": {"../../etc/passwd": "0" * 64}}, "files must name"),
         ({"backbone": 3}, "backbone: Input should be"),
