@@ -19,9 +19,9 @@ from torch import Tensor
 from engines.alone import alone
 from engines.batches import fill_classes
 from engines.cuda_memory import LEGACY_STREAM
-from engines.setting import Setting
 from engines.torch_capture import capture
 from engines.torch_devices import exact_sums
+from nem.setting import Setting
 
 WARM_UPS = 3
 """Runs before the capture: the first folds constants, and cuDNN picks its kernels."""

@@ -10,8 +10,8 @@ import torch
 
 from engines.cuda_memory import DeviceMemoryError
 from engines.errors import EngineError, EngineUnavailable, OptionError
-from engines.setting import Setting
 from nem.errors import first_line
+from nem.setting import Setting
 
 ALLOWED = "auto, cpu, cuda, cuda:N"
 

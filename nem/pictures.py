@@ -10,6 +10,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from nem.opencv import quiet
+
 Picture = NDArray[np.uint8]
 """RGB, uint8 (H, W, 3)."""
 
@@ -118,7 +120,8 @@ def decode(data: NDArray[np.uint8]) -> Picture:
     if not data.size:
         raise ValueError("empty file")
     try:
-        picture = cv2.imdecode(_without_profile(data), cv2.IMREAD_COLOR_RGB)
+        with quiet():  # of damage, and of what a TIFF holds besides
+            picture = cv2.imdecode(_without_profile(data), cv2.IMREAD_COLOR_RGB)
     except cv2.error as error:
         raise ValueError(f"not a readable image ({error.err})") from None
     if picture is None:

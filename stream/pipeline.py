@@ -31,10 +31,10 @@ import numpy as np
 
 from engines.base import Engine, Frames
 from nem.explanation import Explanation
+from nem.opencv import one_thread
 from stream.aim import AimDial
 from stream.channel import Channel, ChannelClosed
 from stream.frame import Frame
-from stream.opencv import one_thread
 from stream.sinks.base import Sink, close_all
 from stream.sources.base import Source
 from stream.stats import Ages, Ending, Report, StageTimer

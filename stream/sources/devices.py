@@ -8,8 +8,8 @@ from pathlib import Path
 
 import cv2
 
+from nem.opencv import quiet
 from stream.errors import SourceError
-from stream.opencv import quiet
 from stream.sources.names import natural_key
 
 Device = int | str

@@ -52,6 +52,16 @@ def test_a_picture_says_nothing_on_the_terminal(
     assert capfd.readouterr() == ("", "")
 
 
+def test_a_damaged_picture_is_told_by_its_error_alone(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "cut.ppm"
+    path.write_bytes(b"P6 100 100 255\n" + bytes(99))
+    with pytest.raises(ValueError, match="not a readable image"):
+        read_image(path)
+    assert capfd.readouterr() == ("", "")
+
+
 def test_a_picture_too_large_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(path: Path, kind: type) -> None:
         raise MemoryError

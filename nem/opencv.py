@@ -8,7 +8,7 @@ from functools import partial
 import cv2
 from cv2.utils import logging as cv2_logging
 
-from engines.setting import Setting
+from nem.setting import Setting
 
 
 def _one_thread() -> Callable[[], None]:
@@ -28,4 +28,4 @@ def _quiet() -> Callable[[], object]:
 
 
 quiet = Setting(_quiet)
-"""OpenCV says nothing on stderr; two cameras may be opened at once."""
+"""OpenCV says nothing on stderr; several threads may read pictures or open cameras at once."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from engines.setting import Setting
+from nem.setting import Setting
 
 
 def test_what_several_threads_need_is_put_back_by_the_last() -> None:
