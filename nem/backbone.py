@@ -223,10 +223,11 @@ def create_backbone(
             f"backbone {name}: can't fetch it from the hub ({first_line(error)}); check the "
             "network, or give a local weights file (--weights FILE) or none (--weights none)"
         ) from None
-    except (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as e:
+    except Exception as error:  # models refuse in many ways
         raise ModelError(
-            f"backbone {name} with {json.dumps(kwargs, default=str)}: timm refuses: {first_line(e)}"
-        ) from None
+            f"backbone {name} with {json.dumps(kwargs, default=str)}: timm refuses: "
+            f"{first_line(error)}"
+        ) from error
     source = f"timm {name}" if pretrained else "random"
     if own_file is not None:
         load_weights(model, own_file, name)

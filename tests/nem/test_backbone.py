@@ -88,6 +88,8 @@ def test_unknown_names_suggest_near_ones() -> None:
 def test_arguments_are_checked() -> None:
     with pytest.raises(ModelError, match=r"resnet10t with .*timm refuses"):
         create_backbone("resnet10t", nonsense=1)
+    with pytest.raises(ModelError, match=r"timm refuses: .* modulo by zero"):
+        create_backbone("resnet10t", block_reduce_first=0)
     with pytest.raises(ModelError, match="checkpoint_path not allowed"):
         create_backbone("resnet10t", checkpoint_path="evil.pth")
     with pytest.raises(ModelError, match="2 names for 5 logits"):
