@@ -8,6 +8,8 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+from av.audio.layout import AudioLayout
+from av.audio.stream import AudioStream
 from av.container import OutputContainer
 from av.stream import Stream
 
@@ -75,7 +77,24 @@ def _has_places(container: str, metadata: Mapping[str, str]) -> bool:
 
 def holds(container: str, stream: Stream) -> bool:
     """Whether the container can store the packets of `stream`."""
-    return _takes(container, lambda trial: trial.add_stream_from_template(stream))
+    return _takes(container, lambda trial: add_copy(trial, stream))
+
+
+def add_copy(out: OutputContainer, stream: Stream) -> Stream:
+    """Give `out` a stream for the packets of `stream`.
+
+    Of PCM MP4 stores which channel is which, and without that FFmpeg's muxer writes a file that no
+    one can open. AVI, MXF and Matroska only say how many there are: then the usual ones are meant.
+
+    Raises:
+        ValueError: if `out` can't hold it.
+    """
+    copy = out.add_stream_from_template(stream)
+    if out.format.name == "mp4" and isinstance(copy, AudioStream):
+        context = copy.codec_context
+        if context.name.startswith("pcm_") and context.layout.name.endswith(" channels"):
+            context.layout = AudioLayout(f"{context.channels}c")
+    return copy
 
 
 def holds_encoder(container: str, codec: str, options: dict[str, str]) -> bool:

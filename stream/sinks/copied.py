@@ -21,7 +21,7 @@ from av.video.stream import VideoStream
 
 from nem.videos import STILL
 from stream.errors import SinkError
-from stream.sinks.containers import FORMATS, holds
+from stream.sinks.containers import FORMATS, add_copy, holds
 from stream.sources.opening import check_file, open_container, video_stream
 from stream.sources.reading import BAD_RUN
 from stream.sources.stamps import Stamps
@@ -134,7 +134,7 @@ class CopiedStreams:
             out.streams.video[0].metadata.update(self._said)
             out.streams.video[0].disposition = self._explained.disposition
         for stream in self._streams:
-            target = out.add_stream_from_template(stream)
+            target = add_copy(out, stream)
             target.metadata.update(_kept(stream.metadata))
             target.disposition = stream.disposition
             if _codec(stream) == "aac" and not stream.codec_context.extradata:

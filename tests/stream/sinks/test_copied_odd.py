@@ -6,6 +6,7 @@ import av
 import numpy as np
 import pytest
 
+from stream.errors import SinkError
 from stream.sinks import FileSink
 from stream.sinks.copied import DAMAGED
 from tests.builders import copy_packets, make_clip, make_explanation, make_frame
@@ -166,3 +167,35 @@ def test_sound_may_come_from_a_file_without_pictures(tmp_path):
     clip = make_clip(tmp_path / "in.m4a", video=False, audio=True)
     assert annotate(clip, tmp_path / "out.mp4", frames=10) == ()
     assert read_packets(tmp_path / "out.mp4", "audio") == read_packets(clip, "audio")
+
+
+def raw_sound(path, channels):
+    """A clip whose sound is plain samples, with no word on which channel is which."""
+    make_clip(path.with_suffix(".mp4"), frames=10)
+    with av.open(str(path.with_suffix(".mp4"))) as old, av.open(str(path), "w") as new:
+        video = new.add_stream_from_template(old.streams.video[0])
+        layout = av.AudioLayout(f"{channels}C")
+        sound = new.add_stream("pcm_s16le", rate=48000, layout=layout)
+        copy_packets(old, {0: video})
+        for number in range(10):
+            piece = av.Packet(bytes([number, 0]) * 1920 * channels)
+            piece.stream, piece.time_base = sound, Fraction(1, 48000)
+            piece.pts = piece.dts = 1920 * number
+            new.mux(piece)
+    return path
+
+
+@pytest.mark.parametrize(("channels", "named"), [(2, "stereo"), (6, "5.1")])
+def test_plain_samples_are_kept_in_mp4(tmp_path, channels, named):
+    clip = raw_sound(tmp_path / "in.mkv", channels)
+    annotate(clip, tmp_path / "out.mp4", frames=10)
+    before, after = (read_packets(p, "audio") for p in (clip, tmp_path / "out.mp4"))
+    assert b"".join(data for _, data in after) == b"".join(data for _, data in before)
+    with av.open(str(tmp_path / "out.mp4")) as new:
+        assert new.streams.audio[0].layout.name == named
+
+
+def test_samples_of_channels_that_no_one_names_are_refused_for_mp4(tmp_path):
+    clip = raw_sound(tmp_path / "in.mkv", 9)
+    with pytest.raises(SinkError, match=r"can't be stored in \.mp4; write to \.mov or \.mkv"):
+        FileSink(tmp_path / "out.mp4", copy_from=clip)
