@@ -22,6 +22,14 @@ MIN_TIMESCALE, MAX_TIMESCALE = 30_000, 2**31 - 1
 """Ticks per second: a multiple of the source's, so fine that chapters keep their time, and frames
 at most usual rates have a whole number of ticks, which counts for time codes."""
 
+# MOV numbers languages; FFmpeg's muxer knows each by one of its names and drops the others.
+MOV_LANGUAGES = {
+    "bod": "tib", "cym": "wel", "cze": "ces", "deu": "ger", "ell": "gre", "eus": "baq",
+    "fas": "per", "fre": "fra", "hye": "arm", "isl": "ice", "kat": "geo", "mkd": "mac",
+    "msa": "may", "mya": "bur", "nld": "dut", "rum": "ron", "slo": "slk", "sqi": "alb",
+    "swe": "sve", "zho": "chi",
+}  # fmt: skip
+
 
 def format_of(path: str | Path) -> str:
     """FFmpeg's name of the container for this file name.

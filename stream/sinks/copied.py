@@ -21,7 +21,7 @@ from av.video.stream import VideoStream
 
 from nem.videos import STILL
 from stream.errors import SinkError
-from stream.sinks.containers import FORMATS, add_copy, holds
+from stream.sinks.containers import FORMATS, MOV_LANGUAGES, add_copy, holds
 from stream.sources.opening import check_file, open_container, video_stream
 from stream.sources.reading import BAD_RUN
 from stream.sources.stamps import Stamps
@@ -142,6 +142,10 @@ class CopiedStreams:
                 self._filters[stream.index] = BitStreamFilterContext("aac_adtstoasc", stream)
             self._targets[stream.index] = target
             self._clocks[stream.index] = self._clock(stream)
+        if self._container == "mov":
+            for stream in out.streams:
+                if (spoken := stream.metadata.get("language")) in MOV_LANGUAGES:
+                    stream.metadata["language"] = MOV_LANGUAGES[spoken]
         out.metadata.update(self.metadata)
         out.set_chapters(self._input.chapters())
         if self._container == "matroska" and "matroska" not in self._input.format.name:

@@ -98,6 +98,20 @@ def test_what_is_said_of_the_pictures_is_kept(tmp_path, suffix):
     assert not {"alpha_mode", "bps-eng", "duration-eng", "encoder"} & set(pictures)
 
 
+def test_a_language_keeps_its_place_in_mov_by_either_of_its_names(tmp_path):
+    found = {}
+    for spoken in ("deu", "ger", "fre", "fra", "zho", "chi", "swe", "spa"):
+        clip = described(tmp_path / "in.mkv", of_pictures={"language": spoken})
+        with FileSink(tmp_path / "out.mov", copy_from=clip, overwrite=True) as sink:
+            sink.write(make_frame(64, 96), make_explanation())
+        found[spoken] = said(tmp_path / "out.mov")[1].get("language")
+    assert found["deu"] == found["ger"] is not None
+    assert found["fre"] == found["fra"] is not None
+    assert found["zho"] == found["chi"] is not None
+    assert found["swe"] is not None
+    assert found["spa"] == "spa"
+
+
 @pytest.mark.parametrize("suffix", ["mp4", "mov"])
 def test_what_a_phone_says_of_a_file_is_kept(tmp_path, suffix):
     clip = described(tmp_path / "in.mov", of_file=PHONE, movflags="use_metadata_tags")
