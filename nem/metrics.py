@@ -10,6 +10,7 @@ what they would win, so order never matters.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -114,7 +115,7 @@ def _flat(maps: ArrayLike) -> Values:
         array = array[:, 0]
     if array.ndim != 3:
         raise ValueError(f"maps: expected (N, H, W) or (N, 1, H, W), got {array.shape}")
-    flat = np.maximum(array.reshape(len(array), -1), 0)
+    flat = np.maximum(array.reshape(len(array), math.prod(array.shape[1:])), 0)
     if not np.isfinite(flat).all():
         raise ValueError("maps: values that are not finite")
     flat[flat.sum(1) == 0] = 1
@@ -126,7 +127,7 @@ def _both(maps: ArrayLike, truth: ArrayLike) -> tuple[Values, NDArray[Any]]:
     m, array = _flat(maps), np.asarray(truth)
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise ValueError("truth: values that are not finite")
-    t = array.reshape(len(array), -1)
+    t = array.reshape(len(array), math.prod(array.shape[1:]))
     if t.shape != m.shape:
         raise ValueError(f"truth {array.shape} and maps {np.shape(maps)} differ in size")
     return m, t

@@ -95,6 +95,14 @@ def test_a_soft_truth_counts_in_part() -> None:
     assert np.isnan(relevance_mass(TOY, np.zeros_like(soft))).all()
 
 
+def test_of_no_map_there_are_no_figures() -> None:
+    none = np.zeros((0, 1, 4, 4))
+    for metric in (relevance_mass, relevance_rank, pointing_game):
+        assert metric(none, none).shape == (0,)
+    for figure in (entropy, gini):
+        assert figure(none).shape == (0,)
+
+
 @pytest.mark.parametrize("scale", [1, 255])
 @pytest.mark.parametrize("kind", [np.uint8, np.float32, np.float64])
 def test_a_binary_truth_counts_whole_whatever_its_type(kind: type, scale: int) -> None:
