@@ -64,7 +64,7 @@ def insertion(
     Raises:
         ArgumentError: shapes that differ, values that are not finite, or no step.
     """
-    start = blur(x) if base is None else base.expand_as(x)
+    start = blur(x) if base is None else _cover(base, x)
     return _curve(score, start, x, maps, steps, seed, memory_mb)
 
 
@@ -82,7 +82,7 @@ def deletion(
 
     As `insertion`; removed pixels take the value of `base`, default 0, the data mean.
     """
-    end = torch.zeros_like(x) if base is None else base.expand_as(x)
+    end = _cover(0.0 if base is None else base, x)
     return _curve(score, x, end, maps, steps, seed, memory_mb)
 
 
@@ -211,7 +211,7 @@ def _curve(
 @torch.no_grad()
 def _cost(score: Score, x: Tensor, removed: Tensor, base: Tensor | float, memory_mb: int) -> Tensor:
     """What the score loses by each removal: (N, R) for `removed` (N, R, H * W)."""
-    base = torch.as_tensor(base, dtype=x.dtype, device=x.device).expand_as(x)
+    base = _cover(base, x)
 
     def without(owner: Tensor, run: Tensor) -> Tensor:
         return torch.where(_planes(removed[owner, run], x), base[owner], x[owner])
@@ -221,6 +221,17 @@ def _cost(score: Score, x: Tensor, removed: Tensor, base: Tensor | float, memory
     if parts.ndim != 2:
         raise ArgumentError(f"score: expected one per picture, got {tuple(parts.shape[2:])}")
     return whole.double() - parts.double()
+
+
+def _cover(base: Tensor | float, x: Tensor) -> Tensor:
+    """What hidden pixels become, of the shape of `x`."""
+    base = torch.as_tensor(base, dtype=x.dtype, device=x.device)
+    try:
+        return base.expand_as(x)
+    except RuntimeError:
+        raise ArgumentError(
+            f"base {tuple(base.shape)}: doesn't broadcast to pictures {tuple(x.shape)}"
+        ) from None
 
 
 def _flat(maps: Tensor, x: Tensor) -> Tensor:

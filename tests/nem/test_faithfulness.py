@@ -197,6 +197,12 @@ def test_two_scores_have_two_areas():
         faithfulness_estimate(score, x, maps, features_in_step=1)
 
 
+def test_a_base_may_have_more_digits_than_the_pictures():
+    x, maps = ones(FOUR)
+    exact = torch.zeros((), dtype=torch.float64)
+    assert deletion(linear(FOUR), x, maps, base=exact).scores.dtype == torch.float32
+
+
 def test_what_is_refused():
     x, maps = ones(FOUR)
     score = linear(FOUR)
@@ -210,6 +216,9 @@ def test_what_is_refused():
         faithfulness_correlation(score, x, maps, subset_size=5)
     with pytest.raises(ArgumentError, match="features_in_step 4"):
         faithfulness_estimate(score, x, maps, features_in_step=4)
+    for metric in (insertion, deletion, faithfulness):
+        with pytest.raises(ArgumentError, match=r"base \(3, 1, 1, 1\): doesn't broadcast"):
+            metric(score, x, maps, base=torch.zeros(3, 1, 1, 1))
     backbone = tiny_backbone()
     with pytest.raises(ArgumentError, match="classes 0 to 4"):
         class_score(backbone, batch(1), torch.tensor([5]))
