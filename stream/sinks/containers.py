@@ -85,7 +85,8 @@ def _has_places(container: str, metadata: Mapping[str, str]) -> bool:
 
 def holds(container: str, stream: Stream) -> bool:
     """Whether the container can store the packets of `stream`."""
-    return _takes(container, lambda trial: add_copy(trial, stream))
+    taken = _takes(container, lambda trial: add_copy(trial, stream))
+    return taken and (container == "matroska" or _found_again(container, stream))
 
 
 def add_copy(out: OutputContainer, stream: Stream) -> Stream:
@@ -103,6 +104,27 @@ def add_copy(out: OutputContainer, stream: Stream) -> Stream:
         if context.name.startswith("pcm_") and context.layout.name.endswith(" channels"):
             context.layout = AudioLayout(f"{context.channels}c")
     return copy
+
+
+def _found_again(container: str, stream: Stream) -> bool:
+    """Whether the track is in an index of MP4 or MOV: asked by reading one.
+
+    FFmpeg's muxer takes some tracks that it then leaves out, or cuts the index short there, without
+    an error.
+    """
+    file, early = io.BytesIO(), {"movflags": "empty_moov"}
+    try:
+        with av.open(file, "w", format=container, container_options=early) as trial:
+            add_copy(trial, stream)
+            trial.start_encoding()
+        file.seek(0)
+    except av.FFmpegError:
+        return True  # AC-3 is described by its first packet, which is not here
+    try:
+        with av.open(file) as found:
+            return bool(found.streams)
+    except av.FFmpegError:
+        return False
 
 
 def holds_encoder(container: str, codec: str, options: dict[str, str]) -> bool:

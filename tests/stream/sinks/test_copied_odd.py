@@ -169,6 +169,21 @@ def test_sound_may_come_from_a_file_without_pictures(tmp_path):
     assert read_packets(tmp_path / "out.mp4", "audio") == read_packets(clip, "audio")
 
 
+@pytest.mark.parametrize("suffix", ["mp4", "mov"])
+def test_data_that_is_not_in_the_index_is_told_of(tmp_path, suffix):
+    clip = tmp_path / "in.ts"
+    make_clip(tmp_path / "raw.mp4", frames=10, audio=True)
+    with av.open(str(tmp_path / "raw.mp4")) as old, av.open(str(clip), "w") as new:
+        streams = {s.index: new.add_stream_from_template(s) for s in old.streams}
+        marks = new.add_mux_stream("timed_id3")
+        copy_packets(old, streams)
+        mark = av.Packet(b"ID3")
+        mark.stream, mark.time_base, mark.pts, mark.dts = marks, Fraction(1, 1000), 300, 300
+        new.mux(mark)
+    [note] = annotate(clip, tmp_path / f"out.{suffix}", frames=10)
+    assert note == f"data track 2 (timed_id3) left out: .{suffix} can't hold it"
+
+
 def raw_sound(path, channels):
     """A clip whose sound is plain samples, with no word on which channel is which."""
     make_clip(path.with_suffix(".mp4"), frames=10)
