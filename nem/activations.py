@@ -72,10 +72,11 @@ def activation_statistics(
     if len(pictures) < 2:
         raise DataError("statistics of 1 picture: at least 2 are needed, 1000 or more are better")
     layer = layer or middle_layer(backbone)
+    like = next(backbone.parameters())
     count, mean, squares = 0, torch.zeros(()), torch.zeros(())
     with captured(backbone, layer) as seen:
         for (part,) in parts(pictures_per_run(pictures, memory_mb), pictures):
-            backbone.embed(part)
+            backbone.embed(part.to(like))
             values = seen.pop().double()
             # Parts are merged exactly (Chan et al. 1979).
             own, total = values.mean(0), count + len(part)
@@ -107,8 +108,7 @@ def folder_statistics(
     spaced = np.linspace(0, len(paths) - 1, min(most, len(paths))).astype(int)
     found = collect([paths[i] for i in spaced], backbone.input_size)
     pixels = torch.from_numpy(np.stack([found.pixels(i) for i in range(len(found))]))
-    device = next(backbone.parameters()).device
-    pictures = normalise(pixels.to(device), backbone.mean, backbone.std)
+    pictures = normalise(pixels, backbone.mean, backbone.std)
     return activation_statistics(backbone, pictures, memory_mb=memory_mb)
 
 

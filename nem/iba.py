@@ -117,9 +117,7 @@ def iba(
             "nem.activations.activation_statistics makes of them"
         )
     if isinstance(statistics, Tensor):
-        statistics = activation_statistics(
-            backbone, statistics.to(x.device), layer=layer, memory_mb=memory_mb
-        )
+        statistics = activation_statistics(backbone, statistics, layer=layer, memory_mb=memory_mb)
     if layer not in (None, statistics.layer):
         raise ArgumentError(
             f"layer {layer!r}: the statistics are of {statistics.layer!r}; take new ones"

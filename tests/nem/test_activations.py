@@ -52,3 +52,10 @@ def test_what_does_not_fit_is_refused() -> None:
     backbone.model.layer2.register_forward_hook(lambda m, a, out: (out, out))
     with pytest.raises(ModelError, match="layer layer2 gives tuple, expected one tensor"):
         activation_statistics(backbone, batch(2))
+
+
+def test_pictures_are_taken_as_the_model_computes() -> None:
+    exact = activation_statistics(tiny_backbone().double(), batch(2))
+    rounded = activation_statistics(tiny_backbone(), batch(2).double())
+    assert exact.mean.dtype == rounded.mean.dtype == torch.float32
+    torch.testing.assert_close(exact.mean, rounded.mean, rtol=1e-4, atol=1e-5)
