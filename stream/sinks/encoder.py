@@ -1,4 +1,4 @@
-"""The video encoder: chosen and tried once, fed with frames."""
+"""Encoders of video: one is chosen and tried once."""
 
 from __future__ import annotations
 
@@ -7,17 +7,10 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import av
-import numpy as np
 from av.codec.codec import Capabilities
-from av.container import OutputContainer
-from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
-from av.video.plane import VideoPlane
-from av.video.stream import VideoStream
 
-from stream.colour import Matrix
 from stream.errors import SinkError, UsageError
-from stream.frame import Frame, Plane
 from stream.sinks.containers import holds_encoder
 from stream.sinks.nvenc import NVENC, nvenc_options, nvenc_trouble
 
@@ -31,22 +24,7 @@ ALWAYS = {"libx265": {"x265-params": "log-level=error"}, "libvpx": {"b": "100000
 """x265 writes some 20 lines to stderr each time it opens unless told not to; VP8 stays below a
 bit rate whatever the crf, and that is 256 kbit/s unless told otherwise."""
 MAX_CRF = 51
-HEVC = frozenset({"libx265", "hevc_nvenc"})
-FFMPEG_MATRIX: dict[Matrix, int] = {"bt601": 6, "bt709": 1, "bt2020": 9}
-"""FFmpeg's numbers of the YUV matrices."""
-LIMITED_ONLY = frozenset({"vp8", "mpeg1video", "mpeg2video"})
-"""Codecs whose decoders take every picture for limited range."""
-RANGE_INSIDE = frozenset({"h264", "hevc", "av1", "vp9"})
-"""Codecs that tell the range themselves; of others MP4 and MOV lose it, Matroska keeps it."""
-LUMA_LIMITED, CHROMA_LIMITED = (
-    np.rint(at + (np.arange(256) - at_full) * share / 255).astype(np.uint8)
-    for at, at_full, share in ((16, 0, 219), (128, 128, 224))
-)
-"""Levels of full range in limited range."""
 USUAL_FPS = Fraction(30)
-MAX_FPS = 1000
-LONGEST = 3600
-"""Seconds a frame is believed to be shown; MP4 has 32 bits of ticks and refuses what needs more."""
 TRIAL_SIZE = (256, 256)
 AUTO = "auto"
 GPU_FIRST = ("h264_nvenc", "libx264")
@@ -197,96 +175,3 @@ def _is_hardware(codec: av.Codec) -> bool:
 def even(size: tuple[int, int]) -> tuple[int, int]:
     """What the encoder gets for frames of this size: even sides."""
     return size[0] + size[0] % 2, size[1] + size[1] % 2
-
-
-class VideoEncoder:
-    """Encodes frames of one size into a stream of `out`.
-
-    Args:
-        out: container to add the stream to.
-        choice: what to encode with.
-        first: the first frame; gives size, time base and colour tags.
-        fps: about how many frames come per second, or None; only a hint for rate control, time
-            stamps are the frames' own.
-    """
-
-    def __init__(
-        self, out: OutputContainer, choice: EncoderChoice, first: Frame, fps: Fraction | None
-    ) -> None:
-        self.size = (first.width, first.height)
-        width, height = even(self.size)
-        rate = fps if fps and 0 < fps <= MAX_FPS else USUAL_FPS
-        stream = out.add_stream(
-            choice.codec,
-            rate=rate,
-            options=choice.options,
-            width=width,
-            height=height,
-            time_base=first.time_base,
-        )
-        assert isinstance(stream, VideoStream)
-        self._stream = stream
-        stream.time_base = first.time_base
-        context = stream.codec_context
-        context.thread_count = 1
-        inside = context.codec.canonical_name
-        kept = inside in RANGE_INSIDE or out.format.name == "matroska"
-        full = first.colour.full_range
-        self._to_limited = full and (not kept or inside in LIMITED_ONLY)
-        context.color_range = 2 if full and not self._to_limited else 1
-        context.colorspace = FFMPEG_MATRIX[first.colour.matrix]
-        context.color_primaries = first.colour.primaries
-        context.color_trc = first.colour.transfer
-        if choice.codec in HEVC and out.format.name in ("mp4", "mov"):
-            context.codec_tag = "hvc1"  # what Apple's players ask for
-        self._picture = av.VideoFrame(width, height, "yuv420p")
-        self._frames = 0
-        self._last = first.pts - max(1, round(1 / (rate * first.time_base)))
-        self._shown: dict[int | None, int] = {}  # by time stamp: encoders forget how long
-
-    def encode(self, frame: Frame) -> list[Packet[VideoStream]]:
-        """Encode one frame; an odd side is evened by repeating its last line.
-
-        Raises:
-            SinkError: if the frame has another size than the first.
-        """
-        if (frame.width, frame.height) != self.size:
-            raise SinkError(
-                f"frame {frame.index} is {frame.width}x{frame.height} after "
-                f"{self.size[0]}x{self.size[1]}: a file keeps one size; write two files"
-            )
-        self._picture.make_writable()
-        planes = frame.y, frame.u, frame.v
-        if self._to_limited:
-            planes = LUMA_LIMITED[frame.y], CHROMA_LIMITED[frame.u], CHROMA_LIMITED[frame.v]
-        for target, plane in zip(self._picture.planes, planes, strict=True):
-            _fill(target, plane)
-        gap, self._last = frame.pts - self._last, frame.pts
-        self._frames += 1
-        self._picture.pts, self._picture.time_base = frame.pts, frame.time_base
-        self._shown[frame.pts] = min(frame.duration or gap, int(LONGEST / frame.time_base))
-        return self._timed(self._picture)
-
-    def flush(self) -> list[Packet[VideoStream]]:
-        """The packets still inside."""
-        packets = self._timed(None)
-        if self._frames <= 2:  # x265 makes up wild decoding times for fewer frames than its delay
-            for packet in packets:
-                packet.dts = packet.pts
-        return packets
-
-    def _timed(self, picture: av.VideoFrame | None) -> list[Packet[VideoStream]]:
-        packets = list(self._stream.encode(picture))
-        for packet in packets:
-            packet.duration = self._shown.pop(packet.pts, 0)
-        return packets
-
-
-def _fill(target: VideoPlane, plane: Plane) -> None:
-    image = np.frombuffer(memoryview(target), np.uint8).reshape(-1, target.line_size)
-    rows, columns = plane.shape
-    image[:rows, :columns] = plane
-    if columns < target.width:
-        image[:rows, columns : target.width] = plane[:, -1:]
-    if rows < target.height:
-        image[rows : target.height] = image[rows - 1]

@@ -19,7 +19,8 @@ from stream.frame import Frame
 from stream.sinks.base import Sink
 from stream.sinks.containers import format_of, muxer_options
 from stream.sinks.copied import CopiedStreams
-from stream.sinks.encoder import VideoEncoder, choose_encoder, even
+from stream.sinks.encoded import VideoEncoder
+from stream.sinks.encoder import choose_encoder, even
 from stream.sinks.partial import PartialFile
 
 log = logging.getLogger(__name__)

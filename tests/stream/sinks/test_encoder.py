@@ -35,14 +35,23 @@ def test_a_few_frames_have_sane_times(tmp_path, codec, frames):
 
 @pytest.mark.parametrize(("suffix", "more"), [("mkv", ""), ("mp4", " or another suffix")])
 def test_an_encoder_that_does_not_take_the_frames_names_one_that_does(tmp_path, suffix, more):
-    out = tmp_path / f"out.{suffix}"
-    with (
-        pytest.raises(SinkError, match=f"encoder mpeg2video .* try the encoder libx264{more}"),
-        FileSink(out, codec="mpeg2video") as sink,
-    ):
-        # It knows few rates of frames, and no stamps of its own.
-        sink.write(make_frame(64, 96, time_base=Fraction(1, 1000)), make_explanation())
+    with pytest.raises(SinkError, match=f"encoder vc2 .* try the encoder libx264{more}"):
+        written(tmp_path / f"out.{suffix}", range(3), codec="vc2")
     assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("codec", ["mpeg1video", "mpeg2video", "mpeg4"])
+@pytest.mark.parametrize(
+    ("ticks", "stamps"),
+    [(1000, [0, 33, 70, 120, 150]), (90_000, [126_000, 129_003, 135_000, 135_900]), (1, [3, 4, 6])],
+)
+def test_encoders_of_few_frame_rates_keep_any_time_stamps(tmp_path, codec, ticks, stamps):
+    for suffix, tick in (("mp4", Fraction(1, 10**6)), ("mkv", Fraction(1, 1000))):
+        path = tmp_path / f"{codec}.{suffix}"
+        video = written(path, stamps, Fraction(1, ticks), codec=codec, fps=Fraction(10))
+        assert video.indices == list(range(len(stamps)))
+        for found, pts in zip(video.seconds, stamps, strict=True):
+            assert abs(found - Fraction(pts, ticks)) < tick
 
 
 def test_vp8_is_as_good_as_asked_at_any_bit_rate(tmp_path):

@@ -197,7 +197,7 @@ def test_a_failure_of_the_first_frame_leaves_nothing(tmp_path, monkeypatch):
     def fail(*_args):
         raise av.error.InvalidDataError(1, "broken")
 
-    monkeypatch.setattr("stream.sinks.encoder.VideoEncoder.encode", fail)
+    monkeypatch.setattr("stream.sinks.encoded.VideoEncoder.encode", fail)
     with (
         pytest.raises(SinkError, match="encoder libx264 or container failed"),
         FileSink(tmp_path / "out.mp4") as sink,
