@@ -86,6 +86,7 @@ def choose_encoder(
         found = av.Codec(codec, "w")
     except ValueError:
         raise UsageError(f"encoder {codec}: not in this FFmpeg; libx264 always is") from None
+    codec = found.name  # of "h264" it is libx264
     formats = [f.name for f in getattr(found, "video_formats", None) or ()]
     if found.type != "video" or (formats and "yuv420p" not in formats):
         raise UsageError(f"encoder {codec}: does not encode 8-bit 4:2:0 video; try libx264")

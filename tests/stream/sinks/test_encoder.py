@@ -54,6 +54,15 @@ def test_encoders_of_few_frame_rates_keep_any_time_stamps(tmp_path, codec, ticks
             assert abs(found - Fraction(pts, ticks)) < tick
 
 
+def test_an_encoder_called_by_its_format_is_that_encoder(tmp_path, capfd):
+    by_format = written(tmp_path / "c.mp4", range(3), codec="hevc").stream.codec_context
+    assert by_format.codec_tag == "hvc1"
+    assert capfd.readouterr() == ("", "")
+    for codec in ("h264", "libx264"):
+        written(tmp_path / f"{codec}.mp4", range(3), codec=codec)
+    assert (tmp_path / "h264.mp4").read_bytes() == (tmp_path / "libx264.mp4").read_bytes()
+
+
 def test_vp8_is_as_good_as_asked_at_any_bit_rate(tmp_path):
     rgb = np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8)
     sizes, worst = {}, {}
