@@ -23,6 +23,7 @@ from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
 from torch import Tensor, nn
 
 from nem.errors import ModelError, first_line
+from nem.logs import quiet_hub
 from nem.manifest import FOREIGN_ARGUMENTS
 
 TOKEN_MAPS = 4
@@ -100,10 +101,7 @@ class Backbone(nn.Module):
 
     @torch.no_grad()
     def _fit(self) -> None:
-        """Set an input size that is not timm's, and try it; try a stem that is not for RGB.
-
-        Models refuse one in many ways, some only when run.
-        """
+        """Set an input size that is not timm's, and try it; try a stem that is not for RGB."""
         side, model = self.input_size, cast(Any, self.model)
         usual = side == int(model.pretrained_cfg["input_size"][-1]) == (_built_size(model) or side)
         if usual and self.kwargs.get("in_chans", 3) == 3:
@@ -114,7 +112,7 @@ class Backbone(nn.Module):
                 f"{self.strides[-1]} pixels, so it would not see the edge; take "
                 f"{side - side % self.strides[-1] or self.strides[-1]}"
             )
-        try:
+        try:  # models refuse a size in many ways, some only when run
             with warnings.catch_warnings(action="ignore"):  # of timm's code, on its use of torch
                 if hasattr(model, "set_input_size") and side != _built_size(model):
                     model.set_input_size(img_size=(side, side))
@@ -212,7 +210,8 @@ def create_backbone(
     pretrained = weights == "timm"
     own_file = None if weights is None or pretrained else Path(weights)
     try:
-        model = timm.create_model(name, pretrained=pretrained, **kwargs)
+        with quiet_hub():
+            model = timm.create_model(name, pretrained=pretrained, **kwargs)
         if own_file is not None and "num_classes" not in kwargs:
             count = _classes_in(own_file, model)
             if count not in (None, model.num_classes):

@@ -16,6 +16,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from nem.errors import BundleError, first_line
+from nem.logs import quiet_hub
 from nem.manifest import CARD, FORMAT, GRAPH, MANIFEST, WEIGHTS, Manifest
 
 __all__ = ["Bundle", "Manifest", "is_bundle", "list_bundles", "open_bundle", "sha256_of"]
@@ -201,7 +202,8 @@ def _download(hub_id: str) -> Path:
         ) from None
     files = [MANIFEST, WEIGHTS, GRAPH, CARD]
     try:
-        return Path(snapshot_download(hub_id, allow_patterns=files))
+        with quiet_hub():
+            return Path(snapshot_download(hub_id, allow_patterns=files))
     except RepositoryNotFoundError:
         reason = "the hub has no such model (or it is private)"
     except HFValidationError as error:

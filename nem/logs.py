@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 
 @contextmanager
@@ -19,3 +19,8 @@ def at_level(level: int, *names: str) -> Iterator[None]:
     finally:
         for logger, old in zip(loggers, before, strict=True):
             logger.setLevel(old)
+
+
+def quiet_hub() -> AbstractContextManager[None]:
+    """Without the model hub's warnings of each try that failed: the error that ends them tells."""
+    return at_level(logging.ERROR, "huggingface_hub")

@@ -1,4 +1,5 @@
 import json
+import logging
 import os
 import re
 import subprocess
@@ -189,7 +190,7 @@ def test_hub_ids_are_fetched(folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert asked == [("owner/name", files)]
 
 
-def test_hub_trouble_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hub_trouble_is_one_line(monkeypatch: pytest.MonkeyPatch, caplog) -> None:
     response = type("Response", (), {"headers": {}, "request": None})()
     troubles = {
         "can't be reached": ConnectionError("no route\nto host"),
@@ -198,12 +199,14 @@ def test_hub_trouble_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     for reason, trouble in troubles.items():
 
         def fail(*args: object, _trouble: Exception = trouble, **kwargs: object) -> None:
+            logging.getLogger("huggingface_hub.utils._http").warning("trying again")
             raise _trouble
 
         monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
         with pytest.raises(BundleError, match=reason) as error:
             open_bundle("owner/name")
         assert "\n" not in str(error.value)
+        assert not caplog.records
     monkeypatch.undo()
     with pytest.raises(BundleError, match="not a valid hub id"):
         open_bundle("owner/na--me")
