@@ -17,6 +17,7 @@ from torch import Tensor
 
 from nem.config import Fill
 from nem.data import Collection, normalise
+from nem.errors import WriteError
 from nem.explanation import AIMS, Aim
 from nem.gauge import Gauge, gauge
 from nem.model import NEM
@@ -76,12 +77,22 @@ class Watch(pl.Callback):
             write_masks(pl_module.model, self.pictures, maps, path)
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        """Checkpoint, picture, log line and told line of an epoch."""
-        # All processes take part in saving; Lightning writes from the first.
+        """Picture, log line, checkpoint and told line of an epoch."""
+        epoch, values = trainer.current_epoch + 1, {}
+        if trainer.is_global_zero:
+            try:
+                values = self._write(epoch, trainer, pl_module)
+            except OSError as error:
+                raise WriteError(f"out {self.out}: can't be written: {error}") from None
+        # Last, so that whatever ends the process here, nothing is missing of a finished epoch. All
+        # processes take part in saving; Lightning writes from the first.
         trainer.save_checkpoint(self.out / CHECKPOINT)
-        if not trainer.is_global_zero:
-            return
-        epoch, model = trainer.current_epoch + 1, pl_module.model
+        if trainer.is_global_zero:
+            self.say(epoch_line(epoch, trainer.max_epochs, values))
+
+    def _write(self, epoch: int, trainer: Any, pl_module: Any) -> dict[str, float]:
+        """Picture and log line of an epoch; returns its values."""
+        model = pl_module.model
         maps = explain_pictures(model, self.pictures)
         write_masks(model, self.pictures, maps, self.out / f"masks-epoch-{epoch:03d}.png")
         metrics = trainer.callback_metrics
@@ -94,9 +105,13 @@ class Watch(pl.Callback):
             values |= {f"{prefix}gauge_{k}": v for k, v in found.items()}
         line |= {k: round(v, 5) for k, v in values.items()}
         line["seconds"] = round(time.monotonic() - self.began, 1)
-        with (self.out / LOG).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-        self.say(epoch_line(epoch, trainer.max_epochs, values))
+        log = self.out / LOG
+        # Without the line of an epoch whose checkpoint was not written, and that is run again.
+        before = log.read_text("utf-8").splitlines()[: epoch - 1] if log.exists() else []
+        partial = log.with_name(f".{LOG}")
+        partial.write_text("".join(f"{text}\n" for text in (*before, json.dumps(line))), "utf-8")
+        partial.replace(log)
+        return values
 
 
 def epoch_line(epoch: int, epochs: int, values: Mapping[str, float]) -> str:

@@ -1,5 +1,6 @@
 """What the machine may do to a training: no place to write, processes that die."""
 
+import json
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nem.checkpoint import SafetensorsIO, save_tree
 from nem.config import TrainConfig
 from nem.data import Collection
-from nem.errors import DataError, TrainError
+from nem.errors import DataError, TrainError, WriteError
 from nem.train import Bar, fit
 from tests.nem.toys import shapes, tiny_backbone, write_pictures
 
@@ -22,8 +24,8 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def train(pictures: Path, out: Path, **changes: Any) -> None:
     config = TrainConfig(
-        data=(pictures,), out=out, batch_size=4, accumulate=1, max_steps=1, accelerator="cpu",
-        decoder_kwargs={"width": 8}, **changes,
+        data=(pictures,), out=out, batch_size=4, accumulate=1, accelerator="cpu",
+        decoder_kwargs={"width": 8}, **{"max_steps": 1} | changes,
     )  # fmt: skip
     fit(config, backbone=tiny_backbone(), progress=False)
 
@@ -44,6 +46,31 @@ def test_a_single_picture_is_too_few(tmp_path: Path) -> None:
     folder = write_pictures(tmp_path / "one", shapes(1, 0)[0])
     with pytest.raises(DataError, match=r"^1 usable picture.*each process needs 2 .*give more$"):
         train(folder, tmp_path / "run")
+
+
+def test_a_log_that_can_not_be_written_is_told_in_a_line(pictures: Path, tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").mkdir()
+    with pytest.raises(WriteError, match=r"^out .*can't be written: .*log\.jsonl'$"):
+        train(pictures, tmp_path)
+
+
+@pytest.mark.parametrize("saved", [True, False], ids=["after", "before"])
+def test_the_log_is_whole_where_the_process_ended_at_a_checkpoint(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, saved: bool
+) -> None:
+    def save(self: SafetensorsIO, tree: dict[str, Any], path: Any, **_: Any) -> None:
+        if saved or tree["epoch"] == 0:
+            save_tree(tree, Path(path))
+        if tree["epoch"] == 1:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SafetensorsIO, "save_checkpoint", save)
+        with pytest.raises(KeyboardInterrupt):
+            train(pictures, tmp_path, max_steps=6)
+    train(pictures, tmp_path, max_steps=6, resume=True)
+    lines = (tmp_path / "log.jsonl").read_text().splitlines()
+    assert [json.loads(line)["steps"] for line in lines] == [2, 4, 6]
 
 
 def test_the_bar_counts_epochs_from_1() -> None:
