@@ -15,7 +15,7 @@ that shows, for every frame, which pixels decided what the classifier says.
 
 | | |
 | --- | --- |
-| backbone | timm `{backbone}`, {backbone_params:.2f} M parameters, trained from scratch |
+| backbone | timm `{backbone}`, {backbone_params:.2f} M parameters, {weights} |
 | decoder | `lite`, {decoder_params:.2f} M parameters, one trunk, four heads; hidden = data mean |
 | heads | `embedding` (NEM-U, `intent`), `class` (NEMt), `ranking` (Ra-NEM), `target` (any) |
 | input | {size} x {size} RGB; frames are squashed to it, not cropped |
@@ -29,9 +29,7 @@ that shows, for every frame, which pixels decided what the classifier says.
 
 * Data: {data} (Imagenette, Caltech-101, cats and dogs; short side 144 pixels), seed {seed}.
 * Versions: {versions}.
-* Backbone: SGD, progressive image size, CutMix and mixup, label smoothing, an averaged copy of the
-  weights, and a third of the pictures seen through random masks, so that masked pictures are not
-  foreign to it. Then tuned with half of the objects small amid clutter and fewer masks.
+* Backbone: {origin}{tuned}.
 * Decoder: all heads together, one run of the backbone per step; composites show one object amid
   clutter or two in one scene. It never changed the backbone.{note}
 
@@ -63,6 +61,12 @@ over {judged} of them, `ranking` over one in {ranked} of these:
 * Train a decoder for your own model before you draw conclusions about it: `nem-stream train`.
 """
 
+FROM_SCRATCH = """\
+SGD, progressive image size, CutMix and mixup, label smoothing, an averaged copy of the
+  weights, and a third of the pictures seen through random masks, so that masked pictures are not
+  foreign to it"""
+TUNED = ". Then tuned with half of the objects small amid clutter and fewer masks"
+
 
 def model_card(
     *,
@@ -73,10 +77,26 @@ def model_card(
     classes: int,
     size: int,
     validation: int,
+    start: str | None,
+    tuned: bool,
     training: Mapping[str, Any],
     quality: Mapping[str, float],
 ) -> str:
-    """The card as Markdown. Parameters in millions; `quality` by figure name."""
+    """The card as Markdown.
+
+    Args:
+        name: of the bundle.
+        backbone: timm's name of it.
+        backbone_params: in millions.
+        decoder_params: in millions.
+        classes: number of classes.
+        size: side of the input.
+        validation: number of validation pictures.
+        start: bundle whose backbone was taken, None if it was trained from scratch.
+        tuned: the backbone was trained a second time.
+        training: as in the manifest.
+        quality: by figure name.
+    """
     rows = "\n".join(f"| {key} | {value:.4f} |" for key, value in quality.items())
     versions = ", ".join(f"{k} {v}" for k, v in training["versions"].items())
     return TEXT.format(
@@ -84,6 +104,9 @@ def model_card(
         backbone=backbone,
         backbone_params=backbone_params,
         decoder_params=decoder_params,
+        weights="trained from scratch" if start is None else f"from bundle `{start}`",
+        origin=FROM_SCRATCH if start is None else f"that of bundle `{start}`",
+        tuned=TUNED if tuned else "",
         classes=classes,
         size=size,
         validation=validation,

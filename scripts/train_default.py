@@ -207,6 +207,8 @@ def main() -> None:
         classes=len(train.names),
         size=args.input_size,
         validation=len(validation.images),
+        start=None if args.start is None else Path(args.start).name,
+        tuned=args.tune_epochs > 0,
         training=training,
         quality=quality,
     )
