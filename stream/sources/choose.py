@@ -6,6 +6,7 @@ import glob
 import math
 import os
 import stat
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from fractions import Fraction
@@ -140,8 +141,15 @@ class Options:
         """
         useless = [name for name in self.given() if name not in allowed]
         if useless:
-            takes = f"takes {', '.join(allowed)}" if allowed else "takes none of these"
-            raise UsageError(f"{', '.join(useless)}: not for {kind}, which {takes}; leave it out")
+            raise UsageError(
+                f"{_told(useless)}: not for {kind}; leave it out (allowed there: {_told(allowed)})"
+            )
+
+
+def _told(names: Iterable[str]) -> str:
+    """The options in words that fit those of Python and of the command, which has one size."""
+    words = {"width": "size (width, height)"}
+    return ", ".join(words.get(name, name) for name in names if name != "height")
 
 
 def _camera(device: int | str, options: Options) -> Source:

@@ -120,8 +120,12 @@ def test_what_fits_nothing_is_refused(folder, spec, error, message):
     ("spec", "options", "message"),
     [
         ("clip.mp4", {"fps": 25}, "fps: not for a video file"),
-        ("clip.mp4", {"width": 64, "height": 48}, "width, height: not for a video file"),
-        ("shots", {"frames": 3}, "frames: not for pictures, which takes fps"),
+        (
+            "clip.mp4",
+            {"width": 64, "height": 48},
+            r"^size \(width, height\): not for a video file; .*: decode\)$",
+        ),
+        ("shots", {"frames": 3}, r"frames: not for pictures; leave it out \(allowed there: fps\)"),
         ("0", {"live": True}, "live: not for a camera"),
         ("demo", {"width": 64}, "give width and height or neither"),
         ("demo", {"fps": 0}, "fps must be a positive number, got 0"),
