@@ -16,9 +16,7 @@ WHAT, HOW, WHERE = "What", "How", "Where"
 def explain(
     image: Annotated[
         str | None,
-        typer.Argument(
-            metavar="IMAGE|VIDEO", help="Picture, or video with --at.", show_default=False
-        ),
+        typer.Argument(metavar="IMAGE|VIDEO", help="Picture or video.", show_default=False),
     ] = None,
     methods: Annotated[
         str | None,

@@ -34,7 +34,7 @@ bundles = typer.Typer(
     no_args_is_help=True,
 )
 engines = typer.Typer(
-    help="List the engines; build, check or clear the compiled models they keep.",
+    help="List the engines; build, verify or prune the compiled models they keep.",
     no_args_is_help=True,
 )
 

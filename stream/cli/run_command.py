@@ -208,7 +208,12 @@ def run(
     ] = None,
     crf: Annotated[
         float | None,
-        option("--crf", panel=OUTPUT, metavar="N", text="Quality, lower is better; default: 20."),
+        option(
+            "--crf",
+            panel=OUTPUT,
+            metavar="N",
+            text="Quality, lower is better; default: 20 of libx264.",
+        ),
     ] = None,
     no_progress: NoProgress = False,
     quiet: Quiet = False,
@@ -226,6 +231,7 @@ def run(
 
     The word run can be left out. Other commands, each with --help:
     [bold]train explain gallery bundles engines export doctor[/]
+    [bold]nem-stream --version[/]         prints the version
     """
     from stream.cli.options import Options, pick_places, read_wishes
     from stream.cli.session import run_session

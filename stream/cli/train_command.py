@@ -76,7 +76,9 @@ def train(
     ] = 0.5,
     score: Annotated[
         str,
-        typer.Option(metavar="NAME", rich_help_panel=HOW, help="Of nemt: softmax or logits."),
+        typer.Option(
+            metavar="NAME", rich_help_panel=HOW, help="Of nemt, nemt-target: softmax or logits."
+        ),
     ] = "softmax",
     ks: Annotated[
         int,

@@ -17,7 +17,14 @@ def test_help_names_all_styles(cli):
     from stream.palette import COLORMAPS
 
     _, out, _ = cli("--help")
-    for name in (*STYLES, *COLORMAPS, "nem-stream --camera 0", "--scores", "train explain"):
+    for name in (
+        *STYLES,
+        *COLORMAPS,
+        "nem-stream --camera 0",
+        "--scores",
+        "train explain",
+        "--version",
+    ):
         assert name in out
 
 
@@ -45,6 +52,10 @@ def test_a_wrong_call_is_sent_to_the_help_of_its_own_command(cli, given, told):
     assert (code, err.startswith(told)) == (2, True)
     named = given[:2] if "nosuch" not in given else given[:1]
     assert err.endswith(f"; see nem-stream {' '.join(named)} --help\n")
+
+
+def test_the_help_of_engines_calls_its_commands_by_their_names(cli):
+    assert "build, verify or prune" in cli("engines", "--help")[1]
 
 
 @pytest.mark.parametrize("group", ["bundles", "engines", "gallery"])
