@@ -48,10 +48,11 @@ class PartialFile:
                 )
         self._check_place()
         try:
-            if overwrite:  # what is a link or a pipe must not be written through
+            if overwrite:  # never the same file: another run may write to it, or it be a link
                 self.partial.unlink(missing_ok=True)
             # Buffered: a raw file may take fewer bytes than given, which FFmpeg does not look at.
             self.file = self.partial.open("xb")
+            self._own = os.fstat(self.file.fileno())
         except FileExistsError:
             raise SinkError(
                 f"{self.partial}: left by a run that was cut short, or still being written; "
@@ -89,13 +90,18 @@ class PartialFile:
             data: bytes to write before.
 
         Raises:
-            SinkError: if they can't be stored, or something took the name meanwhile; the partial
-                file stays.
+            SinkError: if they can't be stored, something took the name meanwhile, or the partial
+                file was taken away; what there is of it stays.
         """
         try:
             self.file.write(data)
             self.file.flush()
             os.fsync(self.file.fileno())
+            if not self._is_own():
+                raise SinkError(
+                    f"{self.partial}: was removed while it was written, or replaced by another run "
+                    "with --overwrite; run again, with an output of its own"
+                )
             self.file.close()
             self._check_free()
             self.partial.replace(self.path)
@@ -113,8 +119,17 @@ class PartialFile:
 
     def discard(self) -> None:
         """Close and remove the file."""
+        own = self._is_own()
         self.leave()
-        self.partial.unlink(missing_ok=True)
+        if own:
+            self.partial.unlink()
+
+    def _is_own(self) -> bool:
+        """Whether the partial name is still that of the file written here."""
+        try:
+            return os.path.samestat(self._own, self.partial.stat())
+        except OSError:
+            return False
 
     def failed(self, error: OSError) -> SinkError:
         """The error for bytes that could not be stored."""

@@ -80,6 +80,20 @@ def test_a_name_taken_meanwhile_is_kept(tmp_path):
     assert output.partial.read_bytes() == b"new"
 
 
+def test_of_two_runs_that_overwrite_the_later_alone_gets_the_name(tmp_path):
+    unused, earlier = (PartialFile(tmp_path / "out", overwrite=True) for _ in range(2))
+    earlier.file.write(b"the first half of much more")
+    later = PartialFile(tmp_path / "out", overwrite=True)
+    later.file.write(b"new")
+    with pytest.raises(SinkError, match=r"out\.partial: was removed .* or replaced"):
+        earlier.finish(b", and the second half")
+    unused.discard()
+    assert names(tmp_path) == ["out.partial"]
+    later.finish()
+    assert names(tmp_path) == ["out"]
+    assert later.path.read_bytes() == b"new"
+
+
 def test_last_bytes_that_find_no_room_leave_the_rest_as_told(tmp_path):
     def full(_):
         raise OSError(errno.ENOSPC, "No space left on device")
