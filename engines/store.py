@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -30,9 +31,16 @@ _log = logging.getLogger(__name__)
 
 
 def default_folder() -> Path:
-    """`engines` in $NEM_CACHE, else in the user's cache folder for nem-stream."""
-    root = os.environ.get("NEM_CACHE") or platformdirs.user_cache_dir("nem-stream", appauthor=False)
-    return Path(root).expanduser() / "engines"
+    """`engines` in $NEM_CACHE, else in the user's cache folder for nem-stream.
+
+    For a user without a home, as in a container, it is a folder of theirs for temporary files.
+    """
+    try:
+        asked = os.environ.get("NEM_CACHE")
+        root = asked or platformdirs.user_cache_dir("nem-stream", appauthor=False)
+        return Path(root).expanduser() / "engines"
+    except RuntimeError:
+        return Path(tempfile.gettempdir(), f"nem-stream-{os.geteuid()}", "engines")
 
 
 class Store:

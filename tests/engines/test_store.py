@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 from pathlib import Path
 
@@ -132,3 +133,20 @@ def test_the_folder_follows_the_environment(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
     assert default_folder().name == "engines"
     assert "nem-stream" in default_folder().parts
+
+
+@POSIX_ONLY
+def test_a_user_without_a_home_has_a_folder_too(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def unknown(_: object) -> None:
+        raise KeyError
+
+    for name in ("NEM_CACHE", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    store = Store()
+    store.prepare()
+    assert store.folder.is_relative_to(tmp_path)
+    assert str(os.geteuid()) in store.folder.parent.name
