@@ -12,8 +12,10 @@ meanings gets another number; fields may be added under the same one.
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -95,11 +97,13 @@ class ScoresSink(Sink):
         """
         if self._pipe_closed:
             return
-        line = score_line(frame, explanation) + "\n"
+        line = f"{score_line(frame, explanation)}\n".encode()
         out: IO[bytes] = sys.stdout.buffer if self._output is None else self._output.file
         try:
-            out.write(line.encode())
+            written = out.write(line)
             out.flush()
+            if written != len(line):  # of an unbuffered stdout, which does not tell by an error
+                raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
         except BrokenPipeError:
             self._pipe_closed = True
             if self._output is None:

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import deque
 from dataclasses import replace
 from fractions import Fraction
 
@@ -98,6 +99,21 @@ def test_stdout_stays_open(capsys):
     with ScoresSink("-"):
         pass
     assert not sys.stdout.closed
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes always wait there")
+def test_an_unbuffered_stdout_that_takes_no_more_is_an_error(monkeypatch):
+    """As with PYTHONUNBUFFERED: Python itself then drops what a pipe or disk does not take."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with os.fdopen(reader, "rb") as taken, io.FileIO(writer, "w") as raw:
+        monkeypatch.setattr("sys.stdout", io.TextIOWrapper(raw, write_through=True))
+        sink, frames = ScoresSink("-"), map(lambda index: make_frame(index=index), range(10_000))
+        with pytest.raises(SinkError, match="stdout: writing scores failed: Resource temp"):
+            deque(sink.write(frame, make_explanation()) for frame in frames)
+        raw.close()
+        lines = taken.read().splitlines()
+    assert [json.loads(line)["frame"] for line in lines] == list(range(next(frames).index - 1))
 
 
 def test_a_reader_that_leaves_is_a_clean_end():
