@@ -111,15 +111,17 @@ def _unlink(paths: Iterable[Path]) -> list[Path]:
 
 @contextmanager
 def _held(store: Store, key: str, timeout: float) -> Iterator[bool]:
-    """Keep others from building an entry; False if one does, or the store can only be read."""
+    """Keep others from building an entry; False if one does."""
     lock = store.folder / f"{key}.lock"
     made = not lock.exists()
     with ExitStack() as held:
         try:
             held.enter_context(exclusive(lock, timeout))
-        except OSError:  # a TimeoutError, too
+        except TimeoutError:
             yield False
             return
+        except OSError:  # nobody builds there; that nothing can be deleted is for `_unlink` to say
+            made = False
         yield True
         if made:
             lock.unlink(missing_ok=True)

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from engines import Store, list_stored, prune_stored, store_admin, verify_stored
+from engines import Store, StoreError, list_stored, prune_stored, store_admin, verify_stored
 from engines.filelock import exclusive
 from engines.store_files import key_of
+from tests.engines.storing import POSIX_ONLY
 
 DAY = 86_400
 
@@ -146,6 +147,18 @@ def test_the_lock_of_a_first_build_is_left_alone(store: Store) -> None:
         age(lock, 1)
         assert prune_stored(store) == []
     assert prune_stored(store) == [lock]
+
+
+@POSIX_ONLY
+def test_what_cannot_be_deleted_is_told(unprivileged: Path) -> None:
+    store = Store(unprivileged / "engines")
+    put(store, "bad").write_bytes(b"???")
+    for lock in store.folder.glob("*.lock"):
+        lock.unlink()
+    store.folder.chmod(0o500)
+    with pytest.raises(StoreError, match=r"json: can't be deleted: Permission denied"):
+        prune_stored(store)
+    assert [bool(entry.problem) for entry in verify_stored(store)] == [True]
 
 
 def test_looking_leaves_nothing_behind(store: Store) -> None:
