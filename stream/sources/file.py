@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -19,6 +20,7 @@ from stream.sources.pulled import PulledSource
 from stream.sources.reading import Reading, open_for_cpu
 
 TRUNCATED = "file is truncated"
+CHANGED = "file changed size while it was read"
 Decoder = Literal["auto", "cpu", "cuda"]
 """Who decodes: the CPU, an NVIDIA GPU, or the GPU where it was seen to give the CPU's frames."""
 
@@ -55,6 +57,7 @@ class FileSource(PulledSource):
         self._path = Path(path)
         self._name = redact(str(path))
         extent = check_file(self._path, self._name)
+        self._size = extent.size
         # Whatever is wrong with the file shows here, also where the GPU goes on reading it.
         cpu = Reading(self._name, open_for_cpu(self._path, self._name, extent), extent)
         self._video = cpu
@@ -93,6 +96,10 @@ class FileSource(PulledSource):
     def _read(self) -> Frame | None:
         frame = self._video.take()
         if frame is None:
+            # FFmpeg ends where a file was cut, or is not copied here yet, as at a proper end.
+            with suppress(OSError):  # one that was deleted is read whole
+                if self._path.stat().st_size != self._size:
+                    self.counts[CHANGED] = 1
             return None
         captured_at = time.monotonic()
         y, u, v = self._door.planes(frame)

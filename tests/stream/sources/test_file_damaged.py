@@ -1,6 +1,7 @@
 """Truncated and damaged files: what is there is delivered, what is lost is counted."""
 
 import contextlib
+import os
 import struct
 
 import av
@@ -10,7 +11,7 @@ import pytest
 from stream.errors import SourceError
 from stream.sources import reading
 from stream.sources.extent import Extent, examine
-from stream.sources.file import TRUNCATED, FileSource
+from stream.sources.file import CHANGED, TRUNCATED, FileSource
 from stream.sources.reading import DAMAGED, SKIPPED
 from tests.builders import make_clip, read_index
 
@@ -65,6 +66,24 @@ def test_every_cut_of_a_fragmented_file_is_read_or_refused(tmp_path):
         found.append((len(frames), source.counts[TRUNCATED]))
     assert [n for n, _ in found] == [10, 10, 10, 20, 30]
     assert found[2][1] == found[3][1] == 1
+
+
+def test_a_file_that_is_cut_while_it_is_read_is_told(tmp_path):
+    clip = make_clip(tmp_path / "c.mkv", width=640, height=480, frames=90, options=KEYED)
+    with FileSource(clip) as source:
+        frames = [next(source)]
+        os.truncate(clip, clip.stat().st_size // 2)
+        frames += source
+    assert len(frames) < 90
+    assert dict(source.counts) == {CHANGED: 1}
+
+
+def test_a_file_that_is_deleted_while_it_is_read_is_read_whole(tmp_path):
+    clip = make_clip(tmp_path / "c.mkv", frames=40)
+    with FileSource(clip) as source:
+        clip.unlink()
+        assert indices(source) == list(range(40))
+    assert not source.counts
 
 
 def test_an_index_that_is_missing_is_refused(tmp_path):
