@@ -232,6 +232,8 @@ def open_engine(
     try:
         module = importlib.import_module(entry.module)
     except (ImportError, OSError) as error:  # installed, but its libraries don't load
+        if isinstance(error.__cause__, KeyboardInterrupt | SystemExit):
+            raise error.__cause__ from None  # what loads C++ makes an error even of Ctrl-C
         reason = " ".join(str(error).split())[:200]
         raise EngineUnavailable(
             f"engine {engine}: its runtime does not load ({reason}); "

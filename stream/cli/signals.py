@@ -46,7 +46,12 @@ class Interrupts:
         Args:
             stop: ends in good order.
             abort: ends at once.
+
+        Raises:
+            SystemExit: a signal came before, and what ran then took the leaving for a failure.
         """
+        if self.number is not None:
+            raise SystemExit(128 + self.number)
         self._stop, self._abort = stop, abort
 
     def __enter__(self) -> Self:

@@ -126,6 +126,18 @@ def test_auto_takes_no_other_when_its_engine_is_missing(
         open_engine(bundle, "openvino")
 
 
+@pytest.mark.parametrize("asked", [KeyboardInterrupt, SystemExit])
+def test_an_end_asked_for_while_a_runtime_loads_is_no_failure_of_it(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, asked: type[BaseException]
+) -> None:
+    def interrupted(_: str) -> None:
+        raise ImportError("initialization failed") from asked(143)  # as pybind11 does
+
+    monkeypatch.setattr("importlib.import_module", interrupted)
+    with pytest.raises(asked, match="143"):
+        open_engine(bundle, "fake")
+
+
 def test_a_runtime_that_does_not_load_is_told(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:

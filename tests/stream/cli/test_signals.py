@@ -190,6 +190,16 @@ def test_a_closed_terminal_ends_nothing_under_nohup(tmp_path, fake):
     assert frames_in(tmp_path / "clip.nem.mp4") == 60
 
 
+def test_a_signal_that_came_to_nothing_ends_the_run_before_it_begins():
+    """As in the midst of an import whose error is no reason to end."""
+    with Interrupts() as interrupts:
+        with pytest.raises(SystemExit):
+            signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(SystemExit) as ended:
+            interrupts.attach(pytest.fail, pytest.fail)
+    assert ended.value.code == 143
+
+
 def test_handlers_are_put_back():
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     calls = []
