@@ -129,6 +129,9 @@ def test_the_folder_follows_the_environment(
 ) -> None:
     monkeypatch.setenv("NEM_CACHE", str(tmp_path))
     assert default_folder() == tmp_path / "engines"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NEM_CACHE", "~/cache")  # as a file of settings gives it
+    assert default_folder() == tmp_path / "cache" / "engines"
     monkeypatch.delenv("NEM_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
     assert default_folder().name == "engines"

@@ -77,10 +77,11 @@ def test_prune_keeps_what_is_good_and_used(store: Store) -> None:
     put(store, "used", 29)
     put(store, "unused", 31)
     put(store, "bad").write_bytes(b"???")
+    put(store, "gone").unlink()
     deleted = prune_stored(store)
     assert names(store) == {"used"}
     assert all(not path.exists() for path in deleted)
-    assert len(deleted) == 4
+    assert len(deleted) == 5
     assert (
         store.fetch(
             {"engine": "used"}, build=lambda: "built again", dump=str.encode, load=bytes.decode
@@ -161,10 +162,12 @@ def test_what_cannot_be_deleted_is_told(unprivileged: Path) -> None:
     assert [bool(entry.problem) for entry in verify_stored(store)] == [True]
 
 
-def test_looking_leaves_nothing_behind(store: Store) -> None:
+@pytest.mark.parametrize("lock", [True, False])
+def test_looking_leaves_all_as_it_was(store: Store, lock: bool) -> None:
     blob = put(store, "bad")
     blob.write_bytes(b"???")
-    blob.with_suffix(".lock").unlink()
+    if not lock:
+        blob.with_suffix(".lock").unlink()
     before = set(store.folder.iterdir())
     assert [bool(entry.problem) for entry in verify_stored(store)] == [True]
     assert set(store.folder.iterdir()) == before
@@ -184,6 +187,23 @@ def test_what_is_repaired_meanwhile_is_kept(store: Store, monkeypatch: pytest.Mo
     assert [entry.problem for entry in verify_stored(store)] == [None]
     blob.write_bytes(b"half")
     assert blob not in prune_stored(store)
+
+
+def test_what_may_not_be_read_or_locked_is_told(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As what was stored by root."""
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    put(store, "other")
+    monkeypatch.setattr(store_admin, "read_manifest", refuse)
+    monkeypatch.setattr(store_admin, "exclusive", refuse)
+    for look in (list_stored, verify_stored):
+        [entry] = look(store)
+        assert "Permission denied" in str(entry.problem)
+    assert prune_stored(store) == []
 
 
 def test_what_is_deleted_meanwhile_is_no_trouble(

@@ -47,6 +47,18 @@ def test_a_read_only_store_is_read_and_not_written(
     assert "Permission denied" in line
 
 
+def test_a_store_on_a_disk_that_can_only_be_read_is_read(
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    Builder("stored").fetch(store)
+    monkeypatch.setattr("os.utime", refuse)
+    assert Builder("new").fetch(store) == "stored"
+    assert messages(caplog) == []
+
+
 @POSIX_ONLY
 def test_a_store_of_somebody_else_is_not_used(
     unprivileged: Path, caplog: pytest.LogCaptureFixture
