@@ -136,7 +136,7 @@ def _checked(
     if format not in FORMATS:
         raise OptionError(f"format {format!r}, allowed: {', '.join(FORMATS)}")
     suffix = SUFFIXES[format][-1]
-    if path.suffix != suffix or path.name == suffix:
+    if path.suffix != suffix:
         raise OptionError(f"{path}: a file of format {format} ends in {suffix}; give such a name")
     try:
         str(path).encode()

@@ -14,6 +14,8 @@ from torch import nn
 import engines.export
 from engines import EngineError, EngineUnavailable, export_onnx, open_engine, save_bundle
 from engines.errors import ExportError
+from engines.export import check_onnx
+from engines.graph import FrameGraph
 from engines.onnx_passes import PIXELS, RESIZED, mark_resize
 from nem.bundle import Bundle
 from nem.class_layers import ClassLinear
@@ -53,6 +55,7 @@ def test_file_stands_alone_and_tells_nothing_of_this_machine(bundle: Bundle) -> 
     shape = model.graph.input[0].type.tensor_type.shape.dim
     assert [d.dim_param or d.dim_value for d in shape] == ["batch", "height", "width", 3]
     names = {name for node in model.graph.node for name in node.output}
+    assert [opset.version for opset in model.opset_import if not opset.domain] == [18]
     assert {PIXELS, RESIZED, *(f"mask_{aim}" for aim in AIMS), "scores", "embedding"} <= names
 
 
@@ -102,6 +105,25 @@ def test_a_wrong_file_is_not_left_behind(
     monkeypatch.setattr(engines.export, "mark_resize", lambda _: None)  # it has its names
     with pytest.raises(EngineError, match="differs from torch in mask_embedding"):
         export_onnx(tiny_model(seed=1), tmp_path / "graph.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_that_is_not_finite_is_told(bundle: Bundle) -> None:
+    model = tiny_model()
+    nn.init.constant_(model.decoder.head.bias, float("nan"))
+    with pytest.raises(EngineError, match=r"differs from torch in mask_.* by nan .*finite\?"):
+        check_onnx(bundle.graph_path, FrameGraph(model))
+
+
+def test_a_model_that_can_not_be_exported_is_told_in_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise torch.onnx.errors.OnnxExporterError("a branch\non data")
+
+    monkeypatch.setattr("torch.onnx.export", refuse)
+    with pytest.raises(EngineError, match=r"^resnet18 can't be exported: a branch on data$"):
+        export_onnx(tiny_model(), tmp_path / "graph.onnx")
     assert list(tmp_path.iterdir()) == []
 
 

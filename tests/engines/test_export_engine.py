@@ -20,7 +20,7 @@ import engines.trt_api
 import engines.trt_build
 import engines.trt_onnx
 import engines.trt_runner
-from engines import EngineError, EngineUnavailable, Gpu, export_file
+from engines import EngineError, EngineUnavailable, Gpu, export_file, save_bundle
 from engines.fixed_graph import FixedGraph
 from engines.trt_build import BuildOptions
 from engines.trt_runner import Port
@@ -28,7 +28,7 @@ from nem.bundle import Bundle
 from nem.bundle_io import load_model
 from nem.explanation import AIMS
 from nem.model import NEM
-from tests.engines.conftest import NAMES, SIZE
+from tests.engines.conftest import NAMES, SIZE, tiny_model
 
 ENGINE = b"an engine's bytes"
 GPU = Gpu(0, "NVIDIA Test", "8.7", "580.1")
@@ -41,21 +41,23 @@ class Runner:
 
     graph: FixedGraph
     classes = np.int32
+    batch = 1
     off = 0.0
     closed = 0
 
     def __init__(self, engine: bytes, *, device: int = 0) -> None:
         assert (engine, device) == (ENGINE, GPU.index)
-        example = self.graph.example(1)
+        example = self.graph.example(self.batch)
         with torch.no_grad():
             found = self.graph(*example)
+        types = {"frames": np.uint8, "target": self.classes}
         self.inputs = {
-            "frames": Port("frames", tuple(example[0].shape), np.dtype(np.uint8)),
-            "target": Port("target", (1,), np.dtype(self.classes)),
+            name: Port(name, tuple(value.shape), np.dtype(dtype))
+            for (name, dtype), value in zip(types.items(), example, strict=False)
         }
         self.outputs = {
             name: Port(name, tuple(value.shape), np.dtype(np.float32))
-            for name, value in zip(OUTPUTS, found, strict=True)
+            for name, value in zip(self.graph.outputs, found, strict=True)
         }
 
     def run(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -63,7 +65,8 @@ class Runner:
             port.check(inputs[name])
         with torch.no_grad():
             found = self.graph(*(torch.from_numpy(inputs[name]) for name in self.inputs))
-        return {n: value.numpy() + self.off for n, value in zip(OUTPUTS, found, strict=True)}
+        names = self.outputs
+        return {n: value.numpy() + self.off for n, value in zip(names, found, strict=True)}
 
     def close(self) -> None:
         type(self).closed += 1
@@ -150,6 +153,7 @@ def test_writes_the_engine_and_what_it_is(bundle: Bundle, tmp_path: Path, parts:
     assert (facts["frame_size"], facts["batch"], facts["precision"]) == ([*WIDE], 1, "f16")
     assert facts["gpu"]["name"] == "NVIDIA Test"
     assert facts["versions"]["tensorrt"] == "10.3.0.26"
+    assert facts["versions"]["nem-stream"]
     assert facts["built_with"] == "torch-tensorrt"
     assert parts.said == ["building", "running the golden frames"]
     assert Runner.closed == 1
@@ -207,8 +211,39 @@ def test_an_engine_that_answers_wrongly_is_not_written(
 
 def test_the_model_s_size_is_the_default(bundle: Bundle, tmp_path: Path, parts: Parts) -> None:
     Runner.graph = FixedGraph(load_model(bundle))
-    export_file(bundle, tmp_path / "nem.engine", "tensorrt")
+    _, told = export_file(bundle, tmp_path / "nem.engine", "tensorrt")
     assert parts.built[0][1].frame_size == (SIZE, SIZE)
+    assert json.loads(told.read_text())["frame_size"] == [SIZE, SIZE]
+
+
+@pytest.mark.parametrize("unavailable", ["", "torch_tensorrt is not installed"])
+def test_a_batch_is_built_and_tried_whole(
+    bundle: Bundle,
+    tmp_path: Path,
+    parts: Parts,
+    monkeypatch: pytest.MonkeyPatch,
+    unavailable: str,
+) -> None:
+    monkeypatch.setattr(Runner, "batch", 3)
+    parts.unavailable = unavailable
+    _, told = export_file(bundle, tmp_path / "nem.engine", "tensorrt", frame_size=WIDE, batch=3)
+    [(_, options)] = parts.from_onnx if unavailable else parts.built
+    assert options.batch == 3
+    assert [options["batch"] for options in parts.exported] == ([3] if unavailable else [])
+    facts = json.loads(told.read_text())
+    assert (facts["batch"], facts["inputs"][0]["shape"]) == (3, [3, *WIDE, 3])
+
+
+def test_a_model_without_classes_needs_no_torch_either(
+    tmp_path: Path, parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny_model(classes=())
+    bundle = save_bundle(model, tmp_path / "plain", name="plain")
+    monkeypatch.setattr(Runner, "graph", FixedGraph(model))
+    hide_torch(monkeypatch)
+    _, told = export_file(bundle, tmp_path / "nem.engine", "tensorrt", precision="f32")
+    facts = json.loads(told.read_text())
+    assert [port["name"] for port in facts["outputs"]] == ["mask_embedding", "embedding"]
 
 
 def test_a_machine_without_tensorrt_is_told_the_cure(bundle: Bundle, tmp_path: Path) -> None:
