@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -15,9 +16,13 @@ import rich
 import engines.ov_int8
 from engines import EngineError, EngineUnavailable, OptionError, Store, list_stored, open_engine
 from engines.calibration import Pictures
+from engines.golden import golden_frames
 from engines.ov import OpenVinoEngine
+from engines.ov_graph import cut_resize, fix_sizes
+from engines.ov_runtime import openvino as ov
 from engines.parity import compare
 from nem.bundle import Bundle, open_bundle
+from nem.manifest import GRAPH
 
 
 def parts(count: int, seed: int) -> np.ndarray:
@@ -151,6 +156,47 @@ def test_one_that_explains_otherwise_is_refused_and_not_kept(
     with pytest.raises(EngineError, match=r"int8 nem-tiny explains otherwise: .* use another"):
         OpenVinoEngine(bundle, precision="int8", calibration=pictures, store=store)
     assert not list_stored(store)
+
+
+@pytest.fixture
+def graph(bundle: Bundle) -> Any:
+    model = ov.Core().read_model(bundle.read(GRAPH))
+    cut_resize(model)
+    fix_sizes(model, 1, (160, 160))
+    return model
+
+
+def test_first_layers_what_draws_maps_and_classes_are_left(
+    graph: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, Any] = {}
+    nncf = SimpleNamespace(
+        IgnoredScope=lambda names: names,
+        Dataset=lambda frames, feed: [feed(frame) for frame in frames],
+        QuantizationPreset=SimpleNamespace(MIXED="mixed"),
+        quantize=lambda model, data, **options: asked.update(options, data=data) or model,
+    )
+    monkeypatch.setattr(engines.ov_int8, "load_nncf", lambda: nncf)
+    frames = np.zeros((3, 160, 160, 3), np.uint8)
+    engines.ov_int8.round_graph(graph, Pictures(frames, frames[:1]), 107)
+    nodes = {node.get_friendly_name(): node for node in graph.get_ordered_ops()}
+    left = {name: tuple(nodes[name].output(0).shape) for name in asked["ignored_scope"]}
+    finest = [(1, 16, 80, 80), (1, 16, 80, 80), (1, 32, 80, 80)]
+    maps = [(1, 1, 40, 40), (1, 3, 40, 40)]  # by class, and of the other three heads
+    assert sorted(s for n, s in left.items() if "conv2d" in n) == sorted(finest + maps)
+    products = [shape for name, shape in left.items() if "conv2d" not in name]
+    assert {(1, 107), (1, 2, 160, 160)} <= set(products)
+    assert asked["subset_size"] == len(asked["data"]) == 3
+    assert [each["target"].tolist() for each in asked["data"]] == [[-1]] * 3
+
+
+def test_it_is_judged_on_pictures_that_it_has_not_seen(
+    bundle: Bundle, graph: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engines.ov_int8, "round_graph", lambda model, *_: model)
+    pictures = Pictures(np.empty((0, 160, 160, 3), np.uint8), golden_frames((160, 160), 2))
+    rest = ("f32", pictures, bundle.manifest, lambda _: None)
+    assert engines.ov_int8.make_int8(ov.Core(), graph, *rest) is graph
 
 
 def test_pictures_and_precision_go_together(bundle: Bundle, pictures: Path) -> None:
