@@ -184,6 +184,8 @@ def test_without_torch_the_bundle_s_own_graph_is_built(
         (bundle.graph_path, BuildOptions(frame_size=WIDE, precision="f32", batch=1))
     ]
     assert parts.built == parts.exported == []
+    told = json.loads((tmp_path / "a.json").read_text())
+    assert [port["dtype"] for port in told["inputs"]] == ["uint8", "int64"]
     with pytest.raises(EngineUnavailable, match=r"in f16 needs torch.*or take f32"):
         export_file(bundle, tmp_path / "b.engine", "tensorrt", frame_size=WIDE)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.engine", "a.json"]
