@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
-from engines import Store
+from engines import EngineUnavailable, Store, list_stored
+from engines.cuda_memory import CudaError
 from engines.store_files import key_of
 from engines.trt import TensorRtEngine
 from engines.trt_build import BuildOptions
-from engines.trt_open import _Opening
+from engines.trt_open import _Opening, golden_answer
 from nem.bundle import Bundle
 from tests.engines.conftest import SIZE
+from tests.engines.fake_cuda import cudaError_t
 from tests.engines.fake_tensorrt import GPU, Fakes, install, make_fakes
 
 
@@ -73,3 +78,28 @@ def test_it_is_built_and_run_on_the_gpu_that_was_asked_for(
     # What the build took is given back before the engine takes its own.
     assert used[:2] == [("build", 1), ("free", 1)]
     assert set(used[2:]) == {("run", 1)}
+
+
+def test_what_is_stored_outlives_runs_that_fail_and_they_leave_nothing(
+    bundle: Bundle, fakes: Fakes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path)
+    TensorRtEngine(bundle, store=store).close()
+    fakes.cuda.fail["cudaGraphLaunch"] = cudaError_t.cudaErrorInvalidValue
+    with pytest.raises(CudaError, match="InvalidValue"):
+        TensorRtEngine(bundle, store=store)
+    assert fakes.cuda.leaks() == 0
+    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", None)
+    with pytest.raises(EngineUnavailable, match="cuda-bindings is not installed"):
+        TensorRtEngine(bundle, store=store)
+    assert len(list_stored(store)) == len(fakes.builds) == 1
+    assert not list(tmp_path.glob("*.damaged"))
+
+
+def test_the_golden_frame_asks_for_the_class_that_the_reference_decides_on() -> None:
+    """A near tie may be decided otherwise by the engine."""
+    port = SimpleNamespace(dtype=np.dtype(np.int64))
+    runner: Any = SimpleNamespace(inputs={"frames": None, "target": port}, run=dict)
+    expected = {"scores": np.array([[0.2, 0.7, 0.1], [0.1, 0.1, 0.8]], np.float32)}
+    given = golden_answer(runner, np.zeros((2, 4, 4, 3), np.uint8), expected)
+    assert (given["target"].tolist(), given["target"].dtype) == ([1, 2], np.int64)
