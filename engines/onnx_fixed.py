@@ -29,7 +29,7 @@ PRECISIONS = ("f32", "f16")
 
 FOLD_LIMIT = 1 << 28
 """Constants up to this many bytes are computed at export. The exporter's own limits are smaller
-than the resize of a large frame, which would be made anew for every one."""
+than a classifier's rows, whose directions would be computed anew for every frame."""
 
 
 def export_fixed(
