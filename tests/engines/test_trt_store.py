@@ -211,7 +211,7 @@ def test_an_engine_whose_answers_changed_is_quarantined(
     assert fakes.cuda.leaks() == 0
 
 
-@pytest.mark.parametrize("wrong", [0.1, float("nan")])
+@pytest.mark.parametrize("wrong", [0.005, float("nan")])  # bf16 may be off so far, f32 not
 def test_a_build_with_wrong_answers_is_an_error_and_not_kept(
     bundle: Bundle, fakes: Fakes, store: Store, wrong: float
 ) -> None:
