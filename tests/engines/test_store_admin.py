@@ -189,7 +189,7 @@ def test_what_is_repaired_meanwhile_is_kept(store: Store, monkeypatch: pytest.Mo
     assert blob not in prune_stored(store)
 
 
-def test_what_may_not_be_read_or_locked_is_told(
+def test_what_may_not_be_read_or_locked_is_told_and_goes(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As what was stored by root."""
@@ -203,7 +203,8 @@ def test_what_may_not_be_read_or_locked_is_told(
     for look in (list_stored, verify_stored):
         [entry] = look(store)
         assert "Permission denied" in str(entry.problem)
-    assert prune_stored(store) == []
+    assert {path.suffix for path in prune_stored(store)} == {".json", ".blob"}
+    assert list_stored(store) == []
 
 
 def test_what_is_deleted_meanwhile_is_no_trouble(
