@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from engines import Engine, FakeEngine, open_engine, save_bundle
+from engines import Engine, FakeEngine, Store, open_engine, save_bundle
 from engines.cpu import cpu_flags, has_bf16
 from engines.graph import FrameGraph
 from engines.trt import TensorRtEngine
@@ -117,6 +118,12 @@ def engine(request: pytest.FixtureRequest, bundle: Bundle) -> Iterator[Engine]:
     """Every engine in turn, freshly opened."""
     with open_by_kind(request.param, bundle) as opened:
         yield opened
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """An empty store of this test's own."""
+    return Store(tmp_path / "engines")
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from engines.inductor_run import CpuProgram
 from engines.store_files import key_of
 from nem.bundle import Bundle
 from tests.engines.conftest import SIZE, random_frames, tiny_model
-from tests.engines.test_inductor_parts import H100, Torch
+from tests.engines.fake_inductor import H100, Torch, install
 from tests.nem.toys import write_tiny_bundle
 
 CUDA = torch.device("cuda", 0)
@@ -81,15 +81,7 @@ def can_take(lock: Any) -> bool:
 
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> Torch:
-    made = Torch()
-    monkeypatch.setattr("engines.inductor_build.build_package", made.build)
-    monkeypatch.setattr("engines.inductor_open.load_package", made.load)
-    return made
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "engines")
+    return install(monkeypatch)
 
 
 @pytest.fixture

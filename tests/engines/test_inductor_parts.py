@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,56 +17,14 @@ from engines.inductor_open import Wish, package_facts
 from engines.store_files import key_of
 from nem.bundle import Bundle
 from tests.engines.conftest import SIZE, random_frames
+from tests.engines.fake_inductor import H100, Torch, install
 
-H100 = Gpu(0, "NVIDIA H100 80GB HBM3", "9.0", "580.65.06")
 T4 = Gpu(0, "Tesla T4", "7.5", "580.65.06")
 
 
-class Torch:
-    """Stands for the compiler and the loader: the graph itself is run.
-
-    Attributes:
-        most: frames for which there is memory.
-        shapes: of the frames of each call.
-        fails: what a call raises.
-    """
-
-    def __init__(self) -> None:
-        self.most, self.shapes, self.fails = 64, [], None
-        self._graphs: dict[bytes, FixedGraph] = {}
-
-    def build(self, graph: FixedGraph, batch: int, *_: object) -> bytes:
-        package = f"package {len(self._graphs)} {batch}".encode()
-        self._graphs[package] = graph
-        return package
-
-    def load(self, package: bytes, _device: object) -> Any:
-        if int(package.split()[-1]) > self.most:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB.")
-        owner, graph = self, self._graphs[package]
-
-        class Loader:
-            def boxed_run(self, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
-                owner.shapes.append(tuple(inputs[0].shape))
-                if owner.fails:
-                    raise owner.fails
-                with torch.inference_mode():
-                    return list(graph(*inputs))
-
-        return Loader()
-
-
 @pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[Torch]:
-    made = Torch()
-    monkeypatch.setattr("engines.inductor_build.build_package", made.build)
-    monkeypatch.setattr("engines.inductor_open.load_package", made.load)
-    return made
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "engines")
+def fake(monkeypatch: pytest.MonkeyPatch) -> Torch:
+    return install(monkeypatch)
 
 
 def test_frames_of_its_own_size_are_resized_in_the_graph(

@@ -17,11 +17,6 @@ from nem.errors import BundleError
 from tests.engines.conftest import SIZE, random_frames
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "engines")
-
-
 def layer_types(engine: OpenVinoEngine) -> list[str]:
     compiled = engine._request(1).get_compiled_model()
     nodes = compiled.get_runtime_model().get_ordered_ops()

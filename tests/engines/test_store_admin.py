@@ -31,11 +31,6 @@ def age(path: Path, days: float) -> None:
     os.utime(path, (then, then))
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "engines")
-
-
 def names(store: Store) -> set[str]:
     return {entry.facts["engine"] for entry in list_stored(store)}
 

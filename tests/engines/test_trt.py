@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import sys
 import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -32,11 +31,6 @@ from nem.explanation import AIMS
 from tests.engines.conftest import NAMES, SIZE, random_frames
 from tests.engines.fake_cuda import cudaError_t
 from tests.engines.fake_tensorrt import Fakes, install, make_fakes, on_gpu, to_host
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "engines")
 
 
 @pytest.fixture

@@ -28,11 +28,6 @@ from tests.engines.fake_trt_context import DynamicShapesKernelSpecializationStra
 from tests.engines.small_trt import assert_right, engine_of, some
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "engines")
-
-
 def dynamic_runner(fakes: Fakes, batch: int = 4, **options: Any) -> TrtRunner:
     return TrtRunner(engine_of(fakes, batch, dynamic=True), **options)
 

@@ -27,11 +27,6 @@ from tests.engines.storing import messages
 FRAMES = random_frames(1, SIZE, SIZE)
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "engines")
-
-
 def open_and_run(bundle: Bundle, store: Store, **options: object) -> tuple[np.ndarray, list[str]]:
     said: list[str] = []
     with TensorRtEngine(bundle, precision="f32", store=store, say=said.append, **options) as engine:
