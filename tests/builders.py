@@ -149,6 +149,8 @@ def make_clip(
         if codec == "libx264":
             options.setdefault("x264-params", "tff=1")
     stamps = list(range(frames)) if pts is None else list(pts)
+    if codec == "libx265" and len(stamps) < 3:
+        raise ValueError("x265 gives fewer than 3 frames random decoding times; encode more")
     base = time_base or 1 / Fraction(fps)
     muxing = dict(container_options or {})
     if time_base is not None and path.suffix in {".mp4", ".mov", ".m4v"}:

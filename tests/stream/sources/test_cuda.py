@@ -146,7 +146,7 @@ def test_what_would_come_down_changed_is_left_to_the_cpu(tmp_path, gpu, codec, p
     fake = gpu()
     path = make_clip(
         tmp_path / "c.mov" if codec == "png" else tmp_path / "c.mkv",
-        frames=2, codec=codec, pix_fmt=pixels, width=size[0], height=size[1],
+        frames=3, codec=codec, pix_fmt=pixels, width=size[0], height=size[1],
         options={"x265-params": "log-level=none"} if codec == "libx265" else {},
     )  # fmt: skip
     with FileSource(path, decode="auto") as source:

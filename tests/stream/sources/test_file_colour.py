@@ -108,7 +108,7 @@ def test_another_transfer_function_midway_is_told_of(tmp_path):
 def test_what_hdr_says_of_its_making_is_told_to_be_lost(tmp_path):
     master = "G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,1)"
     clip = make_clip(
-        tmp_path / "c.mp4", frames=2, codec="libx265", pix_fmt="yuv420p10le",
+        tmp_path / "c.mp4", frames=5, codec="libx265", pix_fmt="yuv420p10le",
         options={"x265-params": f"log-level=error:repeat-headers=1:master-display={master}"},
     )  # fmt: skip
     with FileSource(clip) as source:
