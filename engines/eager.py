@@ -53,7 +53,7 @@ class EagerEngine(Engine):
             )
         self._cast = CASTS.get(precision)
         model = load_model(bundle)
-        with torch_told(self.name, self._device, "opening it", CURE):
+        with torch_told(f"engine {self.name}", self._device, "opening it", CURE):
             self._graph: FrameGraph | None = FrameGraph(model).eval().to(self._device)
         super().__init__(
             device=str(self._device),
@@ -69,7 +69,7 @@ class EagerEngine(Engine):
         assert graph is not None
         kind = self._device.type
         with (
-            torch_told(self.name, self._device, "the run", CURE),
+            torch_told(f"engine {self.name}", self._device, "the run", CURE),
             torch.inference_mode(),
             exact_sums(),
         ):

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from engines.errors import OptionError
-from engines.graph import FrameGraph, resize_weights
+from engines.graph import FrameGraph
+from engines.resizing import resize_weights
 from nem.model import NEM
 
 DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}

@@ -1,9 +1,7 @@
 """The fused graph: uint8 RGB frames (and classes) in; a map per head, scores, embedding out.
 
-Everything between the frame and the explanation is inside, so every runtime computes the same.
-The resize is `nem.pictures.resize` written as two matrix products whose weights are made from the
-frame's height and width: area averages and linear interpolation are linear, and products are what
-all runtimes agree on (OpenVINO drops `antialias` from ONNX Resize without a word).
+Everything between the frame and the explanation is inside, so every runtime computes the same. The
+resize is that of `engines.resizing`.
 """
 
 from __future__ import annotations
@@ -12,38 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from engines.onnx_passes import graph_outputs
+from engines.resizing import resize_frames
 from nem.explanation import Aim
 from nem.model import NEM, Output
-
-
-def resize_weights(length: int, size: int, device: torch.device | None = None) -> Tensor:
-    """The matrix that resizes one axis of `length` pixels to `size` pixels.
-
-    A shrinking axis is averaged over area (as cv2.INTER_AREA), a growing one is interpolated
-    linearly between pixel centres with clamped ends (as cv2.INTER_LINEAR); equal lengths give
-    the identity. Written without branches on `length`, which is symbolic during export.
-
-    Returns:
-        float32 (size, length), each row sums to 1.
-    """
-    pixel = torch.arange(length, dtype=torch.float32, device=device)
-    out = torch.arange(size, dtype=torch.float32, device=device)[:, None]
-    last = pixel[-1:]
-    step = (last + 1) / size
-    overlap = torch.minimum(pixel + 1, (out + 1) * step) - torch.maximum(pixel, out * step)
-    area = overlap.clamp(min=0) / step
-    centre = torch.minimum(((out + 0.5) * step - 0.5).clamp(min=0), last)
-    linear = (1 - (centre - pixel).abs()).clamp(min=0)
-    return torch.where(step >= 1, area, linear)
-
-
-def resize_frames(frames: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize float frames (N, H, W, 3) to (N, *size, 3) by two matrix products."""
-    height, width = frames.shape[1:3]
-    rows = resize_weights(height, size[0], frames.device)
-    columns = resize_weights(width, size[1], frames.device)
-    frames = torch.matmul(rows, frames.flatten(2))
-    return torch.matmul(columns, frames.reshape(-1, size[0], width, 3))
 
 
 class FrameGraph(nn.Module):

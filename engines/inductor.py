@@ -127,7 +127,7 @@ class InductorEngine(DeviceEngine):
         self._program.close()
 
     def _told(self) -> AbstractContextManager[None]:
-        return torch_told(NAME, self._device, "the run", CURE)
+        return torch_told(f"engine {NAME}", self._device, "the run", CURE)
 
 
 def _check_capability(precision: str, gpu: Gpu) -> None:

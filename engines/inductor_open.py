@@ -171,7 +171,7 @@ class _Opening:
         """A program, and what is wrong with its answer, in which case it is closed."""
         device = self.wish.device
         try:
-            with memory_told(NAME, device, CURE):
+            with memory_told(f"engine {NAME}", device, CURE):
                 program = self._program(kept)
                 reason = self._wrong(program, kept)
         except torch.AcceleratorError as error:  # the trouble is the GPU's, not the package's

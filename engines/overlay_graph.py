@@ -15,8 +15,8 @@ from torch import Tensor
 
 from engines.errors import OptionError
 from engines.fixed_graph import FixedGraph
-from engines.graph import resize_weights
 from engines.onnx_passes import OVERLAY
+from engines.resizing import resize_planes
 from nem.explanation import Aim
 from nem.model import NEM
 
@@ -88,19 +88,7 @@ class OverlayGraph(FixedGraph):
         """Tint frames uint8 (N, H, W, 3) by masks (N, S, S) in [0, 1]; returns new ones."""
         levels = (mask * 255).round().clamp(0, 255).to(torch.int32)
         tints = F.embedding(levels, self.tints).permute(0, 3, 1, 2).contiguous()
-        tints = self._enlarge(tints).permute(0, 2, 3, 1).float()
+        tints = resize_planes(tints, self.frame_size).permute(0, 2, 3, 1).float()
         drawn = frames.to(torch.float32) * tints[..., 3:] + tints[..., :3]
         # TensorRT cuts off the fraction and does not say what it makes of numbers beyond 0..255.
         return (drawn + 0.5).floor().clamp(0, 255).to(torch.uint8)
-
-    def _enlarge(self, tints: Tensor) -> Tensor:
-        """(N, 4, S, S) to the size of the frame, by the rules of `nem.pictures.resize`."""
-        (height, width), (rows, columns) = self.frame_size, tints.shape[2:]
-        if (rows, columns) == self.frame_size:
-            return tints
-        if height >= rows and width >= columns:
-            size = self.frame_size
-            return F.interpolate(tints, size=size, mode="bilinear", align_corners=False)
-        down = resize_weights(rows, height, tints.device).to(tints.dtype)
-        across = resize_weights(columns, width, tints.device).to(tints.dtype)
-        return down @ tints @ across.T

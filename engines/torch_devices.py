@@ -55,11 +55,11 @@ def find_device(engine: str, device: str) -> torch.device:
 
 
 @contextmanager
-def memory_told(engine: str, device: torch.device, cure: str) -> Iterator[None]:
+def memory_told(who: str, device: torch.device, cure: str) -> Iterator[None]:
     """Turn torch's long words about memory into a line; other errors pass.
 
     Args:
-        engine: whose memory it is.
+        who: whose memory it is, as "engine eager".
         device: where.
         cure: what to do about it.
 
@@ -75,16 +75,16 @@ def memory_told(engine: str, device: torch.device, cure: str) -> Iterator[None]:
         forget_error(device)
         # Held by the error's frames until it is gone, so without `from error`.
         raise DeviceMemoryError(
-            f"engine {engine}: {device} has too little free memory ({first_line(error)}); {cure}"
+            f"{who}: {device} has too little free memory ({first_line(error)}); {cure}"
         ) from None
 
 
 @contextmanager
-def torch_told(engine: str, device: torch.device, what: str, cure: str) -> Iterator[None]:
+def torch_told(who: str, device: torch.device, what: str, cure: str) -> Iterator[None]:
     """Turn all that torch says of a failure into a line.
 
     Args:
-        engine: whose failure it is.
+        who: whose failure it is, as "engine eager".
         device: where.
         what: was being done.
         cure: what to do where memory is short.
@@ -94,7 +94,7 @@ def torch_told(engine: str, device: torch.device, what: str, cure: str) -> Itera
         EngineError: something else failed.
     """
     try:
-        with memory_told(engine, device, cure):
+        with memory_told(who, device, cure):
             yield
     except RuntimeError as error:
         advice = "end this program and start it anew"
@@ -102,7 +102,7 @@ def torch_told(engine: str, device: torch.device, what: str, cure: str) -> Itera
             advice = "install a torch built for this GPU, or use --device cpu"
         forget_error(device)
         raise EngineError(
-            f"engine {engine}: {what} failed on {device}: {first_line(error)}; {advice}"
+            f"{who}: {what} failed on {device}: {first_line(error)}; {advice}"
         ) from error
 
 

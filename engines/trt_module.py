@@ -163,7 +163,7 @@ class TensorRtModuleEngine(Engine):
     def _told(self, what: str) -> Iterator[None]:
         """On the GPU, without gradients, and with torch's errors in a line."""
         with (
-            torch_told(NAME, self._device, what, CURE),
+            torch_told(f"engine {NAME}", self._device, what, CURE),
             torch.cuda.device(self._device),
             torch.no_grad(),
         ):

@@ -10,7 +10,8 @@ what those core-ms allow on all cores: 1.0 means that no core ever waited.
 Cases: the pipeline with the default bundle and with random-weight ResNet50 bundles; the same models
 in a plain loop (cv2.VideoCapture, eager torch, numpy overlay, cv2.VideoWriter); and that loop with
 pytorch-grad-cam on ResNet50. Needs `pip install '.[eval]'`. `--calibrate` adds the
-pipeline with its models in int8, and needs `[int8]`.
+pipeline with its models in int8, and needs `[int8]`. On an NVIDIA GPU
+`--device cuda --decode cuda --codec h264_nvenc --only nem-tiny` measures the pipeline there.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 from scripts.ending import launch, new_file
 from scripts.make_clip import frame_size, make_clip
@@ -67,8 +69,16 @@ def measured(work: Callable[[], int]) -> dict[str, float]:
     }
 
 
-def run_pipeline(model: str, clip: Path, out: Path, calibration: Path | None) -> dict[str, float]:
-    """The product: four threads, OpenVINO, YUV overlay, sound copied; int8 where calibrated."""
+def run_pipeline(
+    model: str,
+    clip: Path,
+    out: Path,
+    calibration: Path | None,
+    device: str,
+    decode: Literal["cpu", "cuda"],
+    codec: str,
+) -> dict[str, float]:
+    """The product: four threads, YUV overlay, sound copied; int8 where calibrated."""
     from engines import open_engine
     from nem.bundle import open_bundle
     from stream.overlay import Overlay
@@ -78,10 +88,14 @@ def run_pipeline(model: str, clip: Path, out: Path, calibration: Path | None) ->
 
     precision = "int8" if calibration else "auto"
     with open_engine(
-        open_bundle(model), precision=precision, batch=None, calibration=calibration
+        open_bundle(model),
+        device=device,
+        precision=precision,
+        batch=None,
+        calibration=calibration,
     ) as engine:
-        source = open_source(clip)
-        sink = FileSink(out, preset="ultrafast", copy_from=clip, overwrite=True)
+        source = open_source(clip, decode=decode)
+        sink = FileSink(out, codec=codec, copy_from=clip, overwrite=True)
         pipeline = Pipeline(source, engine, [sink], overlay=Overlay("heat"))
         return measured(lambda: pipeline.run().frames_out)
 
@@ -162,14 +176,13 @@ def make_bundles(folder: Path) -> None:
         save_bundle(model, folder / name, name=name)
 
 
-def run_case(
-    case: str, clip: Path, folder: Path, limit: int, calibration: Path | None
-) -> dict[str, float]:
+def run_case(case: str, clip: Path, folder: Path, args: argparse.Namespace) -> dict[str, float]:
     """Measure one case in a process of its own, in `folder`, where the bundles are."""
     command = [sys.executable, "-m", "scripts.bench_stream", "--case", case, "--clip", str(clip)]
-    command += ["--folder", str(folder), "--loop-frames", str(limit)]
-    if calibration:
-        command += ["--calibrate", str(calibration)]
+    command += ["--folder", str(folder), "--loop-frames", str(args.loop_frames)]
+    command += ["--device", args.device, "--decode", args.decode, "--codec", args.codec]
+    if args.calibrate:
+        command += ["--calibrate", str(args.calibrate)]
     own_store = os.environ | {"NEM_CACHE": str(folder / "cache")}  # of models that no one has again
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=own_store)
     if done.returncode:
@@ -212,6 +225,13 @@ def main() -> None:
     parser.add_argument(
         "--only", nargs="+", choices=PIPELINE + ROUNDED + LOOPS, help="these cases only"
     )
+    parser.add_argument("--device", default="auto", help="of the pipeline's engine")
+    parser.add_argument(
+        "--decode", choices=("cpu", "cuda"), default="cpu", help="of the pipeline (default cpu)"
+    )
+    parser.add_argument(
+        "--codec", default="libx264", help="of the pipeline (default libx264, ultrafast)"
+    )
     parser.add_argument("--json", type=new_file, help="write the medians here")
     parser.add_argument("--case", help=argparse.SUPPRESS)
     parser.add_argument("--clip", type=Path, help="use this clip instead of a generated one")
@@ -223,7 +243,8 @@ def main() -> None:
         model = str(own) if own.exists() else name
         if kind in ("", "int8"):
             pictures = args.calibrate if kind else None
-            print(json.dumps(run_pipeline(model, args.clip, out, pictures)))
+            how = args.device, args.decode, args.codec
+            print(json.dumps(run_pipeline(model, args.clip, out, pictures, *how)))
         else:
             print(json.dumps(run_loop(model, kind, args.clip, out, args.loop_frames)))
         return
@@ -241,7 +262,7 @@ def main() -> None:
         rows: dict[str, list[dict[str, float]]] = {case: [] for case in cases}
         for number in range(args.rounds):
             for case in cases:
-                rows[case].append(run_case(case, clip, folder, args.loop_frames, args.calibrate))
+                rows[case].append(run_case(case, clip, folder, args))
                 print(
                     f"round {number + 1} {case}: {rows[case][-1]['fps']:.1f} fps", file=sys.stderr
                 )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import TypeAlias
 
 import cv2
 import numpy as np
@@ -17,6 +18,7 @@ from stream.errors import UsageError
 from stream.shrink import shrink
 
 Plane = NDArray[np.uint8]
+Facts: TypeAlias = tuple[int, int, Fraction, float, ColourTags, int | None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,6 +60,12 @@ class Frame:
         return f"Frame({self.width}x{self.height}, index={self.index}, t={self.pts_seconds:.3f} s)"
 
     @property
+    def facts(self) -> Facts:
+        """All but the planes, in the order of the constructor."""
+        times = self.pts, self.time_base, self.captured_at
+        return self.index, *times, self.colour, self.duration
+
+    @property
     def width(self) -> int:
         """Width in pixels."""
         return int(self.y.shape[1])
@@ -71,6 +79,16 @@ class Frame:
     def pts_seconds(self) -> float:
         """Presentation time in seconds."""
         return float(self.pts * self.time_base)
+
+    def sample(self, lines: int) -> tuple[Plane, Plane, Plane]:
+        """Y, U and V thinned out to about so many lines, each of its own."""
+        steps = [thinning(len(plane), lines) for plane in (self.y, self.u, self.v)]
+        y, u, v = (p[::n, ::n] for p, n in zip((self.y, self.u, self.v), steps, strict=True))
+        return y, u, v
+
+    def drawn(self, y: Plane, u: Plane, v: Plane) -> Frame:
+        """A frame with these planes instead, all else the same."""
+        return Frame(y, u, v, *self.facts)
 
     def rgb(self, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
         """The picture as RGB uint8, (H, W, 3), or resized to `size` = (height, width).
@@ -89,6 +107,11 @@ class Frame:
         planes += [shrink(plane, chroma)[:height, :width] for plane in (self.u, self.v)]
         rgb = cv2.transform(cv2.merge(planes), yuv_to_rgb_matrix(self.colour))
         return np.asarray(rgb, dtype=np.uint8)
+
+
+def thinning(length: int, lines: int) -> int:
+    """Every how manyth of `length` lines leaves about `lines`."""
+    return max(1, length // lines)
 
 
 def frame_from_rgb(

@@ -36,26 +36,39 @@ SPELLED |= {"‘": "'", "’": "'", "“": '"', "”": '"', "–": "-", "—": "
 def draw_label(
     planes: Planes, entries: Sequence[tuple[str, float]], tags: ColourTags, lead: str = ""
 ) -> None:
-    """Draw "lead   name 87 %   ..." onto `planes` in place, as many entries as fit, best first.
+    """Draw `make_label` onto `planes` in place; all under it is overwritten."""
+    strip = make_label(planes[0].shape[:2], entries, tags, lead)
+    if strip is not None:
+        for plane, piece in zip(planes, strip, strict=True):
+            plane[: piece.shape[0], : piece.shape[1]] = piece
+
+
+def make_label(
+    size: tuple[int, int],
+    entries: Sequence[tuple[str, float]],
+    tags: ColourTags,
+    lead: str = "",
+) -> Planes | None:
+    """The strip "lead   name 87 %   ..." with as many entries as fit, best first.
 
     Args:
-        planes: the picture; luma and chroma under the strip are overwritten.
+        size: (height, width) of the picture it is for.
         entries: names and probabilities in [0, 1], best first.
         tags: how the planes are to be read.
-        lead: what is explained, drawn before them; "" for nothing. Neither draws nothing.
+        lead: what is explained, before them; "" for nothing.
+
+    Returns:
+        Planes of even sides for the top left corner; None if nothing fits, or nothing is to say.
     """
-    y, u, v = planes
-    height, width = y.shape
     texts = [f"{name} {100 * share:.0f} %" for name, share in entries]
-    coverage = _strip(lead, tuple(texts), height, width)
+    coverage = _strip(lead, tuple(texts), *size)
     if coverage is None:
-        return
+        return None
     ink, strip = yuv(INK, tags), yuv(STRIP, tags)
-    rows, columns = coverage.shape
-    scale = (ink[0] - strip[0]) / 255
-    y[:rows, :columns] = cv2.convertScaleAbs(coverage, alpha=scale, beta=strip[0])
-    u[: rows // 2, : columns // 2] = strip[1]
-    v[: rows // 2, : columns // 2] = strip[2]
+    y = cv2.convertScaleAbs(coverage, alpha=(ink[0] - strip[0]) / 255, beta=strip[0])
+    half = coverage.shape[0] // 2, coverage.shape[1] // 2
+    u, v = (np.full(half, level, np.uint8) for level in strip[1:])
+    return np.asarray(y, np.uint8), u, v
 
 
 def drawable(text: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import cv2
@@ -10,14 +10,18 @@ import numpy as np
 
 from nem.explanation import Explanation
 from stream.aim import in_words
+from stream.colour import ColourTags
 from stream.errors import UsageError
 from stream.frame import Frame
-from stream.label import draw_label
+from stream.gpu_frame import GpuFrame
+from stream.label import draw_label, make_label
 from stream.paint import Levels, Planes, outline, side_by_side, tint
-from stream.palette import COLORMAPS, Colormap, dim_tints, heat_tints, yuv
+from stream.palette import COLORMAPS, Colormap, Tints, dim_tints, heat_tints, yuv
 
 Style = Literal["heat", "contour", "dim", "side"]
 STYLES: tuple[Style, ...] = get_args(Style)
+DRAWN_THERE: tuple[Style, ...] = ("heat", "dim")
+"""Styles that a frame on a GPU is drawn in there; for others it comes down."""
 LINE, CASING = (255, 225, 0), (0, 0, 0)
 
 
@@ -78,12 +82,15 @@ class Overlay:
         if len(explanation.mask) != 1:
             raise ValueError(f"overlay: expected one mask, got {explanation.mask.shape}")
         levels = np.asarray(cv2.convertScaleAbs(explanation.mask[0], alpha=255), np.uint8)
-        planes = self._draw(frame, levels)
+        entries, lead = [], ""
         if self.label:
-            lead = in_words(explanation)
-            draw_label(planes, explanation.top(self.label), frame.colour, lead)
-        y, u, v = planes
-        return replace(frame, y=y, u=u, v=v)
+            entries, lead = explanation.top(self.label), in_words(explanation)
+        if isinstance(frame, GpuFrame) and self.style in DRAWN_THERE:
+            label = make_label((frame.height, frame.width), entries, frame.colour, lead)
+            return frame.tinted(levels, self._tints(frame.colour), label)
+        planes = self._draw(frame, levels)
+        draw_label(planes, entries, frame.colour, lead)
+        return frame.drawn(*planes)
 
     def _draw(self, frame: Frame, levels: Levels) -> Planes:
         planes, tags = (frame.y, frame.u, frame.v), frame.colour
@@ -91,7 +98,10 @@ class Overlay:
             threshold = max(1, round(255 * self.threshold))
             line, casing = yuv(LINE, tags), yuv(CASING, tags)
             return outline(planes, levels, threshold, self.strength, line, casing)
+        drawn = tint(planes, levels, self._tints(tags))
+        return side_by_side(planes, drawn) if self.style == "side" else drawn
+
+    def _tints(self, tags: ColourTags) -> Tints:
         if self.style == "dim":
-            return tint(planes, levels, dim_tints(self.strength, tags))
-        heat = tint(planes, levels, heat_tints(self.colormap, self.strength, tags))
-        return side_by_side(planes, heat) if self.style == "side" else heat
+            return dim_tints(self.strength, tags)
+        return heat_tints(self.colormap, self.strength, tags)

@@ -36,7 +36,7 @@ class CutDetector:
 
     def __call__(self, frame: Frame) -> bool:
         """True if `frame` is of another scene than the frame of the last call."""
-        now = np.stack([_histogram(plane) for plane in (frame.y, frame.u, frame.v)])
+        now = np.stack([_histogram(plane) for plane in frame.sample(SAMPLE_LINES)])
         before, self._before = self._before, now
         return before is not None and cut_distance(before, now) > CUT_DISTANCE
 
@@ -89,8 +89,6 @@ class Smoother:
         return replace(explanation, mask=mask)
 
 
-def _histogram(plane: NDArray[np.uint8]) -> NDArray[np.float64]:
-    step = max(1, plane.shape[0] // SAMPLE_LINES)
-    sample = plane[::step, ::step]
+def _histogram(sample: NDArray[np.uint8]) -> NDArray[np.float64]:
     counts = np.bincount(sample.ravel(), minlength=256)
     return np.asarray(counts @ SHARES / sample.size)

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
 import av
 import numpy as np
 from av.container import OutputContainer
 from av.packet import Packet
+from av.video.frame import CudaContext
 from av.video.plane import VideoPlane
 from av.video.stream import VideoStream
 
 from stream.colour import Matrix
 from stream.errors import SinkError
 from stream.frame import Frame, Plane
+from stream.gpu_frame import GpuFrame
 from stream.sinks.encoder import USUAL_FPS, EncoderChoice, even
+from stream.sinks.nvenc import NVENC
+
+if TYPE_CHECKING:
+    from engines.surface import Surface
 
 FFMPEG_MATRIX: dict[Matrix, int] = {"bt601": 6, "bt709": 1, "bt2020": 9}
 """FFmpeg's numbers of the YUV matrices."""
@@ -33,6 +40,8 @@ LONGEST = 3600
 SLOWEST = 20
 """Frames per second: MPEG-1 and MPEG-2 know some rates and no others; MPEG-1 by its standard none
 below."""
+ON_GPU, LAYOUT = "cuda", "nv12"
+"""What FFmpeg calls a picture on a GPU, and its layout there."""
 MPEG4_TICKS = 2**16 - 1
 """Of a second at most."""
 
@@ -78,6 +87,10 @@ class VideoEncoder:
         context.color_trc = first.colour.transfer
         if inside == "hevc" and out.format.name in ("mp4", "mov"):
             context.codec_tag = "hvc1"  # what Apple's players ask for
+        self._cuda: CudaContext | None = None
+        if isinstance(first, GpuFrame) and choice.codec in NVENC:
+            context.pix_fmt = ON_GPU
+            self._cuda = CudaContext(primary_ctx=False, current_ctx=True)
         self._picture = av.VideoFrame(width, height, "yuv420p")
         self._frames = 0
         self._last = first.pts - max(1, round(1 / (rate * first.time_base)))
@@ -95,18 +108,25 @@ class VideoEncoder:
                 f"frame {frame.index} is {frame.width}x{frame.height} after "
                 f"{self.size[0]}x{self.size[1]}: a file keeps one size; write two files"
             )
+        if self._cuda is not None and isinstance(frame, GpuFrame):
+            picture = _where_it_is(frame.surface, self._cuda)
+        else:
+            picture = self._filled(frame)
+        gap, self._last = frame.pts - self._last, frame.pts
+        stamp = self._frames if self._steady else frame.pts
+        self._frames += 1
+        picture.pts, picture.time_base = stamp, self._steady or frame.time_base
+        self._shown[stamp] = frame.pts, min(frame.duration or gap, int(LONGEST / frame.time_base))
+        return self._timed(picture)
+
+    def _filled(self, frame: Frame) -> av.VideoFrame:
         self._picture.make_writable()
         planes = frame.y, frame.u, frame.v
         if self._to_limited:
             planes = LUMA_LIMITED[frame.y], CHROMA_LIMITED[frame.u], CHROMA_LIMITED[frame.v]
         for target, plane in zip(self._picture.planes, planes, strict=True):
             _fill(target, plane)
-        gap, self._last = frame.pts - self._last, frame.pts
-        stamp = self._frames if self._steady else frame.pts
-        self._frames += 1
-        self._picture.pts, self._picture.time_base = stamp, self._steady or frame.time_base
-        self._shown[stamp] = frame.pts, min(frame.duration or gap, int(LONGEST / frame.time_base))
-        return self._timed(self._picture)
+        return self._picture
 
     def flush(self) -> list[Packet[VideoStream]]:
         """The packets still inside."""
@@ -134,6 +154,12 @@ def _steady_clock(codec: av.Codec, time_base: Fraction, rate: Fraction) -> Fract
     if codec.name == "mpeg4" and time_base.denominator > MPEG4_TICKS:
         return (1 / rate).limit_denominator(MPEG4_TICKS)
     return None
+
+
+def _where_it_is(surface: Surface, cuda: CudaContext) -> av.VideoFrame:
+    """A picture on the GPU as FFmpeg takes it; it keeps the surface's memory."""
+    surface.finish()
+    return av.VideoFrame.from_dlpack((surface.y, surface.uv), LAYOUT, cuda_context=cuda)
 
 
 def _fill(target: VideoPlane, plane: Plane) -> None:

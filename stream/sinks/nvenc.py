@@ -1,6 +1,7 @@
 """NVENC, the encoder on NVIDIA's GPUs: its own presets and scale of quality, and why it is absent.
 
-Frames go up from system memory: FFmpeg hands yuv420p to the GPU as it is.
+Frames on the GPU are taken where they are. Those in system memory go up: FFmpeg hands yuv420p to
+the GPU as it is.
 """
 
 from __future__ import annotations

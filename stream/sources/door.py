@@ -85,6 +85,14 @@ class Door:
         self.width, self.height = self._orientation.size(*self._size)
         self.notes = tuple(notes)
 
+    def passes(self, frame: av.VideoFrame) -> bool:
+        """Whether an 8-bit 4:2:0 frame is right as it is: nothing to turn, scale or convert."""
+        return (
+            (frame.width, frame.height) == self._stored == self._size
+            and self._orientation == Orientation()
+            and self._tags(frame) == self.colour
+        )
+
     def planes(self, frame: av.VideoFrame) -> Planes:
         """The Y, U and V planes of a decoded frame, read-only.
 

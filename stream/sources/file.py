@@ -7,12 +7,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal, get_args
 
+import av
+
+from engines.errors import EngineError
 from nem.deinterlace import DEINTERLACED
 from stream.errors import SourceError, UsageError
-from stream.frame import Frame
+from stream.frame import Facts, Frame
+from stream.gpu_frame import GpuFrame
 from stream.redact import redact
+from stream.sources import planar
 from stream.sources.base import SourceInfo
-from stream.sources.cuda import CudaUnavailable, read_on_cuda
+from stream.sources.cuda import CudaUnavailable, read_on_cuda, surface_of
 from stream.sources.door import SEE_THROUGH, Door
 from stream.sources.extent import Extent
 from stream.sources.opening import check_file
@@ -32,11 +37,13 @@ class FileSource(PulledSource):
     `info` is known. Stamps stay in the stream's time base, strictly increasing, and variable
     frame rates stay variable. `counts` tells what was repaired or skipped.
 
-    The GPU is the caller's choice and never the default. A frame decoded there has to come down:
-    1.5 bytes per pixel (3 beyond 8 bits) over the bus, during which no other Python thread runs,
-    and one more pass over them. That pays where decoding takes the CPU from other work, as with
-    large HEVC or AV1 pictures, not with small ones. Frames, stamps and tags are those of the CPU;
-    damage inside a picture is seen by the GPU alone, so `counts` may tell of less.
+    The GPU is the caller's choice and never the default. Frames decoded there stay there where
+    torch is installed and the CPU has nothing to do to them (see `stream.gpu_frame`). Else they
+    come down at once: 1.5 bytes per pixel (3 beyond 8 bits) over the bus, during which no other
+    Python thread runs, and one more pass over them. That pays where decoding takes the CPU from
+    other work, as with large HEVC or AV1 pictures, not with small ones. Frames, stamps and tags
+    are those of the CPU; damage inside a picture is seen by the GPU alone, so `counts` may tell
+    of less.
 
     Args:
         path: the file.
@@ -84,14 +91,14 @@ class FileSource(PulledSource):
         if decode == "cpu":
             return cpu, ()
         try:
-            cuda = read_on_cuda(self._path, self._name, extent, cpu)
+            cuda, where = read_on_cuda(self._path, self._name, extent, cpu)
         except CudaUnavailable as error:
             if decode == "cuda":
                 raise SourceError(
                     f"{self._name}: can't be decoded on the GPU: {error}; or use --decode cpu"
                 ) from error
             return cpu, (f"decoded by the CPU: {error}",)
-        return cuda, ("decoded by the GPU (NVDEC), the first frame as by the CPU",)
+        return cuda, (f"frames decoded by the GPU (NVDEC), the first as by the CPU; {where}",)
 
     def _read(self) -> Frame | None:
         frame = self._video.take()
@@ -102,11 +109,22 @@ class FileSource(PulledSource):
                     self.counts[CHANGED] = 1
             return None
         captured_at = time.monotonic()
-        y, u, v = self._door.planes(frame)
         index, self._index = self._index, self._index + 1
         assert frame.pts is not None  # set in `Reading`
-        base, colour = self.info.time_base, self._door.colour
-        return Frame(y, u, v, index, frame.pts, base, captured_at, colour, frame.duration or None)
+        times = frame.pts, self.info.time_base, captured_at
+        facts = index, *times, self._door.colour, frame.duration or None
+        if planar.is_up(frame):
+            if self._door.passes(frame):
+                return self._on_gpu(frame, facts)
+            frame = planar.come_down(frame, self._name)
+        y, u, v = self._door.planes(frame)
+        return Frame(y, u, v, *facts)
+
+    def _on_gpu(self, frame: av.VideoFrame, facts: Facts) -> Frame:
+        try:
+            return GpuFrame(surface_of(frame), *facts)
+        except EngineError as error:
+            raise SourceError(f"{self._name}: {error}") from error
 
     def _free(self) -> None:
         self._video.close()

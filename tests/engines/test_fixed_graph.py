@@ -10,7 +10,8 @@ from torch import nn
 from engines import OptionError
 from engines.fixed_graph import FixedGraph
 from engines.golden import golden_frames
-from engines.graph import FrameGraph, resize_frames
+from engines.graph import FrameGraph
+from engines.resizing import resize_frames
 from nem.backbone import create_backbone
 from nem.explanation import AIMS
 from nem.model import NEM

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from engines import open_engine, resize
-from engines.graph import FrameGraph, resize_frames, resize_weights
+from engines.graph import FrameGraph
+from engines.resizing import resize_frames, resize_weights
 from nem.bundle import Bundle
 from nem.bundle_io import load_model
 from nem.explanation import AIMS

@@ -85,12 +85,12 @@ def test_a_gpu_that_torch_counts_but_can_not_use(
 )
 def test_memory_that_runs_out_is_a_line_with_the_cure(error: Exception) -> None:
     say = r"engine x: cpu has too little free memory \(.*out of memory[^\n]*\); buy more"
-    with pytest.raises(EngineError, match=say), memory_told("x", CPU, "buy more"):
+    with pytest.raises(EngineError, match=say), memory_told("engine x", CPU, "buy more"):
         raise error
 
 
 def test_other_errors_of_torch_pass() -> None:
-    with pytest.raises(RuntimeError, match="no kernel"), memory_told("x", CPU, "buy more"):
+    with pytest.raises(RuntimeError, match="no kernel"), memory_told("engine x", CPU, "buy more"):
         raise RuntimeError("no kernel")
 
 

@@ -1,11 +1,18 @@
-"""NVDEC without a GPU: the CPU decodes, and frames come as the GPU's do, U and V side by side."""
+"""NVDEC without a GPU: the CPU decodes, and frames come as the GPU's do, U and V side by side.
+
+`stay_up` makes them count as frames in a GPU's memory: all that is done to those is torch and
+DLPack, which take frames of the CPU as well.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from unittest import mock
 
 import av
 
+from stream.sources import cuda, planar
 from stream.sources.cuda import Opened
 from stream.sources.reading import open_for_cpu
 
@@ -63,14 +70,33 @@ class FakeGpu:
 
     Attributes:
         opened: what was opened, to look whether it is closed again.
+        stay: whether the last opening was for frames that stay on the GPU.
     """
 
     def __init__(self, change: Change | None = None) -> None:
         self._change = change
         self.opened: list[Opened] = []
+        self.stay = False
 
-    def __call__(self, path, name, extent, codec) -> Opened:
+    def __call__(self, path, name, extent, codec, *, stay) -> Opened:
+        self.stay = stay
         opened = open_for_cpu(path, name, extent)
         context = FakeNvdec(opened.context, self._change)
         self.opened.append(opened)
         return Opened(opened.container, opened.stream, context)
+
+
+@contextmanager
+def stay_up(change: Change | None = None) -> Iterator[FakeGpu]:
+    """A GPU that keeps its frames."""
+    fake = FakeGpu(change)
+
+    def is_up(frame: av.VideoFrame) -> bool:
+        return fake.stay and frame.format.name in SEMI_PLANAR.values()
+
+    with (
+        mock.patch.object(cuda, "open_for_cuda", fake),
+        mock.patch.object(cuda, "context_trouble", return_value=None),
+        mock.patch.object(planar, "is_up", is_up),
+    ):
+        yield fake

@@ -3,6 +3,7 @@
 import threading
 import zlib
 from collections.abc import Callable
+from contextlib import nullcontext
 from itertools import pairwise
 from pathlib import Path
 from unittest import mock
@@ -17,7 +18,7 @@ from stream.sources.demo import DemoSource
 from stream.sources.file import FileSource
 from stream.sources.images import ImagesSource
 from tests.builders import counted_picture, make_clip, read_index
-from tests.stream.sources.fake_nvdec import FakeGpu
+from tests.stream.sources.fake_nvdec import FakeGpu, stay_up
 from tests.stream.sources.fakes import FakeCapture, FakeClock, counted_bgr
 
 COUNT = 8
@@ -32,6 +33,11 @@ def open_file_by_gpu(folder: Path) -> Source:
     clip = make_clip(folder / "clip.mp4", frames=COUNT, options={"bf": "2"})
     with mock.patch.object(cuda, "open_for_cuda", FakeGpu()):
         return FileSource(clip, decode="cuda")
+
+
+def open_file_on_gpu(folder: Path) -> Source:
+    clip = make_clip(folder / "clip.mp4", frames=COUNT, options={"bf": "2"})
+    return FileSource(clip, decode="cuda")
 
 
 def open_converted_file(folder: Path) -> Source:
@@ -56,12 +62,21 @@ def open_demo(folder: Path) -> Source:
     return DemoSource(width=96, height=64, frames=COUNT, live=False)
 
 
-OPENERS = [open_file, open_file_by_gpu, open_converted_file, open_images, open_camera, open_demo]
+OPENERS = [
+    open_file,
+    open_file_by_gpu,
+    open_file_on_gpu,
+    open_converted_file,
+    open_images,
+    open_camera,
+    open_demo,
+]
 
 
 @pytest.fixture(params=OPENERS, ids=lambda opener: opener.__name__)
 def source(request, tmp_path):
-    with request.param(tmp_path) as source:
+    keeps = stay_up() if request.param is open_file_on_gpu else nullcontext()
+    with keeps, request.param(tmp_path) as source:
         yield source
 
 

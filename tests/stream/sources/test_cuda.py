@@ -19,7 +19,9 @@ from stream.sources.file import FileSource
 from tests.builders import counted_picture, make_clip, read_index
 from tests.stream.sources.fake_nvdec import FakeGpu
 
-GPU_NOTE = "decoded by the GPU (NVDEC), the first frame as by the CPU"
+GPU_NOTE = (
+    "frames decoded by the GPU (NVDEC), the first as by the CPU; they come down at once: no torch"
+)
 
 
 @pytest.fixture
@@ -34,6 +36,7 @@ def gpu(monkeypatch):
     def install(change=None) -> FakeGpu:
         fake = FakeGpu(change)
         monkeypatch.setattr(cuda, "open_for_cuda", fake)
+        monkeypatch.setattr(cuda, "context_trouble", lambda: "no torch")
         monkeypatch.setattr(cuda, "decoder_trouble", lambda: None)
         return fake
 
@@ -225,7 +228,7 @@ def test_av1_gets_ffmpegs_own_decoder(tmp_path, monkeypatch):
     path.write_bytes(b64decode(CLIPS["av1"][1]))
     monkeypatch.setattr(av, "CodecContext", Recorded)
     extent = file_module.check_file(path, "x")
-    opened = cuda.open_for_cuda(path, "x", extent, "av1")
+    opened = cuda.open_for_cuda(path, "x", extent, "av1", stay=False)
     with opened.container:
         codec, mode, device = opened.context.asked
         assert (codec, mode) == ("av1", "r")
@@ -247,7 +250,7 @@ def test_av1_gets_ffmpegs_own_decoder(tmp_path, monkeypatch):
     [(errno.ENOSYS, "this GPU's decoder lacks it"), (errno.EIO, "Input/output error")],
 )
 def test_what_the_gpu_does_not_take_is_said_with_the_reason(clip, monkeypatch, number, said):
-    def refuse(*_):
+    def refuse(*_, stay):
         raise av.error.FFmpegError(number, os.strerror(number))
 
     monkeypatch.setattr(cuda, "open_for_cuda", refuse)

@@ -10,12 +10,13 @@ import pytest
 
 from nem.deinterlace import DEINTERLACED
 from stream.colour import ColourTags
+from stream.gpu_frame import GpuFrame
 from stream.sources import cuda
 from stream.sources.file import TRUNCATED, FileSource
 from stream.sources.planar import as_the_cpu
 from stream.sources.reading import SKIPPED
 from tests.builders import copy_packets, make_clip
-from tests.stream.sources.fake_nvdec import FakeGpu, brought_down
+from tests.stream.sources.fake_nvdec import FakeGpu, brought_down, stay_up
 
 X265 = {"x265-params": "log-level=none"}
 CLIPS = {
@@ -38,24 +39,41 @@ CLIPS = {
 }  # fmt: skip
 
 
-@pytest.fixture
-def fake_gpu(monkeypatch):
-    monkeypatch.setattr(cuda, "open_for_cuda", FakeGpu())
+STAY = {"b-frames", "padded rows", "variable rate", "late start", "bt.709", "full range", "vp9"}
+"""Clips of which the CPU has nothing to change."""
+
+
+@pytest.fixture(params=["down", "up"])
+def fake_gpu(request, monkeypatch):
+    """A GPU that brings its frames down, and one that keeps them; tells whether it does."""
+    if request.param == "up":
+        with stay_up():
+            yield True
+    else:
+        monkeypatch.setattr(cuda, "open_for_cuda", FakeGpu())
+        monkeypatch.setattr(cuda, "context_trouble", lambda: "no torch")
+        yield False
 
 
 def both(path: Path) -> tuple[FileSource, FileSource]:
     return FileSource(path), FileSource(path, decode="cuda")
 
 
-def assert_same(path: Path) -> FileSource:
-    """Everything but the note is the same; gives the source read by the GPU."""
+def assert_same(path: Path, up: int = 0) -> FileSource:
+    """Everything but the note is the same; gives the source read by the GPU.
+
+    Args:
+        path: the clip.
+        up: how many frames stay on the GPU, from the first.
+    """
     on_cpu, on_gpu = both(path)
     with on_cpu, on_gpu:
         assert replace(on_gpu.info, notes=()) == replace(on_cpu.info, notes=())
         assert on_gpu.info.notes[:-1] == on_cpu.info.notes
         for one, other in zip(on_cpu, on_gpu, strict=True):
-            assert (one.index, one.pts, one.time_base) == (other.index, other.pts, other.time_base)
-            assert one.colour == other.colour
+            assert isinstance(other, GpuFrame) == (other.index < up)
+            for fact in ("index", "pts", "time_base", "colour", "duration"):
+                assert getattr(one, fact) == getattr(other, fact)
             for name in ("y", "u", "v"):
                 np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
     assert on_gpu.counts == on_cpu.counts
@@ -65,7 +83,8 @@ def assert_same(path: Path) -> FileSource:
 @pytest.mark.parametrize("kind", CLIPS)
 def test_the_same_as_by_the_cpu(tmp_path, fake_gpu, kind):
     suffix = "mp4" if "rotation" in CLIPS[kind] else "mkv"
-    read = assert_same(make_clip(tmp_path / f"c.{suffix}", **{"frames": 6, **CLIPS[kind]}))
+    clip = make_clip(tmp_path / f"c.{suffix}", **{"frames": 6, **CLIPS[kind]})
+    read = assert_same(clip, up=6 if fake_gpu and kind in STAY else 0)
     assert read.counts[DEINTERLACED] == (6 if kind.startswith("interlaced") else 0)
 
 
@@ -89,7 +108,7 @@ def test_bad_packets_and_a_missing_end_are_counted_alike(tmp_path, fake_gpu):
     start, size = places[15]
     data[start : start + size] = bytes(size)
     clip.write_bytes(data[: int(len(data) * 0.9)])
-    counts = assert_same(clip).counts
+    counts = assert_same(clip, up=30 if fake_gpu else 0).counts
     assert counts[SKIPPED] >= 1
     assert counts[TRUNCATED] == 1
 
@@ -101,7 +120,7 @@ def test_a_new_size_midway(tmp_path, fake_gpu):
     ]
     joined = tmp_path / "joined.ts"
     joined.write_bytes(b"".join(part.read_bytes() for part in parts))
-    assert len(assert_same(joined).counts) == 2
+    assert len(assert_same(joined, up=30 if fake_gpu else 0).counts) == 2
 
 
 @pytest.mark.parametrize(
