@@ -7,8 +7,8 @@ finds the one before done. Any device of torch will do, so that tests need no GP
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import lru_cache
 from typing import Any, Self
 
@@ -25,21 +25,33 @@ from nem.errors import first_line
 PITCH = 256
 """Bytes between rows are a multiple, as in FFmpeg's own frames on GPUs."""
 CURE = "decode by the CPU (--decode cpu)"
+FIRST = torch.device("cuda", 0)
+"""The GPU that FFmpeg decodes and encodes on."""
 
 
-def make_current() -> str | None:
-    """Make torch's context on the first GPU the current one of this thread, for FFmpeg to share.
-
-    Returns:
-        Why it can't be, or None.
-    """
+def torch_trouble() -> str | None:
+    """Why torch can't use the first GPU, or None."""
     if not torch.cuda.is_available():
         return "torch sees no GPU"
     try:
-        torch.zeros(1, device="cuda:0")
+        with torchs_context(FIRST):
+            return None
     except RuntimeError as error:
         return f"torch can't use the GPU ({first_line(error)})"
-    return None
+
+
+@contextmanager
+def torchs_context(device: torch.device = FIRST) -> Iterator[None]:
+    """Make torch's context on a GPU this thread's current one, for FFmpeg to take it.
+
+    Whatever used the thread before may have left another GPU's there, as an engine's.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    with torch.cuda.device(device):
+        torch.zeros(1, device=device)  # the first call that needs a context makes it current
+        yield
 
 
 class Surface:
@@ -151,11 +163,20 @@ class Surface:
             down = [torch.empty(p.shape, dtype=torch.uint8, pin_memory=pinned) for p in found]
             for plane, target in zip(found, down, strict=True):
                 target.copy_(plane, non_blocking=True)
-            self.finish()
+            self._finish()
             return [plane.numpy() for plane in down]
 
-    def finish(self) -> None:
-        """Wait until the picture is complete; torch's context is then this thread's current one."""
+    @contextmanager
+    def complete(self) -> Iterator[None]:
+        """Wait until the picture is complete; within, FFmpeg finds torch's context there."""
+        device = self.y.device
+        with ExitStack() as held:
+            with _told(device, "completing a picture"):
+                held.enter_context(torchs_context(device))
+                self._finish()
+            yield
+
+    def _finish(self) -> None:
         if self.y.device.type == "cuda":
             torch.cuda.current_stream(self.y.device).synchronize()
 

@@ -158,8 +158,8 @@ def _steady_clock(codec: av.Codec, time_base: Fraction, rate: Fraction) -> Fract
 
 def _where_it_is(surface: Surface, cuda: CudaContext) -> av.VideoFrame:
     """A picture on the GPU as FFmpeg takes it; it keeps the surface's memory."""
-    surface.finish()
-    return av.VideoFrame.from_dlpack((surface.y, surface.uv), LAYOUT, cuda_context=cuda)
+    with surface.complete():
+        return av.VideoFrame.from_dlpack((surface.y, surface.uv), LAYOUT, cuda_context=cuda)
 
 
 def _fill(target: VideoPlane, plane: Plane) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 from collections import Counter
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -86,12 +87,19 @@ def read_on_cuda(path: Path, name: str, extent: Extent, cpu: Reading) -> tuple[R
 
 
 def context_trouble() -> str | None:
-    """Why frames can't stay on the GPU, or None: torch's context then is this thread's."""
+    """Why frames can't stay on the GPU, or None."""
     try:
-        from engines.surface import make_current
+        from engines.surface import torch_trouble
     except (ImportError, OSError) as error:
         return f"torch is missing ({first_line(error)})"
-    return make_current()
+    return torch_trouble()
+
+
+def torchs_context() -> AbstractContextManager[None]:
+    """Torch's context on the first GPU is this thread's current one, for FFmpeg to take it."""
+    from engines.surface import torchs_context
+
+    return torchs_context()
 
 
 def surface_of(frame: av.VideoFrame) -> Surface:
@@ -113,7 +121,7 @@ def open_for_cuda(path: Path, name: str, extent: Extent, codec: str, *, stay: bo
         name: of the source, for messages.
         extent: what the file's outer structure tells.
         codec: FFmpeg's name of the codec.
-        stay: leave frames on the GPU, in this thread's CUDA context. Else they are brought down
+        stay: leave frames on the GPU, in torch's CUDA context. Else they are brought down
             from one of its own: FFmpeg makes no use of that of CUDA's runtime by itself
             ("incompatible flags").
 
@@ -128,20 +136,21 @@ def open_for_cuda(path: Path, name: str, extent: Extent, codec: str, *, stay: bo
         is_hw_owned=stay,
     )
     own = codec in OWN_DECODER
-    container = open_container(path, name, extent, None if own else device)
-    try:
-        stream = video_stream(container, name)
-        context = stream.codec_context
-        if own:
-            context = cast(VideoCodecContext, av.CodecContext.create(codec, "r", device))
-            context.extradata = stream.codec_context.extradata
-            # PyAV writes the GPU's format there, which this decoder takes for a GPU set up already.
-            context.pix_fmt = "yuv420p"
-        if not context.is_hwaccel:
-            raise RuntimeError(f"the decoder of {codec} knows no GPU")
-    except BaseException:
-        container.close()
-        raise
+    with torchs_context() if stay else nullcontext():
+        container = open_container(path, name, extent, None if own else device)
+        try:
+            stream = video_stream(container, name)
+            context = stream.codec_context
+            if own:
+                context = cast(VideoCodecContext, av.CodecContext.create(codec, "r", device))
+                context.extradata = stream.codec_context.extradata
+                # PyAV writes the GPU's format there, which this decoder takes for a GPU set up.
+                context.pix_fmt = "yuv420p"
+            if not context.is_hwaccel:
+                raise RuntimeError(f"the decoder of {codec} knows no GPU")
+        except BaseException:
+            container.close()
+            raise
     return Opened(container, stream, context)
 
 

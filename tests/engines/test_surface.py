@@ -1,5 +1,7 @@
 """Pictures that stay where they were decoded; here on torch's CPU, by the code of a GPU."""
 
+from contextlib import contextmanager
+
 import av
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ import torch
 from engines import surface
 from engines.cuda_memory import DeviceMemoryError
 from engines.errors import EngineError
-from engines.surface import PITCH, Surface, make_current
+from engines.surface import PITCH, Surface, torch_trouble, torchs_context
 from stream.colour import ColourTags, yuv_to_rgb_matrix
 from stream.paint import tint
 from stream.palette import dim_tints, heat_tints
@@ -154,13 +156,64 @@ def test_a_device_that_fails_is_told_in_a_line(monkeypatch):
         Surface(2**40, 2**20, CPU)
 
 
-def test_the_context_of_torch(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert make_current() == "torch sees no GPU"
+@pytest.fixture
+def gpus(monkeypatch):
+    """Two GPUs of which this thread uses the second; gives what torch was asked for, in order."""
+    asked = []
+
+    @contextmanager
+    def current(device):
+        asked.append(f"to {device}")
+        yield
+        asked.append("back")
+
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device", current)
+    monkeypatch.setattr(torch, "zeros", lambda *_, device: asked.append(f"work on {device}"))
+    return asked
+
+
+def test_the_context_of_torch(monkeypatch, gpus):
+    """FFmpeg takes the context it finds, whatever GPU the thread has used before."""
+    assert torch_trouble() is None
+    with torchs_context():
+        assert gpus[-2:] == ["to cuda:0", "work on cuda:0"]
+    assert gpus[-1] == "back"
+    gpus.clear()
+    with torchs_context(CPU):
+        assert gpus == []
 
     def fail(*_, **__):
         raise RuntimeError("CUDA error: out of memory\nCompile with ...")
 
     monkeypatch.setattr(torch, "zeros", fail)
-    assert make_current() == "torch can't use the GPU (CUDA error: out of memory)"
+    assert torch_trouble() == "torch can't use the GPU (CUDA error: out of memory)"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert torch_trouble() == "torch sees no GPU"
+
+
+def test_handed_over_complete_and_in_its_context(monkeypatch):
+    picture, events = taken(noise(64, 96)), []
+
+    @contextmanager
+    def context(device):
+        events.append(device)
+        yield
+        events.append("left")
+
+    monkeypatch.setattr(surface, "torchs_context", context)
+    monkeypatch.setattr(Surface, "_finish", lambda _: events.append("finished"))
+    with picture.complete():
+        events.append("handed over")
+    assert events == [CPU, "finished", "handed over", "left"]
+
+    def fail(_):
+        raise torch.AcceleratorError("CUDA error: unspecified launch failure\nmore")
+
+    monkeypatch.setattr(Surface, "_finish", fail)
+    with (
+        pytest.raises(EngineError, match="completing a picture failed on cpu") as told,
+        picture.complete(),
+    ):
+        pass
+    assert "\n" not in str(told.value)

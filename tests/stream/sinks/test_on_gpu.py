@@ -6,8 +6,11 @@ Encoders of the CPU stand in for NVENC: they take NV12 from DLPack as it does.
 import av
 import numpy as np
 import pytest
+import torch
 
+from engines.errors import EngineError
 from engines.fake import FakeEngine
+from engines.surface import Surface
 from stream.gpu_frame import GpuFrame
 from stream.overlay import Overlay
 from stream.pipeline import Pipeline
@@ -78,6 +81,16 @@ def test_a_file_that_began_on_the_cpu_goes_on_so(tmp_path, nvenc):
     mixed = [FRAMES[0], *map(on_gpu, FRAMES[1:])]
     assert written(tmp_path / "c.mp4", mixed).indices == list(range(6))
     assert nvenc == []
+
+
+def test_a_gpu_that_fails_before_the_picture_is_complete(tmp_path, nvenc, monkeypatch):
+    def fail(_):
+        raise torch.AcceleratorError("CUDA error: unspecified launch failure")
+
+    monkeypatch.setattr(Surface, "_finish", fail)
+    with pytest.raises(EngineError, match="pictures on the GPU: completing a picture failed"):
+        written(tmp_path / "c.mp4", map(on_gpu, FRAMES))
+    assert not (tmp_path / "c.mp4").exists()
 
 
 @pytest.mark.parametrize("style", ["heat", "side"])

@@ -3,7 +3,6 @@
 import errno
 import os
 import threading
-from base64 import b64decode
 from pathlib import Path
 
 import av
@@ -11,10 +10,8 @@ import numpy as np
 import pytest
 
 from stream.errors import SourceError, UsageError
-from stream.hardware import CLIPS
 from stream.nvidia import decoder_trouble
 from stream.sources import cuda, open_source, reading
-from stream.sources import file as file_module
 from stream.sources.file import FileSource
 from tests.builders import counted_picture, make_clip, read_index
 from tests.stream.sources.fake_nvdec import FakeGpu
@@ -202,47 +199,6 @@ def test_close_from_another_thread(clip, gpu):
         thread.start()
         thread.join()
         assert list(source) == []
-
-
-NOT_THERE = NotImplementedError
-"""FFmpeg's "platform doesn't support hardware accelerated AV1 decoding"."""
-
-
-class Recorded:
-    """A stand-in for `av.CodecContext` that tells what was asked of it."""
-
-    asked: tuple = ()
-    is_hwaccel = True
-    extradata = None
-
-    @classmethod
-    def create(cls, *asked):
-        made = cls()
-        made.asked = asked
-        return made
-
-
-def test_av1_gets_ffmpegs_own_decoder(tmp_path, monkeypatch):
-    """The one that PyAV opens with a file, dav1d, knows no GPU."""
-    path = tmp_path / "av1.ivf"
-    path.write_bytes(b64decode(CLIPS["av1"][1]))
-    monkeypatch.setattr(av, "CodecContext", Recorded)
-    extent = file_module.check_file(path, "x")
-    opened = cuda.open_for_cuda(path, "x", extent, "av1", stay=False)
-    with opened.container:
-        codec, mode, device = opened.context.asked
-        assert (codec, mode) == ("av1", "r")
-        assert (device.allow_software_fallback, device.is_hw_owned) == (False, False)
-        assert opened.context.extradata == opened.stream.codec_context.extradata
-        assert opened.context.extradata
-        packet = next(opened.container.demux(opened.stream))
-    monkeypatch.undo()
-    # As PyAV leaves it, FFmpeg takes the GPU for set up and wants its memory; now it asks for one.
-    for written, error in (("cuda", av.ArgumentError), (opened.context.pix_fmt, NOT_THERE)):
-        decoder = av.CodecContext.create("av1", "r")
-        decoder.extradata, decoder.pix_fmt = opened.context.extradata, written
-        with pytest.raises(error):
-            decoder.decode(packet)
 
 
 @pytest.mark.parametrize(
