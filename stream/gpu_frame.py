@@ -48,6 +48,10 @@ class GpuFrame(Frame):
             object.__setattr__(self, each, plane)
         return planes[name]
 
+    def __reduce__(self) -> tuple[type[Frame], tuple[object, ...]]:
+        # Copied, or sent to another process: as a plain frame, brought down.
+        return Frame, (self.y, self.u, self.v, *self.facts)
+
     @property
     def width(self) -> int:
         """Width in pixels."""

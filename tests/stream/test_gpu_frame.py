@@ -1,5 +1,7 @@
 """Frames on a GPU are frames: what is asked of them comes down, and no more."""
 
+import copy
+import pickle
 from dataclasses import replace
 from fractions import Fraction
 
@@ -98,3 +100,16 @@ def test_other_planes_make_a_plain_frame(pair):
     plain = on_gpu.drawn(frame.y, frame.u, frame.v)
     assert type(plain) is Frame
     assert plain.facts == frame.facts
+
+
+@pytest.mark.parametrize(
+    "copied", [copy.copy, copy.deepcopy, lambda f: pickle.loads(pickle.dumps(f))]
+)
+def test_copies_are_plain_frames(pair, copied):
+    """As where frames are sent to another process."""
+    frame, on_gpu = pair
+    plain = copied(on_gpu)
+    assert type(plain) is Frame
+    assert plain.facts == frame.facts
+    for name in "yuv":
+        np.testing.assert_array_equal(getattr(plain, name), getattr(frame, name))
