@@ -116,7 +116,7 @@ class Surface:
             turn = torch.from_numpy(matrix.astype(np.float32)).to(device)
             levels = _level(torch.cat(planes)).flatten(1)
             rgb = _level(turn[:, :3] @ levels + turn[:, 3:]).to(torch.uint8)
-            return rgb.T.reshape(*size, 3).cpu().numpy()
+            return rgb.T.contiguous().reshape(*size, 3).cpu().numpy()
 
     def tinted(self, levels: NDArray[np.uint8], tables: NDArray[np.uint8]) -> Surface:
         """A new picture, blended with the colour of each pixel's mask level.

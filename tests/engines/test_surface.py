@@ -88,6 +88,7 @@ def test_small_pictures_are_those_of_the_cpu(size, wanted, tags):
     frame = make_frame(*size, index=3, colour=tags)
     found = taken(frame).rgb(wanted, yuv_to_rgb_matrix(tags))
     assert (found.shape, found.dtype) == ((*wanted, 3), np.uint8)
+    assert found.flags.c_contiguous  # as OpenCV wants what it draws on
     difference = np.abs(found.astype(int) - frame.rgb(wanted))
     assert difference.max() <= 5  # one of luma and one of each colour, which count double
     assert difference.mean() < 0.5
