@@ -160,7 +160,10 @@ class Surface:
             found += [self.uv[::chroma, ::chroma, i] for i in range(2)]
             # Pinned memory, in which the copy needs no second one on the way.
             pinned = device.type == "cuda"
-            down = [torch.empty(p.shape, dtype=torch.uint8, pin_memory=pinned) for p in found]
+            down = [
+                torch.empty(plane.shape, dtype=torch.uint8, device="cpu", pin_memory=pinned)
+                for plane in found
+            ]
             for plane, target in zip(found, down, strict=True):
                 target.copy_(plane, non_blocking=True)
             self._finish()

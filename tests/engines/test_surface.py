@@ -57,7 +57,8 @@ def test_the_decoders_memory_is_not_kept():
     picture = Surface.take(decoded.planes)
     for plane in decoded.planes:
         np.frombuffer(memoryview(plane), np.uint8)[:] = 0
-    np.testing.assert_array_equal(picture.planes()[0], frame.y)
+    for found, plane in zip(picture.planes(), (frame.y, frame.u, frame.v), strict=True):
+        np.testing.assert_array_equal(found, plane)
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -79,6 +80,15 @@ def test_planes_thinned_out(size, steps):
     expected = frame.y[::luma, ::luma], frame.u[::chroma, ::chroma], frame.v[::chroma, ::chroma]
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_planes_are_waited_for_and_in_host_memory(monkeypatch):
+    """Copies from a GPU go on after they were asked for; whatever torch makes things on."""
+    picture, waited = taken(noise(64, 96)), []
+    monkeypatch.setattr(Surface, "_finish", lambda _: waited.append(True))
+    with torch.device("meta"):
+        assert all(isinstance(plane, np.ndarray) for plane in picture.planes())
+    assert waited == [True]
 
 
 @pytest.mark.parametrize("size", SIZES)
