@@ -80,7 +80,8 @@ def read_on_cuda(path: Path, name: str, extent: Extent, cpu: Reading) -> tuple[R
         why = trouble
     else:
         try:
-            return _checked(path, name, extent, cpu, stay=True), "they stay on the GPU"
+            where = "they stay on the GPU until needed elsewhere"
+            return _checked(path, name, extent, cpu, stay=True), where
         except CudaUnavailable as error:
             why = str(error)
     return _checked(path, name, extent, cpu, stay=False), f"they come down at once: {why}"
