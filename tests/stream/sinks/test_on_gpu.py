@@ -63,6 +63,17 @@ def test_the_encoder_gets_the_pictures_where_they_are(tmp_path, nvenc):
     assert found.stream.codec_context.colorspace == expected.stream.codec_context.colorspace
 
 
+def test_nvenc_is_asked_for_pictures_in_torchs_context(tmp_path):
+    choice = encoded.EncoderChoice("h264_nvenc", {})
+    with av.open(str(tmp_path / "c.mkv"), "w") as out:
+        for first, kind in ((on_gpu(FRAMES[0]), "cuda"), (FRAMES[0], "yuv420p")):
+            encoder = encoded.VideoEncoder(out, choice, first, None)
+            assert out.streams.video[-1].codec_context.pix_fmt == kind
+            cuda = encoder._cuda
+            assert (cuda is not None) == (kind == "cuda")
+            assert cuda is None or (cuda.current_ctx, cuda.primary_ctx) == (True, False)
+
+
 def test_frames_that_came_down_midway_go_up_again(tmp_path, nvenc):
     mixed = [frame if frame.index in (2, 5) else on_gpu(frame) for frame in FRAMES]
     found = written(tmp_path / "gpu.mp4", mixed)

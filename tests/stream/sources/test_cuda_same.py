@@ -70,6 +70,7 @@ def assert_same(path: Path, up: int = 0) -> FileSource:
     with on_cpu, on_gpu:
         assert replace(on_gpu.info, notes=()) == replace(on_cpu.info, notes=())
         assert on_gpu.info.notes[:-1] == on_cpu.info.notes
+        assert ("they stay on the GPU" in on_gpu.info.notes[-1]) == bool(up)
         for one, other in zip(on_cpu, on_gpu, strict=True):
             assert isinstance(other, GpuFrame) == (other.index < up)
             for fact in ("index", "pts", "time_base", "colour", "duration"):
@@ -113,14 +114,26 @@ def test_bad_packets_and_a_missing_end_are_counted_alike(tmp_path, fake_gpu):
     assert counts[TRUNCATED] == 1
 
 
-def test_a_new_size_midway(tmp_path, fake_gpu):
-    parts = [
-        make_clip(tmp_path / f"{width}.ts", width=width, height=height, frames=30)
-        for width, height in ((96, 64), (192, 112))
-    ]
+@pytest.mark.parametrize(
+    "parts",
+    [
+        ({}, {"width": 192, "height": 112}),
+        ({}, {"interlaced": True}, {}),
+        ({"colour": ColourTags("bt601", False, 1, 1)}, {"colour": ColourTags("bt709", True, 1, 1)}),
+        (
+            {"codec": "libx265", "options": X265},
+            {"codec": "libx265", "options": X265, "pix_fmt": "yuv420p10le"},
+        ),
+    ],
+    ids=["size", "fields", "tags", "bits"],
+)
+def test_other_frames_midway(tmp_path, fake_gpu, parts):
     joined = tmp_path / "joined.ts"
-    joined.write_bytes(b"".join(part.read_bytes() for part in parts))
-    assert len(assert_same(joined, up=30 if fake_gpu else 0).counts) == 2
+    for number, part in enumerate(parts):
+        clip = make_clip(tmp_path / f"{number}.ts", frames=20, **part)
+        with joined.open("ab") as file:
+            file.write(clip.read_bytes())
+    assert assert_same(joined, up=20 if fake_gpu else 0).counts
 
 
 @pytest.mark.parametrize(
