@@ -22,7 +22,7 @@ from engines.errors import EngineError
 from nem.deinterlace import DEINTERLACED
 from nem.errors import first_line
 from stream.errors import SourceError
-from stream.nvidia import decoder_trouble
+from stream.nvidia import decoder_trouble, driver_trouble
 from stream.sources import planar
 from stream.sources.door import Door
 from stream.sources.extent import Extent
@@ -89,6 +89,8 @@ def read_on_cuda(path: Path, name: str, extent: Extent, cpu: Reading) -> tuple[R
 
 def context_trouble() -> str | None:
     """Why frames can't stay on the GPU, or None."""
+    if trouble := driver_trouble():  # asked first: to load torch takes seconds
+        return trouble
     try:
         from engines.surface import torch_trouble
     except (ImportError, OSError) as error:

@@ -1,5 +1,6 @@
 """What FFmpeg is asked for where a file is opened for the GPU."""
 
+import sys
 from base64 import b64decode
 from contextlib import contextmanager
 
@@ -76,3 +77,11 @@ def test_frames_that_stay_are_decoded_in_torchs_context(tmp_path, monkeypatch):
         assert device.is_hw_owned
         assert device.options == {"primary_ctx": "0", "current_ctx": "1"}
     assert not inside
+
+
+def test_torch_is_loaded_only_where_there_is_a_gpu(monkeypatch):
+    monkeypatch.setitem(sys.modules, "engines.surface", None)  # as without torch
+    monkeypatch.setattr(cuda, "driver_trouble", lambda: "no driver")
+    assert cuda.context_trouble() == "no driver"
+    monkeypatch.setattr(cuda, "driver_trouble", lambda: None)
+    assert cuda.context_trouble().startswith("torch is missing (")
