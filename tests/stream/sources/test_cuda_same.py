@@ -11,7 +11,7 @@ import pytest
 from nem.deinterlace import DEINTERLACED
 from stream.colour import ColourTags
 from stream.gpu_frame import GpuFrame
-from stream.sources import cuda
+from stream.sources import cuda, planar
 from stream.sources.file import TRUNCATED, FileSource
 from stream.sources.planar import as_the_cpu
 from stream.sources.reading import SKIPPED
@@ -172,10 +172,14 @@ def samples(plane, kind):
     return rows.reshape(-1, plane.line_size // np.dtype(kind).itemsize)
 
 
-def test_flags_come_along(tmp_path):
+@pytest.mark.parametrize("up", [False, True])
+def test_flags_come_along(tmp_path, monkeypatch, up):
+    """Also of interlaced frames on a GPU, which are joined on the CPU."""
+    monkeypatch.setattr(planar, "is_up", lambda _: up)
     clip = make_clip(tmp_path / "i.mp4", frames=2, interlaced=True, rotation=90)
     with av.open(str(clip)) as container:
         frames = [brought_down(frame) for frame in container.decode(video=0)]
     for frame in as_the_cpu(frames, "x"):
         assert frame.interlaced_frame
+        assert frame.format.name == "yuv420p"
         assert "DISPLAYMATRIX" in {data.type.name for data in frame.side_data}
