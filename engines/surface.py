@@ -74,7 +74,7 @@ class Surface:
     """
 
     def __init__(self, height: int, width: int, device: torch.device) -> None:
-        with _told(device, "making a picture"):
+        with _work(device, "making a picture"):
             pitch = -(-width // PITCH) * PITCH
             memory = torch.empty(height * 3 // 2, pitch, dtype=torch.uint8, device=device)
         self.y = memory[:height, :width]
@@ -90,7 +90,7 @@ class Surface:
         # As capsules: torch would ask for its stream, which PyAV refuses, as it is the same.
         y, uv = (from_dlpack(plane.__dlpack__()) for plane in planes)
         new = cls(y.shape[0], y.shape[1], y.device)
-        with _told(y.device, "taking a picture over"):
+        with _work(y.device, "taking a picture over"):
             new.y.copy_(y)
             new.uv.copy_(uv)
         return new
@@ -111,7 +111,7 @@ class Surface:
             uint8 (*size, 3).
         """
         device = self.y.device
-        with _told(device, "making a picture small"):
+        with _work(device, "making a picture small"):
             planes = _resized(self.y[None], size), _resized(self.uv.permute(2, 0, 1), size)
             turn = torch.from_numpy(matrix.astype(np.float32)).to(device)
             levels = _level(torch.cat(planes)).flatten(1)
@@ -128,7 +128,7 @@ class Surface:
         """
         device = self.y.device
         new = Surface(*self.size, device)
-        with _told(device, "drawing"):
+        with _work(device, "drawing"):
             table, index = (torch.from_numpy(array).to(device) for array in (tables, levels))
             tints = table[:, index.int()].float()[None]
             keep, add = resize_planes(tints[:, :2], self.size)[0].round()
@@ -142,7 +142,7 @@ class Surface:
         """Overwrite the top left corner by a picture of even sides, planes as of a frame."""
         device = self.y.device
         rows, columns = y.shape
-        with _told(device, "drawing"):
+        with _work(device, "drawing"):
             self.y[:rows, :columns] = torch.from_numpy(y).to(device)
             uv = torch.from_numpy(np.stack([u, v], axis=-1))
             self.uv[: rows // 2, : columns // 2] = uv.to(device)
@@ -154,7 +154,7 @@ class Surface:
             steps: take every so manyth row and column of luma, of U and V.
         """
         device = self.y.device
-        with _told(device, "bringing a picture down"):
+        with _work(device, "bringing a picture down"):
             luma, chroma = steps
             found = [self.y[::luma, ::luma]]
             found += [self.uv[::chroma, ::chroma, i] for i in range(2)]
@@ -181,7 +181,7 @@ class Surface:
 
     def _finish(self) -> None:
         if self.y.device.type == "cuda":
-            torch.cuda.current_stream(self.y.device).synchronize()
+            torch.cuda.default_stream(self.y.device).synchronize()
 
 
 def _resized(planes: Tensor, size: tuple[int, int]) -> Tensor:
@@ -202,6 +202,17 @@ def _level(values: Tensor) -> Tensor:
 
 def _blend(plane: Tensor, keep: Tensor, add: Tensor) -> Tensor:
     return _level((plane * (keep / 255)).round() + add).to(torch.uint8)
+
+
+@contextmanager
+def _work(device: torch.device, what: str) -> Iterator[None]:
+    """Work on a device: on its default stream, whichever is the caller's; failures in a line."""
+    with _told(device, what):
+        if device.type != "cuda":
+            yield
+            return
+        with torch.cuda.stream(torch.cuda.default_stream(device)):
+            yield
 
 
 def _told(device: torch.device, what: str) -> AbstractContextManager[None]:

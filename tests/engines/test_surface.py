@@ -203,6 +203,23 @@ def test_the_context_of_torch(monkeypatch, gpus):
     assert torch_trouble() == "torch sees no GPU"
 
 
+def test_all_work_is_on_the_default_stream(monkeypatch):
+    """On which FFmpeg's is; who asks for planes may be using another."""
+    events = []
+
+    @contextmanager
+    def stream(which):
+        events.append(which)
+        yield
+        events.append("back")
+
+    monkeypatch.setattr(torch.cuda, "stream", stream)
+    monkeypatch.setattr(torch.cuda, "default_stream", lambda device: f"default of {device}")
+    with surface._work(torch.device("cuda", 0), "drawing"):
+        events.append("work")
+    assert events == ["default of cuda:0", "work", "back"]
+
+
 def test_handed_over_complete_and_in_its_context(monkeypatch):
     picture, events = taken(noise(64, 96)), []
 
