@@ -46,6 +46,24 @@ def test_they_stay_and_are_those_of_the_cpu(clip):
                 assert np.abs(difference).max() <= NEAR
 
 
+def test_whatever_gpu_and_stream_the_caller_uses(tmp_path, clip):
+    torch = pytest.importorskip("torch")
+    explanation, out = make_explanation(160), tmp_path / "c.mkv"
+    last = torch.cuda.device_count() - 1
+    codec = "libx264" if probe_encoder("h264_nvenc") else "h264_nvenc"
+    with torch.cuda.device(last), torch.cuda.stream(torch.cuda.Stream()):
+        with FileSource(clip) as on_cpu, FileSource(clip, decode="cuda") as on_gpu:
+            assert "they stay on the GPU" in on_gpu.info.notes[-1]
+            with FileSink(out, codec=codec) as sink:
+                for one, other in zip(on_cpu, on_gpu, strict=True):
+                    drawn = Overlay()(other, explanation)
+                    sink.write(drawn, explanation)
+                    difference = drawn.y.astype(int) - Overlay()(one, explanation).y
+                    assert np.abs(difference).max() <= NEAR
+        assert torch.cuda.current_device() == last
+    assert read_video(out).indices == list(range(30))
+
+
 def test_a_model_on_the_gpu_sees_the_same(clip):
     masks = []
     with open_engine("nem-tiny", "eager", device="cuda") as engine:
