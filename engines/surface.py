@@ -22,8 +22,8 @@ from engines.resizing import resize_planes, resize_weights
 from engines.torch_devices import torch_told
 from nem.errors import first_line
 
-PITCH = 256
-"""Bytes between rows are a multiple, as in FFmpeg's own frames on GPUs."""
+PITCH = 512
+"""Bytes between rows are a multiple, as of FFmpeg's own frames, which are aligned as textures."""
 CURE = "decode by the CPU (--decode cpu)"
 FIRST = torch.device("cuda", 0)
 """The GPU that FFmpeg decodes and encodes on."""
