@@ -5,6 +5,7 @@ import pytest
 from stream.colour import ColourTags
 from stream.hardware import CLIPS as PROBES
 from stream.hardware import probe_decoder
+from stream.sources.cuda import context_trouble
 from tests.builders import make_clip
 from tests.stream.sources.test_cuda_same import assert_same
 
@@ -24,6 +25,9 @@ CLIPS = {
     "av1 turned": ("av1", {"codec": "libsvtav1", "options": {"preset": "10"}, "rotation": 90}),
 }
 
+COME_DOWN = ("interlaced", "turned", "bit")
+"""Of these the CPU has to change the frames."""
+
 
 @pytest.fixture(scope="module", params=PROBES)
 def able(request):
@@ -36,4 +40,6 @@ def able(request):
 def test_a_codec_that_works_gives_the_frames_of_the_cpu(tmp_path, able):
     for kind, (codec, options) in CLIPS.items():
         if codec == able:
-            assert_same(make_clip(tmp_path / f"{kind}.mp4", **{**SIZE, **options}))
+            clip = make_clip(tmp_path / f"{kind}.mp4", **{**SIZE, **options})
+            down = context_trouble() or any(word in kind for word in COME_DOWN)
+            assert_same(clip, up=0 if down else SIZE["frames"])
