@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -32,6 +32,10 @@ class GpuFrame(Frame):
 
     __slots__ = ("surface",)
     surface: Surface
+
+    def __new__(cls, *_: object, **replaced: Any) -> Frame:  # type: ignore[misc]
+        """Of all fields by name, as `dataclasses.replace` gives them: a plain frame."""
+        return Frame(**replaced) if replaced else object.__new__(cls)
 
     def __init__(self, surface: Surface, *facts: object) -> None:
         object.__setattr__(self, "surface", surface)

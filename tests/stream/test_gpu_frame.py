@@ -113,3 +113,13 @@ def test_copies_are_plain_frames(pair, copied):
     assert plain.facts == frame.facts
     for name in "yuv":
         np.testing.assert_array_equal(getattr(plain, name), getattr(frame, name))
+
+
+def test_fields_are_replaced_as_of_any_frame(pair):
+    """As by who draws with a function of their own."""
+    frame, on_gpu = pair
+    plain = replace(on_gpu, y=255 - frame.y, pts=77)
+    assert type(plain) is Frame
+    assert plain.facts == replace(frame, pts=77).facts
+    np.testing.assert_array_equal(plain.y, 255 - frame.y)
+    np.testing.assert_array_equal(plain.v, frame.v)
