@@ -74,9 +74,11 @@ def test_tints_like_a_float_blend_in_rgb(tags, style, colormap, size):
 
 @pytest.mark.parametrize(("style", "level"), [("heat", 0.0), ("dim", 1.0), ("contour", 0.0)])
 def test_leaves_what_is_not_meant_bit_equal(style, level):
-    frame = make_frame()
-    drawn = Overlay(style, label=0)(frame, make_explanation(mask=np.full((1, 16, 16), level)))
-    assert planes_equal(drawn, frame)
+    frame = make_frame(240, 320)
+    explanation = make_explanation(mask=np.full((1, 16, 16), level))
+    explanation = replace(explanation, method="nemt", target=np.array([1]))  # not named either
+    assert planes_equal(Overlay(style, label=0)(frame, explanation), frame)
+    assert not planes_equal(Overlay(style, label=1)(frame, explanation), frame)
 
 
 def test_heat_grows_with_the_mask():
