@@ -55,6 +55,9 @@ class VideoEncoder:
         first: the first frame; gives size, time base and colour tags.
         fps: about how many frames come per second, or None; only a hint for rate control, time
             stamps are the frames' own.
+
+    Attributes:
+        on_gpu: whether pictures on a GPU are taken where they are.
     """
 
     def __init__(
@@ -88,7 +91,8 @@ class VideoEncoder:
         if inside == "hevc" and out.format.name in ("mp4", "mov"):
             context.codec_tag = "hvc1"  # what Apple's players ask for
         self._cuda: CudaContext | None = None
-        if isinstance(first, GpuFrame) and choice.codec in NVENC:
+        self.on_gpu = isinstance(first, GpuFrame) and choice.codec in NVENC
+        if self.on_gpu:
             context.pix_fmt = ON_GPU
             self._cuda = CudaContext(primary_ctx=False, current_ctx=True)
         self._picture = av.VideoFrame(width, height, "yuv420p")

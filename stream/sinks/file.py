@@ -186,6 +186,8 @@ class FileSink(Sink):
             cures = []
             if self._choice.codec != USUAL:
                 cures.append(f"the encoder {USUAL}")
+            if self._encoder is not None and self._encoder.on_gpu:
+                cures.append("decoding by the CPU (--decode cpu)")
             if self._format != "matroska":
                 cures.append("another suffix (.mkv takes nearly everything)")
             raise SinkError(

@@ -3,6 +3,8 @@
 Encoders of the CPU stand in for NVENC: they take NV12 from DLPack as it does.
 """
 
+from unittest import mock
+
 import av
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ import torch
 from engines.errors import EngineError
 from engines.fake import FakeEngine
 from engines.surface import Surface
+from stream.errors import SinkError
 from stream.gpu_frame import GpuFrame
 from stream.overlay import Overlay
 from stream.pipeline import Pipeline
@@ -92,6 +95,20 @@ def test_a_file_that_began_on_the_cpu_goes_on_so(tmp_path, nvenc):
     mixed = [FRAMES[0], *map(on_gpu, FRAMES[1:])]
     assert written(tmp_path / "c.mp4", mixed).indices == list(range(6))
     assert nvenc == []
+
+
+@pytest.mark.parametrize("first", [FRAMES[0], on_gpu(FRAMES[0])])
+def test_an_encoder_that_takes_none_from_there_is_told_with_the_cure(tmp_path, nvenc, first):
+    """As where the first GPU has no NVENC and another has."""
+    sink = FileSink(tmp_path / "c.mkv")
+    refuse = mock.Mock(side_effect=av.ExternalError(-542398533, "Generic error"))
+    with (
+        mock.patch.object(encoded.VideoEncoder, "_timed", refuse),
+        pytest.raises(SinkError, match="libx264 or container failed") as told,
+    ):
+        sink.write(first, make_explanation())
+    there = first is not FRAMES[0]
+    assert ("try decoding by the CPU (--decode cpu)" in str(told.value)) == there
 
 
 def test_a_gpu_that_fails_before_the_picture_is_complete(tmp_path, nvenc, monkeypatch):
