@@ -38,11 +38,16 @@ def print_stored(entries: Sequence[StoredEngine]) -> None:
     """Print one line per compiled model: key, size, age, what it was built for."""
     show(f"stored: {len(entries)}, {sum(entry.size for entry in entries) / 1e6:.1f} MB")
     for entry in entries:
-        days = (time.time() - entry.used_at) / DAY
         what = entry.problem or (
-            f"{_describe(entry.facts)}, {entry.size / 1e6:.1f} MB, used {days:.0f} days ago"
+            f"{_describe(entry.facts)}, {entry.size / 1e6:.1f} MB, used {_ago(entry.used_at)}"
         )
         show(f"  {entry.key[:12]}  {what}")
+
+
+def _ago(used_at: float) -> str:
+    """When that was, as "3 days ago"; clocks that differ a little are told nothing of."""
+    days = (time.time() - used_at) / DAY
+    return f"{max(days, 0):.0f} days ago" if days > -1 else "in the future, says this clock"
 
 
 def _describe(facts: Mapping[str, str]) -> str:

@@ -1,12 +1,14 @@
 import json
 import re
 import shutil
+import time
 
 import pytest
 
-from engines import EngineInfo, available_engines
+from engines import EngineInfo, StoredEngine, available_engines
 from nem import list_bundles
 from stream.cli import doctor
+from stream.cli.engines import print_stored
 
 
 @pytest.fixture(autouse=True)
@@ -88,6 +90,17 @@ def test_an_engine_that_can_run_but_not_be_built_is_told(cli, monkeypatch):
     assert f"TensorRT: {told}\n" in cli("engines", "list")[1]
     [finding] = doctor._engines()
     assert (finding.good, finding.detail) == (True, told)
+
+
+@pytest.mark.parametrize(
+    ("days", "told"), [(3, "3 days ago"), (-0.2, "0 days ago"), (-3, "in the future")]
+)
+def test_a_stored_engine_has_no_negative_age(capsys, days, told):
+    entry = StoredEngine("k" * 64, 1000, time.time() - days * 86_400, {})
+    print_stored([entry])
+    listed = capsys.readouterr().out
+    assert f"used {told}" in listed
+    assert "-" not in listed
 
 
 def test_the_store_is_verified_and_pruned(cli, own_cache):
