@@ -118,7 +118,8 @@ def with_backbone(model: NEM, backbone: Backbone) -> NEM:
 def spearman(a: Tensor, b: Tensor) -> Tensor:
     """Rank correlation of maps (N, ...), (N,); ties share their mean rank.
 
-    Where both are constant, one stands for the other: 1. Where only one is: 0.
+    Where both are constant, one stands for the other: 1. Where only one is: 0. NaN where a map has
+    a NaN, which has no rank.
     """
     return torch.stack(
         [_spearman(r, s) for r, s in zip(a.flatten(1), b.flatten(1), strict=True)]
@@ -126,6 +127,8 @@ def spearman(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _spearman(a: Tensor, b: Tensor) -> Tensor:
+    if a.isnan().any() or b.isnan().any():
+        return torch.tensor(torch.nan, dtype=torch.float64, device=a.device)
     ra, rb = _mean_ranks(a), _mean_ranks(b)
     size: Tensor = ra.norm() * rb.norm()
     if size == 0:

@@ -50,6 +50,10 @@ def test_spearman():
     flat = torch.ones(1, 4)
     assert spearman(flat, 2 * flat).item() == 1
     assert spearman(flat, a).item() == 0
+    broken = torch.tensor([[1.0, 2.0, math.nan, 10.0]])
+    for pair in ((a, broken), (broken, a), (broken, broken), (flat * math.nan, flat)):
+        assert spearman(*pair).isnan().item()
+    assert spearman(torch.cat([a, a]), torch.cat([broken, a])).isnan().tolist() == [True, False]
 
 
 def test_a_map_that_ignores_the_model_scores_one_in_each_stage():
