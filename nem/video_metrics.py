@@ -17,6 +17,10 @@ Masks = NDArray[np.float32]
 Frames = NDArray[np.uint8]
 
 
+LEAST_SIDE = 16
+"""Two of the patches that DIS matches: OpenCV reads beyond flatter frames, and crashes."""
+
+
 class Motion(NamedTuple):
     """Where each pixel of a frame was in the one before.
 
@@ -50,7 +54,7 @@ def warped_error(masks: Masks, frames: Frames) -> NDArray[np.float64]:
     on. Places that `motion` has not seen before are left out; NaN where there are no others.
 
     Raises:
-        ArgumentError: masks and frames of other shapes or counts.
+        ArgumentError: masks and frames of other shapes or counts, or below 16 x 16.
     """
     _check(masks)
     if frames.dtype != np.uint8 or frames.shape != (*masks.shape, 3):
@@ -73,7 +77,15 @@ def motion(last: NDArray[np.uint8], this: NDArray[np.uint8]) -> Motion:
 
     A place counts as seen if the flow there and back ends within
     0.01 (|there|^2 + |back|^2) + 0.5 squared pixels of it (Sundaram et al. 2010, eq. 5).
+
+    Raises:
+        ArgumentError: pictures below 16 x 16.
     """
+    if min(this.shape) < LEAST_SIDE:
+        raise ArgumentError(
+            f"frames of {this.shape[1]} x {this.shape[0]}: optical flow takes frames from "
+            f"{LEAST_SIDE} x {LEAST_SIDE}; resize frames and masks to that or more"
+        )
     back, there = _flow(this, last), _flow(last, this)
     returned = np.stack([warp(np.ascontiguousarray(there[..., i]), back) for i in (0, 1)], -1)
     gap = ((back + returned) ** 2).sum(-1)

@@ -86,3 +86,7 @@ def test_what_is_refused():
         warped_error(masks[:, ::2], frames)
     with pytest.raises(ArgumentError, match="float32"):
         warped_error(masks, frames.astype(np.float32))
+    for small in (np.s_[:, :15], np.s_[:, :, :8]):  # the first would end the process
+        with pytest.raises(ArgumentError, match="from 16 x 16"):
+            warped_error(masks[small], frames[small])
+    assert np.isfinite(warped_error(masks[:, :16, :16], frames[:, :16, :16])).all()
