@@ -6,7 +6,7 @@ import av
 import cv2
 import pytest
 
-from stream.cli import with_command
+from stream.cli.entry import with_command
 from tests.builders import DATA, counted_picture, make_clip, read_index
 
 

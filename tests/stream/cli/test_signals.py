@@ -181,6 +181,22 @@ sys.exit(main())
     assert list(tmp_path.iterdir()) == [clip]
 
 
+def test_ctrl_c_while_modules_are_imported_ends_in_a_line():
+    program = f"""
+import os, sys
+class Finder:
+    def find_spec(name, *_):
+        if name == "stream.cli.console":
+            os.kill(os.getpid(), {int(signal.SIGINT)})
+sys.meta_path.insert(0, Finder)
+from stream.cli import main
+sys.exit(main())
+"""
+    done = child([sys.executable, "-c", program])
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr == "nem-stream: error: interrupted\n"
+
+
 def test_a_closed_terminal_ends_nothing_under_nohup(tmp_path, fake):
     clip = make_clip(tmp_path / "clip.mp4", frames=60)
     program = [sys.executable, "-c", SELF_SIGNALLING.format(signals={5: (int(signal.SIGHUP),)})]
