@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from nem.bundle import Bundle
 from scripts.default_quality import JUDGED, RANKED
 
 TEXT = """\
@@ -66,6 +67,21 @@ SGD, progressive image size, CutMix and mixup, label smoothing, an averaged copy
   weights, and a third of the pictures seen through random masks, so that masked pictures are not
   foreign to it"""
 TUNED = ". Then tuned with half of the objects small amid clutter and fewer masks"
+
+
+def weights_source(start: Bundle | None, tuned: bool) -> str:
+    """Where the backbone's weights came from, as the manifest tells it.
+
+    Args:
+        start: bundle whose backbone was taken, None if it was trained from scratch.
+        tuned: it was trained a second time.
+    """
+    if start is None:
+        return "trained from scratch by scripts/train_default"
+    source = start.manifest.backbone.source
+    if not tuned:
+        return source  # these are the same weights
+    return f"bundle {start.path.name} ({source}), tuned by scripts/train_default"
 
 
 def model_card(

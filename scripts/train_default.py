@@ -28,7 +28,7 @@ from nem.bundle_io import decoder_state, installed_versions, load_backbone, roun
 from nem.explanation import AIMS, METHOD_OF
 from nem.train import TrainConfig, fit
 from scripts.default_backbone import BackboneConfig, top1, train_backbone
-from scripts.default_card import model_card
+from scripts.default_card import model_card, weights_source
 from scripts.default_data import MEAN, STD, load_split, write_composites
 from scripts.default_quality import judge
 from scripts.ending import launch
@@ -169,7 +169,7 @@ def main() -> None:
     )
     decoder = decoder_config((data / "train", composites), args)  # refuses before hours are lost
     config = BackboneConfig(epochs=args.epochs, seed=args.seed)
-    begin_with = None
+    before = begin_with = None
     if args.start is None:
         first = train_backbone(train, validation, args.out, config, args.device)
     else:
@@ -216,7 +216,7 @@ def main() -> None:
         model,
         args.bundle,
         name=NAME,
-        source="trained from scratch by scripts/train_default",
+        source=weights_source(before, args.tune_epochs > 0),
         training=training,
         quality=quality,
         card=card,

@@ -1,8 +1,12 @@
-"""The default's card says of the backbone what was done, and nothing else."""
+"""The default's card and manifest say of the backbone what was done, and nothing else."""
+
+from pathlib import Path
 
 import pytest
 
-from scripts.default_card import model_card
+from nem.bundle import open_bundle
+from scripts.default_card import model_card, weights_source
+from tests.stream.cli.support import make_paper_bundle
 
 
 @pytest.mark.parametrize("tuned", [True, False])
@@ -16,3 +20,12 @@ def test_the_backbone_is_told_of_as_it_was_made(start: str | None, tuned: bool) 
     assert ("trained from scratch" in card) == ("SGD" in card) == (start is None)
     assert ("bundle `before`" in card) == (start is not None)
     assert ("Then tuned" in card) == tuned
+
+
+def test_the_manifest_tells_where_the_weights_came_from(tmp_path: Path) -> None:
+    start = open_bundle(make_paper_bundle(tmp_path / "before"))  # "made by a test"
+    by = "by scripts/train_default"
+    for tuned in (True, False):
+        assert weights_source(None, tuned) == f"trained from scratch {by}"
+    assert weights_source(start, tuned=False) == "made by a test"  # the same weights
+    assert weights_source(start, tuned=True) == f"bundle before (made by a test), tuned {by}"
