@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
+
+_log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -21,6 +23,27 @@ def at_level(level: int, *names: str) -> Iterator[None]:
             logger.setLevel(old)
 
 
-def quiet_hub() -> AbstractContextManager[None]:
-    """Without the model hub's warnings of each try that failed: the error that ends them tells."""
-    return at_level(logging.ERROR, "huggingface_hub")
+@contextmanager
+def quiet_hub() -> Iterator[None]:
+    """The model hub's warnings of each try as one, as it tries for minutes; its errors as before.
+
+    Why the last try failed tells the error that ends them.
+    """
+    hub = logging.getLogger("huggingface_hub")
+    before = hub.handlers, hub.propagate
+    hub.handlers, hub.propagate = [_FirstRetry()], False
+    try:
+        yield
+    finally:
+        hub.handlers, hub.propagate = before
+
+
+class _FirstRetry(logging.Handler):
+    told = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno >= logging.ERROR:
+            _log.handle(record)
+        elif not self.told and "[Retry " in record.getMessage():
+            self.told = True
+            _log.warning("the model hub does not answer; trying again, for up to two minutes")

@@ -97,16 +97,21 @@ def test_arguments_are_checked() -> None:
         create_backbone("resnet10t", num_classes=5, classes=("a", "b"))
 
 
-def test_an_unreachable_hub_is_one_line(monkeypatch: pytest.MonkeyPatch, caplog) -> None:
+def test_an_unreachable_hub_is_a_line_and_its_tries_too(
+    monkeypatch: pytest.MonkeyPatch, caplog
+) -> None:
     def refuse(*args: object, **kwargs: object) -> None:
-        logging.getLogger("huggingface_hub.utils._http").warning("no route, trying again")
+        hub = logging.getLogger("huggingface_hub.utils._http")
+        for attempt in (1, 2):
+            hub.warning("no route")
+            hub.warning("Retrying in 1s [Retry %s/5].", attempt)
         raise ConnectionError("no route\nto host")
 
     monkeypatch.setattr(timm, "create_model", refuse)
     with pytest.raises(ModelError, match=r"^backbone resnet10t: can't fetch .*--weights") as error:
         create_backbone("resnet10t", "timm")
     assert "\n" not in str(error.value)
-    assert not caplog.records
+    assert [record.name for record in caplog.records] == ["nem.logs"]
 
 
 def test_weights_come_from_a_safetensors_file(tmp_path) -> None:

@@ -190,7 +190,7 @@ def test_hub_ids_are_fetched(folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert asked == [("owner/name", files)]
 
 
-def test_hub_trouble_is_one_line(monkeypatch: pytest.MonkeyPatch, caplog) -> None:
+def test_hub_trouble_is_a_line_and_its_tries_too(monkeypatch: pytest.MonkeyPatch, caplog) -> None:
     response = type("Response", (), {"headers": {}, "request": None})()
     troubles = {
         "can't be reached": ConnectionError("no route\nto host"),
@@ -199,14 +199,18 @@ def test_hub_trouble_is_one_line(monkeypatch: pytest.MonkeyPatch, caplog) -> Non
     for reason, trouble in troubles.items():
 
         def fail(*args: object, _trouble: Exception = trouble, **kwargs: object) -> None:
-            logging.getLogger("huggingface_hub.utils._http").warning("trying again")
+            hub = logging.getLogger("huggingface_hub.utils._http")
+            for attempt in (1, 2):
+                hub.warning("no route")
+                hub.warning("Retrying in 1s [Retry %s/5].", attempt)
             raise _trouble
 
         monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
         with pytest.raises(BundleError, match=reason) as error:
             open_bundle("owner/name")
         assert "\n" not in str(error.value)
-        assert not caplog.records
+        assert [record.name for record in caplog.records] == ["nem.logs"]
+        caplog.clear()
     monkeypatch.undo()
     with pytest.raises(BundleError, match="not a valid hub id"):
         open_bundle("owner/na--me")
