@@ -120,6 +120,7 @@ class FileSink(Sink):
             if self.frames and whole:
                 with self._failures():
                     self._finish(all_packets=True)
+                    self._read_back()
                 self._output.finish()
             elif self.frames:
                 self._finish(all_packets=False)
@@ -163,6 +164,24 @@ class FileSink(Sink):
         if all_packets and self._copied is not None:
             self._copied.copy_until(None)
         self._container.close()
+
+    def _read_back(self) -> None:
+        """Open the file, as MP4's muxer leaves out a header that it can't write, without an error.
+
+        Raises:
+            SinkError: if it can't be opened.
+        """
+        self._output.file.flush()
+        try:
+            with self._output.partial.open("rb") as file, av.open(file):
+                pass
+        except av.InvalidDataError as error:
+            raise SinkError(
+                f"{self.path}: what was written can't be opened ({error.strerror}), so a copied "
+                "track does not fit in; write to .mkv, which takes nearly everything"
+            ) from error
+        except OSError:
+            log.debug("%s: not read back", self._output.partial, exc_info=True)
 
     def _release(self) -> None:
         if self.frames:

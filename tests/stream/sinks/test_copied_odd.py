@@ -214,3 +214,19 @@ def test_samples_of_channels_that_no_one_names_are_refused_for_mp4(tmp_path):
     clip = raw_sound(tmp_path / "in.mkv", 9)
     with pytest.raises(SinkError, match=r"can't be stored in \.mp4; write to \.mov or \.mkv"):
         FileSink(tmp_path / "out.mp4", copy_from=clip)
+
+
+def test_a_file_that_can_not_be_opened_never_gets_its_name(tmp_path):
+    """NUT calls E-AC-3 AC-3, and of that MP4's muxer can't make a header."""
+    clip = tmp_path / "in.nut"
+    with av.open(str(clip), "w") as new:
+        sound = new.add_stream("eac3", rate=48000, layout="stereo")
+        for number in range(20):
+            piece = av.AudioFrame("fltp", "stereo", 1536)
+            piece.pts, piece.sample_rate, piece.time_base = 1536 * number, 48000, Fraction(1, 48000)
+            new.mux(sound.encode(piece))
+    with pytest.raises(SinkError, match=r"out\.mp4: what was written can't be opened .* \.mkv"):
+        annotate(clip, tmp_path / "out.mp4")
+    assert not (tmp_path / "out.mp4").exists()
+    assert annotate(clip, tmp_path / "out.mkv") == ()
+    assert read_packets(tmp_path / "out.mkv", "audio") == read_packets(clip, "audio")
