@@ -18,17 +18,22 @@ from stream.errors import UsageError
 FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
 """Suffix to FFmpeg's name of the muxer."""
 FRAGMENT_SECONDS = 1
+EARLY = {"movflags": "empty_moov"}
+"""Options for MP4 and MOV that write the index without any packet."""
 MIN_TIMESCALE, MAX_TIMESCALE = 30_000, 2**31 - 1
 """Ticks per second: a multiple of the source's, so fine that chapters keep their time, and frames
 at most usual rates have a whole number of ticks, which counts for time codes."""
 
-# MOV numbers languages; FFmpeg's muxer knows each by one of its names and drops the others.
+# MOV numbers languages; FFmpeg knows each by one name, and its muxer drops the others.
 MOV_LANGUAGES = {
     "bod": "tib", "cym": "wel", "cze": "ces", "deu": "ger", "ell": "gre", "eus": "baq",
-    "fas": "per", "fre": "fra", "hye": "arm", "isl": "ice", "kat": "geo", "mkd": "mac",
-    "msa": "may", "mya": "bur", "nld": "dut", "rum": "ron", "slo": "slk", "sqi": "alb",
-    "swe": "sve", "zho": "chi",
+    "fao": "fo ", "fas": "per", "fre": "fra", "gle": "iri", "hrv": "hr ", "hye": "arm",
+    "isl": "ice", "kat": "geo", "mkd": "mac", "msa": "may", "mya": "bur", "nld": "dut",
+    "pan": "pa ", "rum": "ron", "slo": "slk", "sqi": "alb", "srp": "sr ", "swe": "sve",
+    "zho": "chi",
 }  # fmt: skip
+# Names that are no one else's.
+ISO_LANGUAGES = {MOV_LANGUAGES[name]: name for name in ("fao", "gle", "hrv", "pan", "srp", "swe")}
 
 
 def format_of(path: str | Path) -> str:
@@ -83,6 +88,21 @@ def _has_places(container: str, metadata: Mapping[str, str]) -> bool:
     return all(kept.get(name.lower()) == value for name, value in metadata.items())
 
 
+def language_in(container: str, name: str) -> str | None:
+    """The name by which FFmpeg's muxer keeps a language; None if it can't."""
+    usual = ISO_LANGUAGES.get(name, name)
+    if container == "matroska":
+        return usual
+    name = MOV_LANGUAGES.get(usual, usual) if container == "mov" else usual
+    file = io.BytesIO()
+    with av.open(file, "w", format=container, container_options=EARLY) as trial:
+        trial.add_stream("mpeg4", rate=25).metadata["language"] = name
+        trial.start_encoding()
+    file.seek(0)
+    with av.open(file) as found:
+        return name if found.streams[0].metadata.get("language") == name else None
+
+
 def holds(container: str, stream: Stream) -> bool:
     """Whether the container can store the packets of `stream`."""
     taken = _takes(container, lambda trial: add_copy(trial, stream))
@@ -112,9 +132,9 @@ def _found_again(container: str, stream: Stream) -> bool:
     FFmpeg's muxer takes some tracks that it then leaves out, or cuts the index short there, without
     an error.
     """
-    file, early = io.BytesIO(), {"movflags": "empty_moov"}
+    file = io.BytesIO()
     try:
-        with av.open(file, "w", format=container, container_options=early) as trial:
+        with av.open(file, "w", format=container, container_options=EARLY) as trial:
             add_copy(trial, stream)
             trial.start_encoding()
         file.seek(0)

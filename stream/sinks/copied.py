@@ -21,7 +21,7 @@ from av.video.stream import VideoStream
 
 from nem.videos import STILL
 from stream.errors import SinkError
-from stream.sinks.containers import FORMATS, MOV_LANGUAGES, add_copy, holds
+from stream.sinks.containers import FORMATS, add_copy, holds, language_in
 from stream.sources.opening import check_file, open_container, video_stream
 from stream.sources.reading import BAD_RUN
 from stream.sources.stamps import Stamps
@@ -103,7 +103,7 @@ class CopiedStreams:
             if video is not self._explained and video.discard != Discard.all:
                 what = "cover picture" if video.disposition & STILL else "video track"
                 self.notes.append(f"{what} {video.index} left out: one track is explained")
-        suffix = next(s for s, name in FORMATS.items() if name == container)
+        suffix = _suffix(container)
         heard = [s for s in others if s.type in ("audio", "subtitle")]
         wanted = [s for s in heard if s.codec_context is not None]
         for stream in others:
@@ -142,16 +142,22 @@ class CopiedStreams:
                 self._filters[stream.index] = BitStreamFilterContext("aac_adtstoasc", stream)
             self._targets[stream.index] = target
             self._clocks[stream.index] = self._clock(stream)
-        if self._container == "mov":
-            for stream in out.streams:
-                if (spoken := stream.metadata.get("language")) in MOV_LANGUAGES:
-                    stream.metadata["language"] = MOV_LANGUAGES[spoken]
+        for stream in out.streams:
+            if (spoken := stream.metadata.get("language", "und")) != "und":
+                self._name_language(stream, spoken)
         out.metadata.update(self.metadata)
         out.set_chapters(self._input.chapters())
         if self._container == "matroska" and "matroska" not in self._input.format.name:
             self._earliest = min(start, Fraction(0))
         self._next = next(self._packets, None)
         self._out = out
+
+    def _name_language(self, stream: Stream, spoken: str) -> None:
+        name = language_in(self._container, spoken)
+        stream.metadata["language"] = name or "und"
+        if name is None:
+            what = f"language {spoken} of the {stream.type} track"
+            self.notes.append(f"{what} left out: {_suffix(self._container)} can't hold it")
 
     def copy_until(self, seconds: float | None) -> None:
         """Mux the packets up to this time; None for all that are left."""
@@ -246,6 +252,10 @@ def _open(source: Path) -> InputContainer:
 
 def _known(stream: Stream) -> bool:
     return stream.codec_context is None or bool(getattr(stream.codec_context, "sample_rate", 1))
+
+
+def _suffix(container: str) -> str:
+    return next(s for s, name in FORMATS.items() if name == container)
 
 
 def _codec(stream: Stream) -> str:

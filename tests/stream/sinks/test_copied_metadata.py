@@ -112,6 +112,24 @@ def test_a_language_keeps_its_place_in_mov_by_either_of_its_names(tmp_path):
     assert found["spa"] == "spa"
 
 
+@pytest.mark.parametrize(("of_mov", "usual"), [("hr ", "hrv"), ("iri", "gle"), ("sve", "swe")])
+def test_a_name_of_a_language_that_only_mov_has_is_the_usual_one_elsewhere(tmp_path, of_mov, usual):
+    clip = described(tmp_path / "in.mov", of_pictures={"language": of_mov})
+    for suffix, name in (("mp4", usual), ("mkv", usual), ("mov", of_mov)):
+        assert annotate(clip, tmp_path / f"out.{suffix}").notes == ()
+        assert said(tmp_path / f"out.{suffix}")[1]["language"] == name
+    annotate(tmp_path / "out.mkv", tmp_path / "back.mov")
+    assert said(tmp_path / "back.mov")[1]["language"] == of_mov
+
+
+def test_a_language_that_has_no_number_is_told_of(tmp_path):
+    clip = described(tmp_path / "in.mkv", of_pictures={"language": "yue"})
+    [note] = annotate(clip, tmp_path / "out.mov").notes
+    assert note == "language yue of the video track left out: .mov can't hold it"
+    assert annotate(clip, tmp_path / "out.mp4").notes == ()
+    assert said(tmp_path / "out.mp4")[1]["language"] == "yue"
+
+
 @pytest.mark.parametrize("suffix", ["mp4", "mov"])
 def test_what_a_phone_says_of_a_file_is_kept(tmp_path, suffix):
     clip = described(tmp_path / "in.mov", of_file=PHONE, movflags="use_metadata_tags")
