@@ -19,6 +19,8 @@ IMAGE_SUFFIXES = frozenset(
     {".bmp", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
 )
 
+TOO_LARGE = "too large for the memory"
+
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".ts", ".mpg", ".mpeg", ".wmv")
 
 
@@ -108,7 +110,7 @@ def read_image(path: Path) -> Picture:
     try:
         return decode(np.fromfile(path, np.uint8))
     except MemoryError:
-        raise ValueError("too large for the memory") from None
+        raise ValueError(TOO_LARGE) from None
 
 
 def decode(data: NDArray[np.uint8]) -> Picture:
@@ -123,10 +125,18 @@ def decode(data: NDArray[np.uint8]) -> Picture:
         with quiet():  # of damage, and of what a TIFF holds besides
             picture = cv2.imdecode(_without_profile(data), cv2.IMREAD_COLOR_RGB)
     except cv2.error as error:
-        raise ValueError(f"not a readable image ({error.err})") from None
+        raise ValueError(_reason(error)) from None
     if picture is None:
         raise ValueError("not a readable image")
     return np.asarray(picture, np.uint8)
+
+
+def _reason(error: cv2.error) -> str:
+    if error.code == cv2.Error.StsNoMem:
+        return TOO_LARGE
+    if "CV_IO_MAX_IMAGE" in error.err:
+        return "more pixels than OpenCV reads; shrink it, or raise OPENCV_IO_MAX_IMAGE_PIXELS"
+    return f"not a readable image ({error.err})"
 
 
 def _without_profile(data: NDArray[np.uint8]) -> NDArray[np.uint8]:

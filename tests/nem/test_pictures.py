@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from nem.pictures import files_below, is_image, no_pictures, read_image
+from nem.pictures import decode, files_below, is_image, no_pictures, read_image
 
 
 def test_exif_orientation_is_applied(tmp_path: Path) -> None:
@@ -70,6 +70,21 @@ def test_a_picture_too_large_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(np, "fromfile", full)
     with pytest.raises(ValueError, match="too large for the memory"):
         read_image(tmp_path / "large.png")
+
+
+def test_what_opencv_can_not_hold_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    many = np.frombuffer(b"P5 40000 40000 255\n" + bytes(99), np.uint8)
+    with pytest.raises(ValueError, match=r"^more pixels than OpenCV reads; .*_MAX_IMAGE_PIXELS$"):
+        decode(many)
+
+    def full(data: object, flags: int) -> None:
+        error = cv2.error("no room")
+        error.code, error.err = cv2.Error.StsNoMem, "Failed to allocate 2700000000 bytes"
+        raise error
+
+    monkeypatch.setattr(cv2, "imdecode", full)
+    with pytest.raises(ValueError, match=r"^too large for the memory$"):
+        decode(many)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
