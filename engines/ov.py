@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import io
 import platform
+import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +28,7 @@ from engines.calibration import check_given, hash_files, read_pictures
 from engines.changes import installed
 from engines.cpu import cpu_flags, cpu_model, flags_digest, has_bf16
 from engines.errors import EngineError, EngineUnavailable, OptionError, StoreError
+from engines.forks import keep_in_children
 from engines.onnx_passes import (
     CLASSES,
     EMBEDDING,
@@ -105,6 +107,7 @@ class OpenVinoEngine(Engine):
             aims=bundle.manifest.heads,
         )
         self.batch = batch
+        keep_in_children(self)
         if found == INT8:
             self._rounded = self._fetch_rounded()
         model = self._request(batch).get_compiled_model()
@@ -140,6 +143,11 @@ class OpenVinoEngine(Engine):
         with kept_signal_stack():
             self._requests.clear()
             del self._core
+
+    def forked(self) -> list[Any]:
+        """What a forked process, which may close this but not run it, must not free."""
+        self._busy = threading.Lock()  # a thread of the parent may hold the one before
+        return [vars(self).get("_core"), self._rounded, *self._requests.values()]
 
     def _request(self, batch: int) -> Any:
         """The request for frames (batch, S, S, 3), compiled when first asked for."""

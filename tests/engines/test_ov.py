@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -149,3 +152,39 @@ def test_a_bundle_that_is_replaced_under_our_hands_is_never_stored(
     with pytest.raises(BundleError, match="changed since the bundle was opened"):
         OpenVinoEngine(Bundle(path, bundle.manifest), store=store)
     assert list_stored(store) == []
+
+
+FORKING = """
+import os, signal, sys, numpy as np
+from engines import open_engine
+engine = open_engine(sys.argv[1], "openvino")
+frames = np.zeros((1, 64, 64, 3), np.uint8)
+engine.run(frames)
+engine._busy.acquire()  # as by a thread that runs it
+child = os.fork()
+if not child:
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(20)
+    if sys.argv[2] == "close":
+        engine.close()
+    sys.exit(7)
+status = os.waitpid(child, 0)[1]
+engine._busy.release()
+engine.run(frames)
+engine.close()
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here")
+@pytest.mark.parametrize("way", ["close", "leave"])
+def test_a_forked_process_ends_what_its_parent_goes_on_with(
+    bundle: Bundle, tmp_path: Path, way: str
+) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FORKING, str(bundle.path), way],
+        env={**os.environ, "NEM_CACHE": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert (ran.returncode, ran.stderr) == (7, "")
