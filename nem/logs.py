@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+from nem.setting import Setting
 
 _log = logging.getLogger(__name__)
 
@@ -23,21 +25,6 @@ def at_level(level: int, *names: str) -> Iterator[None]:
             logger.setLevel(old)
 
 
-@contextmanager
-def quiet_hub() -> Iterator[None]:
-    """The model hub's warnings of each try as one, as it tries for minutes; its errors as before.
-
-    Why the last try failed tells the error that ends them.
-    """
-    hub = logging.getLogger("huggingface_hub")
-    before = hub.handlers, hub.propagate
-    hub.handlers, hub.propagate = [_FirstRetry()], False
-    try:
-        yield
-    finally:
-        hub.handlers, hub.propagate = before
-
-
 class _FirstRetry(logging.Handler):
     told = False
 
@@ -47,3 +34,19 @@ class _FirstRetry(logging.Handler):
         elif not self.told and "[Retry " in record.getMessage():
             self.told = True
             _log.warning("the model hub does not answer; trying again, for up to two minutes")
+
+
+def _tell_one_retry() -> Callable[[], None]:
+    hub = logging.getLogger("huggingface_hub")
+    handlers, propagate = hub.handlers, hub.propagate
+    hub.handlers, hub.propagate = [_FirstRetry()], False
+
+    def restore() -> None:
+        hub.handlers, hub.propagate = handlers, propagate
+
+    return restore
+
+
+quiet_hub = Setting(_tell_one_retry)
+"""Of the model hub's warnings, one for each try and for minutes, only that it tries again; its
+errors as before. Why the last try failed tells the error that ends them."""
