@@ -141,6 +141,17 @@ def collect(
     return Collection(tuple(items), tuple(skipped), size)
 
 
+def check_there(paths: Iterable[Path | str]) -> None:
+    """Refuse a path to collect from that is missing.
+
+    Raises:
+        DataError: there is no such file or folder.
+    """
+    for path in map(Path, paths):
+        if not path.exists():
+            raise DataError(f"{path}: no such file or folder; give images, videos or folders")
+
+
 def read_video(path: Path, every: int) -> Iterator[Picture]:
     """Each `every`-th frame of a video, RGB uint8 (H, W, 3), upright and whole as when explained.
 
@@ -222,11 +233,11 @@ def _find(paths: Iterable[Path | str]) -> tuple[list[Path], list[Skipped]]:
     def unlisted(error: OSError) -> None:
         skipped.append(Skipped(Path(error.filename), f"folder can't be read: {error.strerror}"))
 
-    for path in map(Path, paths):
+    given = [Path(path) for path in paths]
+    check_there(given)
+    for path in given:
         if path.is_dir():
             files.update(dict.fromkeys(files_below(path, is_media, unlisted)))
-        elif not path.exists():
-            raise DataError(f"{path}: no such file or folder; give images, videos or folders")
         elif is_media(path):
             files[path] = None
         else:

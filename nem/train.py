@@ -27,7 +27,7 @@ from nem.bundle import open_bundle
 from nem.bundle_io import load_backbone, state_sha256
 from nem.checkpoint import SafetensorsIO, load_tree
 from nem.config import TrainConfig
-from nem.data import Collection, collect, normalise
+from nem.data import Collection, check_there, collect, normalise
 from nem.errors import DataError, TrainError, first_line
 from nem.learner import Learner
 from nem.logs import at_level
@@ -75,6 +75,8 @@ def fit(
     checkpoint = out / CHECKPOINT
     if checkpoint.exists() and not config.resume:
         raise TrainError(f"out {out}: holds a training; resume it, or give another folder")
+    check_there(config.data)  # before a model is fetched
+    _check_writable(out)
     backbone = _backbone(config, backbone)
     if config.grid is not None and config.grid > backbone.input_size:
         raise TrainError(f"grid {config.grid}: allowed are 2 to {backbone.input_size} cells a side")
@@ -85,7 +87,6 @@ def fit(
     fitting = _fitting(model.decoder.state_dict(), begin_with or {})
     model.decoder.load_state_dict(fitting, strict=False)
     before = _before(config, model, fitting)
-    _check_writable(out)
     collection = _collect(config, backbone.input_size, progress)
     recipe = config.recipe() | {
         "backbone": frozen,

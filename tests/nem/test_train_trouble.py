@@ -42,6 +42,19 @@ def test_a_folder_that_can_not_be_written_is_told_before_pictures_are_read(
         train(pictures, tmp_path / "run")
 
 
+def test_what_is_missing_is_told_before_a_model_is_fetched(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr("nem.train.create_backbone")
+    (tmp_path / "file").touch()
+    for data, out, told in (
+        (tmp_path / "nowhere", tmp_path / "run", r"nowhere: no such file or folder"),
+        (pictures, tmp_path / "file" / "run", r"file can't be written to"),
+    ):
+        with pytest.raises((DataError, TrainError), match=told):
+            fit(TrainConfig(model="resnet10t", data=(data,), out=out), progress=False)
+
+
 def test_a_single_picture_is_too_few(tmp_path: Path) -> None:
     folder = write_pictures(tmp_path / "one", shapes(1, 0)[0])
     with pytest.raises(DataError, match=r"^1 usable picture.*each process needs 2 .*give more$"):
