@@ -98,13 +98,14 @@ def _is_file(path: Path) -> bool:
         return True
 
 
-def read_image(path: Path) -> Picture:
+def read_image(path: Path | str) -> Picture:
     """RGB uint8 (H, W, 3) of an image file, turned as its EXIF says.
 
     Raises:
         ValueError: not an image, or damaged.
         OSError: the file can't be read.
     """
+    path = Path(path)
     if not path.is_file() and path.exists():  # reading a pipe could wait for ever
         raise ValueError("is no regular file")
     try:

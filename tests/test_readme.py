@@ -5,7 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
+import numpy as np
+import pytest
+
 from nem.bundle import open_bundle
+from tests.builders import make_clip
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -59,3 +64,13 @@ def test_readme_says_how_often_the_default_model_is_right():
     top1 = manifest.quality[f"top1_{manifest.input_size}"]
     row = f"top-1, {len(manifest.classes)} classes | {top1:.1%}".replace("%", " %")
     assert row in README
+
+
+@pytest.mark.parametrize("code", re.findall(r"```python\n(.+?)```", README, re.S))
+def test_python_runs_as_it_stands(code, tmp_path, monkeypatch):
+    if "bundle_io" in code:
+        pytest.importorskip("torch", reason="needs the extra train")
+    monkeypatch.chdir(tmp_path)
+    make_clip("clip.mp4", frames=2)
+    cv2.imwrite("cat.jpg", np.full((60, 80, 3), 128, np.uint8))
+    exec(code.replace("masks=3000", "masks=9"), {})

@@ -19,7 +19,7 @@ def test_exif_orientation_is_applied(tmp_path: Path) -> None:
     exif = b"\xff\xe1" + (len(tiff) + 8).to_bytes(2, "big") + b"Exif\0\0" + tiff
     path = tmp_path / "turned.jpg"
     path.write_bytes(jpeg[:2] + exif + jpeg[2:])
-    turned = read_image(path)
+    turned = read_image(str(path))
     assert turned.shape == (32, 16, 3)
     assert turned[:12].min() > 200
     assert turned[20:].max() < 50
