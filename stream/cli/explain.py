@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,9 +105,13 @@ def load_picture(name: str, at: float | None) -> Picture:
     """A picture file, or the frame of a video that is shown at `at` seconds; RGB uint8.
 
     Raises:
-        UsageError: a time in a picture.
+        UsageError: a time in a picture, or one that is none.
         SourceError: neither, or the video ends before.
     """
+    if at is not None and not 0 <= at < math.inf:
+        raise UsageError(f"--at {at:g}: give the seconds from the beginning, from 0")
+    if Path(name).is_dir():
+        raise SourceError(f"{name}: is a folder; give one picture or video in it")
     if is_image(Path(name)):
         if at is not None:
             raise UsageError(f"--at {at:g}: {name} is a picture; leave it out")

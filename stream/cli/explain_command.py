@@ -61,7 +61,7 @@ def explain(
             "--gallery",
             panel=WHAT,
             metavar="FILE",
-            text="Add the pictures of a gallery that are nearest to the model.",
+            text="Add the pictures of a gallery that look most like it to the model.",
         ),
     ] = None,
     statistics: Annotated[

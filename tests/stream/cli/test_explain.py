@@ -189,6 +189,8 @@ def test_no_picture_is_a_line(cli):
         (("--methods", "nem-u", "--gallery", "no.gallery"), 3, "no such file"),
         (("--out", "panel.gif"), 2, "name a picture"),
         (("--methods", "nem-u", "--at", "5"), 2, "is a picture"),
+        (("--methods", "nem-u", "--at", "-1"), 2, "seconds from the beginning"),
+        (("--methods", "nem-u", "--at", "nan"), 2, "seconds from the beginning"),
         (("--methods", "nem-u", "--statistics", "."), 2, "only iba"),
     ],
 )
@@ -206,6 +208,14 @@ def test_the_picture_is_never_written_over(cli, picture, bundle):
     assert code == 2
     assert "also the input" in err
     assert picture.read_bytes() == before
+
+
+def test_of_a_folder_no_picture_is_picked(cli, picture, bundle, tmp_path):
+    panel = tmp_path / "panel.png"
+    code, _, err = explain(cli, tmp_path, "--methods", "nem-u", "-m", bundle, "-o", panel)
+    assert code == 3
+    assert "is a folder; give one picture" in err
+    assert not panel.exists()
 
 
 def test_no_picture_is_said_in_one_line(cli, tmp_path, bundle):
