@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -66,7 +67,10 @@ def run_session(options: Options, console: Console) -> int:
             aim=aim,
         )
         frames, seconds = info.frames_declared, info.seconds_declared
-        progress = open_progress(frames, console, wanted=options.progress, seconds=seconds)
+        # On a terminal the lines themselves tell how far it is, and a bar would break them.
+        lines = options.scores == STDOUT and sys.stdout.isatty()
+        wanted = options.progress and not lines
+        progress = open_progress(frames, console, wanted=wanted, seconds=seconds)
         interrupts.attach(pipeline.stop, pipeline.abort)
         with progress as count:
             try:

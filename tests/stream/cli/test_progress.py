@@ -1,8 +1,10 @@
 import io
+import sys
 from contextlib import nullcontext
 
 import pytest
 
+from stream.cli import main
 from stream.cli.console import Console
 from stream.cli.progress import LINE_SECONDS, Bar, Lines, open_progress
 from tests.builders import make_frame
@@ -100,6 +102,17 @@ def test_the_kind_that_fits(monkeypatch, verbosity, wanted, terminal, kind):
     assert type(progress) is kind
     with progress as count:
         count()
+
+
+@pytest.mark.parametrize(("terminal", "drawn"), [(True, False), (False, True)])
+def test_no_bar_among_scores_on_the_same_terminal(monkeypatch, clip, fake, terminal, drawn):
+    out = io.TextIOWrapper(io.BytesIO())
+    monkeypatch.setattr(out, "isatty", lambda: terminal)
+    monkeypatch.setattr("sys.stdout", out)
+    monkeypatch.setattr("sys.stderr", Terminal())
+    monkeypatch.setenv("TERM", "xterm")
+    assert main([str(clip), "none", "--scores", "-", *fake]) == 0
+    assert ("\x1b[" in sys.stderr.getvalue()) is drawn
 
 
 @pytest.mark.parametrize(
