@@ -86,7 +86,8 @@ class OpenVinoEngine(Engine):
     ) -> None:
         if device not in ("auto", "cpu"):
             raise OptionError(
-                f"engine openvino: device {device!r}, allowed: auto, cpu (for a GPU: engine eager)"
+                f"engine openvino: device {device!r}, allowed: auto, cpu; for an NVIDIA GPU "
+                "device cuda with engine auto"
             )
         check_batch(self.name, batch)
         with kept_signal_stack():

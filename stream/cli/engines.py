@@ -82,7 +82,7 @@ def build(
     if engine == "auto":
         choice = choose_engine(device)
         engine, device = choice.engine, choice.device
-        console.say(f"engine {engine}: {choice.why}")
+        console.say(f"engine auto is {engine}: {choice.why}")
     for count in sorted({1, file_batch(engine)}) if batch is None else [batch]:
         began = time.perf_counter()
         with open_engine(

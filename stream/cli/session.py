@@ -129,7 +129,7 @@ def _open_engine(bundle: Bundle, options: Options, batch: int | None, console: C
         choice = choose_engine(device)
         name, device = choice.engine, choice.device
         tell = console.say if choice.wanting else console.detail
-        tell(f"note: engine {name}: {choice.why}")
+        tell(f"note: engine auto is {name}: {choice.why}")
     return open_engine(
         bundle,
         name,

@@ -153,7 +153,7 @@ def test_a_runtime_that_does_not_load_is_told(
     [
         ({"engine": "openvin"}, "openvino, eager, fake; did you mean openvino"),
         ({"engine": "tensorflow"}, "no engine called 'tensorflow', allowed: auto"),
-        ({"device": "gpu"}, "openvino: device 'gpu', allowed: auto, cpu"),
+        ({"device": "gpu"}, "device 'gpu', allowed: auto, cpu; for an NVIDIA GPU device cuda"),
         ({"engine": "openvino", "device": "cuda"}, "openvino: device 'cuda', allowed"),
         ({"engine": "eager", "device": "toaster"}, "eager: device 'toaster', allowed"),
         ({"engine": "eager", "device": "meta"}, "eager: device 'meta', allowed"),

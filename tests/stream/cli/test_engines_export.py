@@ -18,7 +18,7 @@ def test_an_engine_is_built_once_and_kept(cli):
     one, many = out.splitlines()
     assert one.startswith("openvino cpu f32, batch 1: ready after ")
     assert many.startswith(f"openvino cpu f32, batch {file_batch('openvino')}: ready after ")
-    assert err == "engine openvino: the CPU was asked for\n"
+    assert err == "engine auto is openvino: the CPU was asked for\n"
     assert "stored: 2," in cli("engines", "list")[1]
     code, _, err = cli("engines", "build", "--engine", "openvino", "--precision", "f32", "-q")
     assert (code, err) == (0, "")
@@ -86,7 +86,7 @@ def test_why_an_engine_was_taken_is_said_where_a_gpu_stays_unused(
     monkeypatch.setattr(stream.cli.session, "choose_engine", lambda device: choice)
     code, _, err = cli(clip, "none", "--scores", "-", "--model", bundle)
     assert code == 0
-    assert ("note: engine fake: a GPU is there, but no engine for it" in err) is told
+    assert ("note: engine auto is fake: a GPU is there, but no engine for it" in err) is told
     assert "on fake" in err
     _, _, err = cli(clip, "none", "--scores", "-", "--model", bundle, "-v")
-    assert "note: engine fake: a GPU is there" in err
+    assert "note: engine auto is fake: a GPU is there" in err
