@@ -19,6 +19,7 @@ def print_bundle(name: str) -> None:
     """Print what a bundle is and how it was made."""
     bundle = open_bundle(name)
     manifest = bundle.manifest
+    classes = ", ".join(f"{number} {name}" for number, name in enumerate(manifest.classes))
     size = sum(path.stat().st_size for path in bundle.path.iterdir() if path.is_file())
     rows = {
         "name": manifest.name,
@@ -28,7 +29,7 @@ def print_bundle(name: str) -> None:
         "input": f"{manifest.input_size} x {manifest.input_size} pixels",
         "decoder": manifest.decoder.kind,
         "explains": f"{', '.join(manifest.heads)}; fill {manifest.fill}",
-        "classes": str(len(manifest.classes) or "none, or without names"),
+        "classes": f"{len(manifest.classes)}: {classes}" if classes else "none, or without names",
     }
     rows |= {f"quality: {key}": f"{value:.4g}" for key, value in manifest.quality.items()}
     rows |= {f"training: {key}": str(value) for key, value in manifest.training.items()}

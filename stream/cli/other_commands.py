@@ -49,7 +49,7 @@ def list_bundles() -> None:
 
 @bundles.command("show")
 def show_bundle(bundle: Bundle) -> None:
-    """Show what a bundle is: model, decoder, training, figures, files."""
+    """Show what a bundle is: model, decoder, classes, training, figures."""
     from stream.cli.bundles import print_bundle
 
     print_bundle(bundle)

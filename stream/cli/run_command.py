@@ -118,7 +118,8 @@ def run(
             "--target",
             panel=LOOK,
             metavar="NAME|N",
-            text="Class to explain, by name or number; needs no --explain.",
+            text="Class to explain, by name or number, as nem-stream bundles show lists them; "
+            "needs no --explain.",
         ),
     ] = None,
     style: Annotated[
