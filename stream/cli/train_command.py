@@ -166,7 +166,12 @@ def train(
         option("--name", panel=WHERE, metavar="NAME", text="Of the bundle; default: that of DIR."),
     ] = None,
     resume: Annotated[
-        bool, option("--resume", panel=WHERE, text="Go on from the last checkpoint in DIR.")
+        bool,
+        option(
+            "--resume",
+            panel=WHERE,
+            text="Go on from the last checkpoint in DIR, with the settings it began with.",
+        ),
     ] = False,
     no_progress: Annotated[
         bool, option("--no-progress", panel=WHERE, text="No progress bar.")
