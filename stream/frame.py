@@ -18,7 +18,7 @@ from stream.errors import UsageError
 from stream.shrink import shrink
 
 Plane = NDArray[np.uint8]
-Facts: TypeAlias = tuple[int, int, Fraction, float, ColourTags, int | None]
+Facts: TypeAlias = tuple[int, int, Fraction, float, ColourTags, int | None, str | None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,6 +35,7 @@ class Frame:
         captured_at: `time.monotonic()` when the frame was read, in seconds.
         colour: how the planes are to be read.
         duration: ticks that it is shown, None where the source doesn't tell.
+        file: the picture's file; None where it is no file of its own.
     """
 
     y: Plane
@@ -46,6 +47,7 @@ class Frame:
     captured_at: float
     colour: ColourTags = field(default_factory=ColourTags)
     duration: int | None = None
+    file: str | None = None
 
     def __post_init__(self) -> None:
         height, width = self.y.shape
@@ -63,7 +65,7 @@ class Frame:
     def facts(self) -> Facts:
         """All but the planes, in the order of the constructor."""
         times = self.pts, self.time_base, self.captured_at
-        return self.index, *times, self.colour, self.duration
+        return self.index, *times, self.colour, self.duration, self.file
 
     @property
     def width(self) -> int:
@@ -122,6 +124,7 @@ def frame_from_rgb(
     time_base: Fraction,
     captured_at: float,
     colour: ColourTags | None = None,
+    file: str | None = None,
 ) -> Frame:
     """Make a frame of an RGB picture, uint8 (H, W, 3); chroma is averaged over 2x2 pixels."""
     colour = colour or ColourTags()
@@ -132,4 +135,5 @@ def frame_from_rgb(
     half = yuv.shape[1] // 2, yuv.shape[0] // 2
     y, u, v = (np.ascontiguousarray(yuv[..., i], np.uint8) for i in range(3))
     u, v = (np.asarray(cv2.resize(p, half, interpolation=cv2.INTER_AREA), np.uint8) for p in (u, v))
-    return Frame(y[:height, :width], u, v, index, pts, time_base, captured_at, colour)
+    y = y[:height, :width]
+    return Frame(y, u, v, index, pts, time_base, captured_at, colour, file=file)

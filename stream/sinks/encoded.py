@@ -109,8 +109,8 @@ class VideoEncoder:
         """
         if (frame.width, frame.height) != self.size:
             raise SinkError(
-                f"frame {frame.index} is {frame.width}x{frame.height} after "
-                f"{self.size[0]}x{self.size[1]}: a file keeps one size; write two files"
+                f"{frame.file or f'frame {frame.index}'} is {frame.width}x{frame.height} after "
+                f"{self.size[0]}x{self.size[1]}: a video has one size; write one for each"
             )
         if self._cuda is not None and isinstance(frame, GpuFrame):
             picture = _where_it_is(frame.surface, self._cuda)

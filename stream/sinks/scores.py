@@ -6,8 +6,9 @@
 
 `mask_mean` is the mean of the mask, `mask_area` the share of it at or above 0.5. `explain`
 is what the mask explains, and `target` the class it is for, null for the embedding. `top` is empty
-for a model without classes. A mean or score that is no number is null. A later schema with other
-meanings gets another number; fields may be added under the same one.
+for a model without classes. A mean or score that is no number is null. Of a picture the line also
+has its `file`. A later schema with other meanings gets another number; fields may be added under
+the same one.
 """
 
 from __future__ import annotations
@@ -52,6 +53,8 @@ def score_line(frame: Frame, explanation: Explanation) -> str:
         else explanation.names[int(explanation.target[0])],
         "top": [{"name": name, "score": _rounded(score)} for name, score in explanation.top(TOP)],
     }
+    if frame.file is not None:
+        line["file"] = frame.file
     return json.dumps(line, ensure_ascii=False)
 
 
@@ -97,7 +100,8 @@ class ScoresSink(Sink):
         """
         if self._pipe_closed:
             return
-        line = f"{score_line(frame, explanation)}\n".encode()
+        # A file name may hold bytes that are no text: their escapes are JSON's, too.
+        line = f"{score_line(frame, explanation)}\n".encode(errors="backslashreplace")
         out: IO[bytes] = sys.stdout.buffer if self._output is None else self._output.file
         try:
             written = out.write(line)

@@ -112,7 +112,7 @@ class FileSource(PulledSource):
         index, self._index = self._index, self._index + 1
         assert frame.pts is not None  # set in `Reading`
         times = frame.pts, self.info.time_base, captured_at
-        facts = index, *times, self._door.colour, frame.duration or None
+        facts = index, *times, self._door.colour, frame.duration or None, None
         if planar.is_up(frame):
             if self._door.passes(frame):
                 return self._on_gpu(frame, facts)

@@ -92,6 +92,7 @@ class ImagesSource(PulledSource):
             time_base=self._base,
             captured_at=time.monotonic(),
             colour=COLOUR,
+            file=str(self._paths[position]),
         )
 
     def _free(self) -> None:

@@ -159,8 +159,11 @@ def test_another_size_is_refused_and_the_rest_kept(tmp_path):
     sink = FileSink(path)
     for index in range(3):
         sink.write(make_frame(64, 96, index=index), EXPLANATION)
+    other = make_frame(64, 100, index=3)
     with pytest.raises(SinkError, match=r"frame 3 is 100x64 after 96x64"):
-        sink.write(make_frame(64, 100, index=3), EXPLANATION)
+        sink.write(other, EXPLANATION)
+    with pytest.raises(SinkError, match=r"^b.png is 100x64 after 96x64"):
+        sink.write(replace(other, file="b.png"), EXPLANATION)
     sink.close(whole=False)
     assert names(tmp_path) == ["out.mp4.partial"]
     assert read_video(sink.path.with_name("out.mp4.partial")).indices == [0, 1, 2]

@@ -54,6 +54,13 @@ def test_a_line_names_the_class_that_is_explained():
     assert (line["explain"], line["target"]) == ("target", "猫")
 
 
+@pytest.mark.parametrize("file", ["shots/ä 1.png", "shots/\udcff.png"])
+def test_a_line_tells_of_which_picture_it_is(capsysbinary, file):
+    """The second name is of bytes that are no text, as the system may give them."""
+    ScoresSink("-").write(replace(make_frame(), file=file), explanation())
+    assert json.loads(capsysbinary.readouterr().out.decode())["file"] == file
+
+
 def test_names_are_written_as_they_are_and_five_of_them():
     line = score_line(make_frame(), explanation())
     assert '"name": "猫"' in line

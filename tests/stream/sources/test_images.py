@@ -116,6 +116,7 @@ def test_unreadable_pictures_are_counted_and_keep_their_place_in_time(tmp_path):
         frames = list(source)
     assert [read_index(f.y) for f in frames] == [0, 3, 4]
     assert [f.index for f in frames] == [0, 1, 2]
+    assert [f.file for f in frames] == [str(paths[i]) for i in (0, 3, 4)]
     assert [f.pts_seconds for f in frames] == [0.0, 0.3, 0.4]
     assert source.counts == {UNREADABLE: 2}
 
