@@ -53,7 +53,7 @@ def insertion(
     """Uncover pixels, most important first (RISE, Petsiuk et al. 2018). Higher is better.
 
     Args:
-        score: what is watched.
+        score: what is watched, as `nem.scoring.class_score` gives it.
         x: pictures, normalised (N, C, H, W).
         maps: see the module's text.
         steps: equal steps from no pixel to all; no more than there are pixels.
@@ -121,7 +121,7 @@ def faithfulness_correlation(
     Bhatt et al. 2020, equation 4: -1 to 1, higher is better. 0 where either side never varies.
 
     Args:
-        score: what is watched, one score.
+        score: what is watched, one score, as `nem.scoring.class_score` gives it.
         x: pictures, normalised (N, C, H, W).
         maps: see the module's text; here the values count.
         runs: how many subsets, the same ones for each picture.
@@ -162,7 +162,7 @@ def faithfulness_estimate(
     group is removed alone. -1 to 1, higher is better. 0 where either side never varies.
 
     Args:
-        score: what is watched, one score.
+        score: what is watched, one score, as `nem.scoring.class_score` gives it.
         x: pictures, normalised (N, C, H, W).
         maps: see the module's text; here the values count.
         features_in_step: pixels per group; the last one may be smaller.
