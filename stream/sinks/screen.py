@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from stream.errors import SinkError
 
 VIEWER = Path(__file__).with_name("viewer.py")
-CURE = "write a file with -o out.mp4, or run with --headless"
+CURE = "write a file with -o out.mp4, or scores alone with --scores - --headless"
 START_SECONDS = 20.0
 END_SECONDS = 2.0
 

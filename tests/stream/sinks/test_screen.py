@@ -26,7 +26,7 @@ def open_screen(tmp_path, program: str, **environ: str) -> Screen:
 
 
 def test_no_display_on_linux_is_told_without_a_try(tmp_path):
-    with pytest.raises(SinkError, match=r"DISPLAY.*-o out\.mp4.*--headless") as refused:
+    with pytest.raises(SinkError, match=r"DISPLAY.*-o out\.mp4.*--scores - --headless") as refused:
         Screen("test", environ={}, platform="linux", viewer=tmp_path / "nowhere")
     assert refused.value.exit_code == 5
 
