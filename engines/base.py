@@ -100,8 +100,8 @@ class Engine(ABC):
             frames: RGB uint8 (N, H, W, 3). Frames at `frame_size` are used as they are; others
                 are resized by `resize` first.
             explain: one of `aims`; None is `target` where a target is given, else the first.
-            target: the class that explain `target` explains: its name or number, or a number for
-                each frame; -1 or None is the frame's most probable one.
+            target: the class that explain `target` explains: its name or number, or one for each
+                frame; -1 or None is the frame's most probable one.
 
         Returns:
             The explanation; its arrays belong to the caller. `target` tells the class really

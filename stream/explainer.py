@@ -90,7 +90,7 @@ class Explainer:
             image: RGB uint8, (H, W, 3) or (N, H, W, 3), of any size.
             explain: "embedding", "class", "ranking" or "target"; None is the bundle's first, or
                 "target" with a target.
-            target: class to explain, by name or number, or a number for each picture.
+            target: class to explain, by name or number, or one for each picture.
 
         Returns:
             The explanation; N is 1 for a single picture.
