@@ -25,8 +25,9 @@ def find_class(names: Sequence[str], asked: int | str) -> int:
 
     Args:
         names: of all classes, in order.
-        asked: a name (in any case, if only one is so called), a number, or a number in words of
-            digits where no class is called so; -1 is the most probable class.
+        asked: a name (in any case, if only one is so called), one of those that a name lists as
+            ImageNet's do ("tench, Tinca tinca"), a number, or a number in words of digits where no
+            class is called so; -1 is the most probable class.
 
     Raises:
         MethodError: no such class; the message names the nearest ones.
@@ -34,9 +35,12 @@ def find_class(names: Sequence[str], asked: int | str) -> int:
     if not names:
         raise MethodError(f"target {asked!r}: the model has no classes, only features")
     if isinstance(asked, str):
-        found = [i for i, name in enumerate(names) if name == asked] or [
-            i for i, name in enumerate(names) if name.casefold() == asked.casefold()
-        ]
+        folded = asked.casefold()
+        found = (
+            [i for i, name in enumerate(names) if name == asked]
+            or [i for i, name in enumerate(names) if name.casefold() == folded]
+            or [i for i, name in enumerate(names) if folded in name.casefold().split(", ")]
+        )
         if len(found) == 1:
             return found[0]
         if found:

@@ -19,7 +19,7 @@ def print_bundle(name: str) -> None:
     """Print what a bundle is and how it was made."""
     bundle = open_bundle(name)
     manifest = bundle.manifest
-    classes = ", ".join(f"{number} {name}" for number, name in enumerate(manifest.classes))
+    classes = "; ".join(f"{number} {name}" for number, name in enumerate(manifest.classes))
     size = sum(path.stat().st_size for path in bundle.path.iterdir() if path.is_file())
     rows = {
         "name": manifest.name,

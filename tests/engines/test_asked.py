@@ -41,6 +41,8 @@ def test_a_given_target_is_the_aim() -> None:
         (("cat", "dog"), "DOG", 1),
         (("7", "1", "2"), "1", 1),  # a class that is called by a digit
         (("cat", "dog"), "1", 1),
+        (("goldfish, Carassius auratus", "tench, Tinca tinca"), "Tench", 1),
+        (("cock, rooster", "cock"), "cock", 1),  # the whole name before a part
         (("cat", "dog"), np.uint8(1), 1),
         (("cat", "dog"), "-1", -1),
     ],
@@ -58,6 +60,8 @@ def test_without_classes_there_is_none_to_name(asked: object) -> None:
 def test_a_name_of_two_classes_needs_its_number() -> None:
     with pytest.raises(OptionError, match="2 classes are called so; give a number: 0, 2"):
         find_class(("crane", "dog", "crane"), "crane")
+    with pytest.raises(OptionError, match="give a number: 0, 2"):
+        find_class(("crane, bird", "dog", "crane, machine"), "crane")
     with pytest.raises(OptionError, match="give a number: 0, 1"):
         find_class(("Crane", "crane"), "CRANE")
 

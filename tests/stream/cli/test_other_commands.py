@@ -28,7 +28,7 @@ def test_bundles_show(cli, bundle):
     assert code == 0
     rows = {line.split()[0]: line.split(maxsplit=1)[1] for line in out.splitlines()}
     assert rows["name"] == "dummy"
-    assert rows["classes"] == "3: 0 dark, 1 grey, 2 bright"
+    assert rows["classes"] == "3: 0 dark; 1 grey; 2 bright"
     assert "made by a test" in rows["backbone"]
 
 
