@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 
@@ -12,12 +13,14 @@ from engines import Engine, choose_engine, open_engine
 from nem.bundle import Bundle, open_bundle
 from nem.explanation import Explanation
 from stream.aim import AimDial
+from stream.cli import COMMANDS
 from stream.cli.console import Console
 from stream.cli.errors import OUTPUT
 from stream.cli.options import STDOUT, Options, check_encoder, pick_batch, plan_outputs
 from stream.cli.progress import open_progress
 from stream.cli.signals import Interrupts
 from stream.dial import OverlayDial
+from stream.errors import UsageError
 from stream.frame import Frame
 from stream.pipeline import Pipeline
 from stream.refine import Refiner
@@ -117,6 +120,9 @@ def _explain(engine: Engine, aim: AimDial, frame: Frame) -> Explanation:
 
 def _open_source(options: Options) -> Source:
     place = options.source
+    near = get_close_matches(place, COMMANDS, 1, 0.75) if place.isalpha() else []
+    if near and not options.is_camera and not Path(place).exists():
+        raise UsageError(f"{place}: no command and no file; did you mean nem-stream {near[0]}?")
     if options.is_camera and not place.isdecimal():
         place = str(Path("/dev") / place)
     return open_source(place, **options.wishes)

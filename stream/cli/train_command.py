@@ -63,7 +63,7 @@ def train(
         typer.Option(
             metavar="NAME",
             rich_help_panel=HOW,
-            help="Of nem-u: intent, code, or for tests only printed, which gives grey masks.",
+            help="Of nem-u: intent, code, or printed (for tests only: gives grey masks).",
         ),
     ] = "intent",
     area_weight: Annotated[

@@ -119,6 +119,7 @@ def empty_file(path):
 
 
 CASES = {
+    "misspelled command": (2, "did you mean nem-stream bundles?", lambda t: ["bundle"]),
     "missing file": (3, "no such file", lambda t: [t / "none.mp4"]),
     "not a video": (3, "not a video", lambda t: [broken_file(t / "x.mp4")]),
     "empty": (3, "empty", lambda t: [empty_file(t / "x.mp4")]),
