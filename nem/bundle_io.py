@@ -161,13 +161,14 @@ def write_bundle(
     return open_bundle(folder)
 
 
-def load_model(bundle: Bundle) -> NEM:
-    """Build the model of a bundle and fill in its weights: float32, eval mode, CPU.
+def load_model(bundle: Bundle | Path | str) -> NEM:
+    """The model of a bundle, open or as `open_bundle` takes it: float32, eval mode, CPU.
 
     Raises:
-        BundleError: the architecture can't be built here, tensors don't fit it, or the backbone's
-            tensors have another hash than the manifest says.
+        BundleError: it can't be opened, the architecture can't be built here, tensors don't fit
+            it, or the backbone's tensors have another hash than the manifest says.
     """
+    bundle = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
     manifest = bundle.manifest
     backbone_state, decoder = _parts(bundle, *PARTS)
     backbone = _backbone(bundle, backbone_state)
@@ -179,12 +180,13 @@ def load_model(bundle: Bundle) -> NEM:
     return model.eval()
 
 
-def load_backbone(bundle: Bundle) -> Backbone:
-    """The frozen model of a bundle alone, whatever its decoder is: float32, eval mode, CPU.
+def load_backbone(bundle: Bundle | Path | str) -> Backbone:
+    """The frozen model of such a bundle alone, whatever its decoder is: float32, eval mode, CPU.
 
     Raises:
         BundleError: see `load_model`.
     """
+    bundle = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
     return _backbone(bundle, *_parts(bundle, PARTS[0]))
 
 

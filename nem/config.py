@@ -121,6 +121,8 @@ class TrainConfig:
         self._check_choices()
         self._check_numbers()
         self._check_model()
+        if isinstance(self.data, str | Path):
+            raise TrainError(f"data {self.data}: give a list of paths, as [{str(self.data)!r}]")
         if not self.data:
             raise TrainError("data: nothing given; name a folder of images or video files")
         if Path(self.out).exists() and not Path(self.out).is_dir():

@@ -121,14 +121,14 @@ class Gallery:
         return save(tensors, {_KEY: self.manifest.model_dump_json()})
 
 
-def read_gallery(path: Path) -> Gallery:
+def read_gallery(path: Path | str) -> Gallery:
     """Open what `Gallery.to_bytes` gave. Executes no code; checked before anything is believed.
 
     Raises:
         DataError: missing, damaged, of another version, or no gallery.
     """
     try:
-        path.open("rb").close()  # safetensors takes whatever it can't open for missing
+        Path(path).open("rb").close()  # safetensors takes whatever it can't open for missing
         with safe_open(path, "numpy") as file:
             text = (file.metadata() or {}).get(_KEY)
             if text is None:

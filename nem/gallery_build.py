@@ -24,7 +24,7 @@ Progress = Callable[[int, int], None]
 
 
 def build_gallery(
-    folder: Path,
+    folder: Path | str,
     embed: Embed,
     bundle: Bundle,
     *,
@@ -46,6 +46,7 @@ def build_gallery(
         DataError: no such folder, no readable picture in it, or embeddings that are not finite
             or not of one length.
     """
+    folder = Path(folder)
     skipped: list[Skipped] = []
 
     def unlisted(error: OSError) -> None:

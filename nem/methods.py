@@ -85,7 +85,7 @@ def explain(
     if not isinstance(model, NEM | Backbone):
         raise ArgumentError(
             f"model: expected a NEM or a Backbone, got {type(model).__name__}; make one with "
-            "nem.bundle_io.load_model(nem.open_bundle(name)) or nem.backbone.create_backbone(name)"
+            "nem.bundle_io.load_model(name) or nem.backbone.create_backbone(name)"
         )
     backbone = model.backbone if isinstance(model, NEM) else model
     pictures = _pictures(image, backbone.input_size)

@@ -21,6 +21,8 @@ def test_a_model_comes_back_bit_equal(tmp_path: Path, family: str) -> None:
     assert bundle.manifest.heads == AIMS
     again = load_model(open_bundle(bundle.path))
     assert state_sha256(again.state_dict()) == state_sha256(model.state_dict())
+    named = load_model(str(bundle.path))
+    assert state_sha256(named.state_dict()) == state_sha256(model.state_dict())
     assert not any(m.training for m in again.modules())
     assert again.backbone.source == "here"
     assert again.backbone.classes == ("a", "b", "c", "d", "e")

@@ -29,6 +29,7 @@ def test_defaults_are_the_method_s() -> None:
     ("changes", "reason"),
     [
         ({"data": ()}, "data: nothing given"),
+        ({"data": "photos"}, "data photos: give a list of paths, as ['photos']"),
         ({"decoder": "big"}, "decoder 'big': allowed are lite, paper"),
         ({"loss": "nemt"}, "loss 'nemt': allowed are intent, code, printed"),
         ({"fill": "blur"}, "fill 'blur': allowed are mean, noise"),

@@ -132,10 +132,10 @@ def test_names_that_are_no_text(tmp_path: Path, bundle: Bundle) -> None:
     (tmp_path / "p" / "000.png").rename(tmp_path / "p" / os.fsdecode(b"caf\xe9.png"))
     write_pictures(tmp_path / "p", shapes(1, 0)[0])
     (tmp_path / "p" / "000.png").rename(tmp_path / "p" / os.fsdecode(b"caf\xe8.png"))
-    built = build_gallery(tmp_path / "p", embed, bundle)
+    built = build_gallery(str(tmp_path / "p"), embed, bundle)
     assert built.manifest.names == ("caf\\udce8.png", "caf\\udce9.png")
     (tmp_path / "g").write_bytes(built.to_bytes())
-    assert read_gallery(tmp_path / "g").manifest == built.manifest
+    assert read_gallery(str(tmp_path / "g")).manifest == built.manifest
 
 
 def test_nothing_to_build_from_is_refused(tmp_path: Path, bundle: Bundle) -> None:
