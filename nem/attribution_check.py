@@ -19,6 +19,7 @@ from nem.backbone import Backbone
 from nem.budget import pictures_per_run
 from nem.errors import ArgumentError
 from nem.explained import check_pictures, parts
+from nem.scoring import Maps, as_tensor
 
 FRACTIONS = (0.05, 0.1, 0.2, 0.5)
 
@@ -43,7 +44,7 @@ class LatentShift(NamedTuple):
 def latent_shift(
     backbone: Backbone,
     x: Tensor,
-    maps: Tensor,
+    maps: Maps,
     *,
     fractions: Sequence[float] = FRACTIONS,
     baseline: Baseline | Tensor = "blur",
@@ -67,7 +68,7 @@ def latent_shift(
         ArgumentError: shapes, fractions or draws that don't fit.
     """
     check_pictures(backbone, x)
-    size = backbone.input_size
+    size, maps = backbone.input_size, as_tensor(maps)
     if maps.shape != (len(x), size, size):
         raise ArgumentError(f"maps {tuple(maps.shape)}: expected {(len(x), size, size)}")
     rising = all(a < b for a, b in zip((0, *fractions), fractions, strict=False))

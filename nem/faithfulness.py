@@ -1,9 +1,9 @@
 """Does the model change its mind where the map says so? Metrics by perturbation, in torch.
 
-Maps are (N, H, W) or (N, 1, H, W), larger = more important; only their order counts for the curves.
-A hidden pixel is hidden in all channels. In normalised space 0 is the data mean. Pixels of equal
-value come in an order drawn once from the seed, so a constant map stands for a random order, and a
-picture's result does not depend on the others of its batch.
+Maps, tensors or arrays, are (N, H, W) or (N, 1, H, W), larger = more important; only their order
+counts for the curves. A hidden pixel is hidden in all channels. In normalised space 0 is the data
+mean. Pixels of equal value come in an order drawn once from the seed, so a constant map stands for
+a random order, and a picture's result does not depend on the others of its batch.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from nem.errors import ArgumentError
 from nem.masking import blur
-from nem.scoring import Score, score_versions
+from nem.scoring import Maps, Score, as_tensor, score_versions
 
 
 class Curve(NamedTuple):
@@ -43,7 +43,7 @@ class Faithfulness(NamedTuple):
 def insertion(
     score: Score,
     x: Tensor,
-    maps: Tensor,
+    maps: Maps,
     *,
     steps: int = 50,
     base: Tensor | None = None,
@@ -71,7 +71,7 @@ def insertion(
 def deletion(
     score: Score,
     x: Tensor,
-    maps: Tensor,
+    maps: Maps,
     *,
     steps: int = 50,
     base: Tensor | None = None,
@@ -89,7 +89,7 @@ def deletion(
 def faithfulness(
     score: Score,
     x: Tensor,
-    maps: Tensor,
+    maps: Maps,
     *,
     steps: int = 50,
     base: Tensor | None = None,
@@ -108,7 +108,7 @@ def faithfulness(
 def faithfulness_correlation(
     score: Score,
     x: Tensor,
-    maps: Tensor,
+    maps: Maps,
     *,
     runs: int = 100,
     subset_size: int = 224,
@@ -149,7 +149,7 @@ def faithfulness_correlation(
 def faithfulness_estimate(
     score: Score,
     x: Tensor,
-    maps: Tensor,
+    maps: Maps,
     *,
     features_in_step: int = 896,
     base: Tensor | float = 0.0,
@@ -188,7 +188,7 @@ def faithfulness_estimate(
 
 @torch.no_grad()
 def _curve(
-    score: Score, first: Tensor, then: Tensor, maps: Tensor, steps: int, seed: int, memory_mb: int
+    score: Score, first: Tensor, then: Tensor, maps: Maps, steps: int, seed: int, memory_mb: int
 ) -> Curve:
     """From `first` to `then`, pixel by pixel in the map's order."""
     ranks = _ranks(_flat(maps, then), seed)
@@ -234,8 +234,9 @@ def _cover(base: Tensor | float, x: Tensor) -> Tensor:
         ) from None
 
 
-def _flat(maps: Tensor, x: Tensor) -> Tensor:
+def _flat(maps: Maps, x: Tensor) -> Tensor:
     """Maps as (N, H * W) on the device of `x`, checked against the pictures."""
+    maps = as_tensor(maps)
     if maps.ndim == 4 and maps.shape[1] == 1:
         maps = maps[:, 0]
     if x.ndim != 4 or maps.shape != (len(x), *x.shape[2:]):

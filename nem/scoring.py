@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, TypeAlias
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from nem.backbone import Backbone
 from nem.budget import pictures_per_run
 from nem.errors import ArgumentError, ModelError
 
+Maps: TypeAlias = Tensor | NDArray[np.floating[Any]]
+"""What is judged: tensors, or arrays as `Explanation.mask`."""
 Score = Callable[[Tensor, Tensor], Tensor]
 """What is watched: (pictures (M, C, H, W), owner (M,)) -> (M,), or (M, K) for K scores at once.
 `owner` says of which picture of the batch each one is a version."""
@@ -69,6 +74,11 @@ def class_and_embedding_score(backbone: Backbone, x: Tensor, target: Tensor | No
         )
 
     return score
+
+
+def as_tensor(maps: Maps) -> Tensor:
+    """The maps as a tensor, of an array a copy."""
+    return maps if isinstance(maps, Tensor) else torch.tensor(maps)
 
 
 def score_versions(

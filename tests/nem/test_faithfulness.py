@@ -37,6 +37,19 @@ def test_toy_areas():
     )
 
 
+@pytest.mark.parametrize(
+    "metric",
+    [
+        lambda *given: insertion(*given).auc,
+        lambda *given: faithfulness_correlation(*given, subset_size=2),
+        lambda *given: faithfulness_estimate(*given, features_in_step=1),
+    ],
+)
+def test_maps_may_be_arrays_as_explanations_hold_them(metric):
+    x, maps = ones(FOUR)
+    assert torch.equal(metric(linear(FOUR), x, maps.numpy()), metric(linear(FOUR), x, maps))
+
+
 def test_the_curve_starts_at_no_pixel_and_ends_at_all():
     x, maps = ones(FOUR)
     curve = insertion(linear(FOUR), x, maps, base=ZERO)
