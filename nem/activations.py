@@ -89,7 +89,7 @@ def activation_statistics(
 
 
 def folder_statistics(
-    backbone: Backbone, folder: Path, *, most: int = 1000, memory_mb: int = 512
+    backbone: Backbone, folder: Path | str, *, most: int = 1000, memory_mb: int = 512
 ) -> Statistics:
     """`activation_statistics` of the pictures in a folder, searched to the bottom.
 
@@ -102,7 +102,7 @@ def folder_statistics(
     Raises:
         DataError: fewer than 2 readable pictures.
     """
-    paths = files_below(folder, is_image)
+    paths = files_below(Path(folder), is_image)
     if len(paths) < 2:
         raise DataError(f"{folder}: {len(paths)} pictures found, at least 2 are needed")
     spaced = np.linspace(0, len(paths) - 1, min(most, len(paths))).astype(int)

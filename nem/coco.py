@@ -67,7 +67,7 @@ class CocoPicture:
         return np.asarray(np.any(drawn, axis=0))
 
 
-def open_coco(folder: Path) -> list[CocoPicture]:
+def open_coco(folder: Path | str) -> list[CocoPicture]:
     """The annotated pictures of a folder, in the annotations' order.
 
     Pictures without an object are left out, and so are those whose file is not there, so a few
@@ -79,6 +79,7 @@ def open_coco(folder: Path) -> list[CocoPicture]:
     Raises:
         DataError: no such annotations, several of them, not COCO's format, or no picture.
     """
+    folder = Path(folder)
     files = sorted((folder / "annotations").glob(f"{PREFIX}*.json"))
     if len(files) != 1:
         raise DataError(

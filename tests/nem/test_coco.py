@@ -92,7 +92,7 @@ def test_a_folder_is_read(tmp_path, tool):
 
 def test_pictures_without_object_or_file_are_left_out(tmp_path):
     rows = [of(10, 1, SQUARE), of(12, 1, SQUARE)]
-    (only,) = open_coco(write(tmp_path, rows, images=3, files=2))
+    (only,) = open_coco(str(write(tmp_path, rows, images=3, files=2)))
     assert only.path.name == "0.png"
 
 
