@@ -23,6 +23,11 @@ FAST: dict[str, tuple[str | None, int]] = {
 ALWAYS = {"libx265": {"x265-params": "log-level=error"}, "libvpx": {"b": "100000000"}}
 """x265 writes some 20 lines to stderr each time it opens unless told not to; VP8 stays below a
 bit rate whatever the crf, and that is 256 kbit/s unless told otherwise."""
+PRESETS = (
+    "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow",
+    "placebo",
+)  # fmt: skip
+"""Of x264 and x265, by name or number. They write lines of their own to stderr about any other."""
 MAX_CRF = 51
 USUAL_FPS = Fraction(30)
 TRIAL_SIZE = (256, 256)
@@ -122,6 +127,9 @@ def _choose_auto(
 def _cpu_options(codec: str, preset: str | None, crf: float | None) -> dict[str, str]:
     if codec in FAST and crf is not None and not 0 <= crf <= MAX_CRF:
         raise UsageError(f"encoder {codec}: crf {crf}; choose 0 (best) .. {MAX_CRF} (smallest)")
+    numbers = map(str, range(len(PRESETS)))
+    if codec in ("libx264", "libx265") and preset not in (None, *PRESETS, *numbers):
+        raise UsageError(f"encoder {codec}: preset {preset}; choose from {', '.join(PRESETS)}")
     usual_preset, usual_crf = FAST.get(codec, (None, None))
     chosen = {"preset": preset or usual_preset, "crf": usual_crf if crf is None else crf}
     wished = {name: str(value) for name, value in chosen.items() if value is not None}
