@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 from urllib.parse import unquote, urlsplit
 
-from nem.pictures import is_image
+from nem.pictures import is_image, is_video
 from stream.errors import SourceError, UsageError
 from stream.redact import redact
 from stream.sources.base import Source
@@ -31,6 +31,7 @@ KINDS = (
     "a camera (0 or /dev/video0), or demo"
 )
 
+VIDEOS = "videos in the directory left out; name each by itself"
 _NUMBERS: dict[str, type[Any]] = {
     "width": Integral,
     "height": Integral,
@@ -100,7 +101,10 @@ def open_source(
         return _camera(str(path), options)
     # os.path: what can't be looked at is told of by the source, where pathlib's would raise.
     if os.path.isdir(path):  # noqa: PTH112
-        return _pictures(_in_directory(path), str(spec), options)
+        source = _pictures(_in_directory(path), str(spec), options)
+        if videos := sum(map(is_video, path.iterdir())):
+            source.counts[VIDEOS] = videos
+        return source
     if glob.has_magic(str(path)) and not os.path.exists(path):  # noqa: PTH110
         return _matching(str(path), options)
     if is_image(path):

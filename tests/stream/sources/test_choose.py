@@ -11,6 +11,7 @@ import pytest
 from stream.errors import SourceError, UsageError
 from stream.redact import redact
 from stream.sources import choose, open_source
+from stream.sources.choose import VIDEOS
 from stream.sources.demo import DemoSource
 from stream.sources.file import FileSource
 from stream.sources.images import ImagesSource
@@ -43,6 +44,16 @@ def test_every_kind(folder):
     assert kind_and_count("shots/s2.png") == (ImagesSource, "shots/s2.png", 1)
     assert kind_and_count("shots/s1*.png") == (ImagesSource, "shots/s1*.png", 2)
     assert kind_and_count("**/*.png") == (ImagesSource, "**/*.png", 3)
+
+
+def test_videos_beside_pictures_are_told_of(folder):
+    (folder / "shots" / "notes.txt").touch()
+    with open_source("shots") as source:
+        assert source.counts == {}
+    (folder / "clip.mp4").rename(folder / "shots" / "clip.MP4")
+    with open_source("shots") as source:
+        assert source.counts == {VIDEOS: 1}
+        assert len(list(source)) == 3
 
 
 @pytest.mark.parametrize("spec", ["demo", "demo:"])
