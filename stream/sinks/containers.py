@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -44,6 +45,8 @@ def format_of(path: str | Path) -> str:
     """
     suffix = Path(path).suffix
     if suffix.lower() not in FORMATS:
+        if os.path.isdir(path):  # noqa: PTH112 - pathlib's raises where it may not look
+            raise UsageError(f"{path}: is a directory; give the output a file name in it")
         raise UsageError(
             f"{path}: can't write {suffix or 'a file without suffix'}; "
             f"choose one of {', '.join(FORMATS)}"

@@ -214,6 +214,7 @@ def test_a_failure_of_the_first_frame_leaves_nothing(tmp_path, monkeypatch):
     [
         ("out.avi", {}, UsageError, r"can't write \.avi; choose one of \.mp4, \.m4v, \.mov, \.mkv"),
         ("out", {}, UsageError, "file without suffix"),
+        ("", {}, UsageError, "is a directory; give the output a file name in it"),
         ("out.mp4", {"codec": "libnothing"}, UsageError, "libnothing: not in this FFmpeg"),
         ("out.mp4", {"codec": "aac"}, UsageError, "does not encode 8-bit 4:2:0"),
         ("out.mp4", {"codec": "png"}, UsageError, "does not encode 8-bit 4:2:0"),
