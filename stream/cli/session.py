@@ -160,7 +160,7 @@ def _open_sinks(
     `stack` closes those that are open if something later fails.
     """
     sinks: list[Sink] = []
-    inputs = [] if info.path is None else [info.path]
+    inputs = info.pictures if info.path is None else (info.path,)
     if video is not None:
         width = info.width * (2 if options.overlay.style == "side" else 1)
         file = FileSink(

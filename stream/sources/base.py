@@ -31,6 +31,7 @@ class SourceInfo:
         codec: as "h264", or "raw".
         path: the file on disk from which sound and subtitles can be copied, or None.
         notes: conversions done at the door, one sentence each ("10-bit reduced to 8-bit").
+        pictures: the files of a source of pictures.
     """
 
     name: str
@@ -45,6 +46,7 @@ class SourceInfo:
     path: Path | None = None
     seconds_declared: float | None = None
     notes: tuple[str, ...] = ()
+    pictures: tuple[Path, ...] = ()
 
 
 class Source(ABC):

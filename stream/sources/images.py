@@ -74,6 +74,7 @@ class ImagesSource(PulledSource):
             colour=COLOUR,
             codec=self._paths[ahead[0]].suffix.lower().lstrip(".") or "raw",
             notes=("RGB converted to YUV 4:2:0",),
+            pictures=tuple(self._paths),
         )
 
     def _read(self) -> Frame | None:

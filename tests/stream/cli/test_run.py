@@ -182,6 +182,18 @@ def test_what_can_not_be_done_is_one_line_and_a_code(cli, tmp_path, fake, case):
     assert {p: p.read_bytes() for p in tmp_path.iterdir()} == before  # nothing half-written
 
 
+def test_no_picture_that_is_read_is_written_over(cli, tmp_path, fake):
+    for name in ("a.png", "b.png"):
+        cv2.imwrite(str(tmp_path / name), counted_picture(0, 96, 64))
+    before = (tmp_path / "b.png").read_bytes()
+    scores = ("none", "--scores", tmp_path / "b.png", "--overwrite")
+    for source in (tmp_path, tmp_path / "*.png", tmp_path / "b.png"):
+        code, _, err = cli(source, *scores, *fake)
+        assert code == 2
+        assert "is also the input" in last_line(err)
+    assert (tmp_path / "b.png").read_bytes() == before
+
+
 def test_a_camera_without_display_or_output_says_what_to_do(cli, fake):
     pytest.importorskip("skimage")
     code, _, err = cli("demo", *fake)
