@@ -18,7 +18,7 @@ from typing import Any, Literal, get_args
 from engines.errors import EngineError, EngineUnavailable, ExportError, OptionError
 from engines.registry import PRECISION_NAMES
 from nem.bundle import Bundle
-from nem.manifest import GRAPH, WEIGHTS
+from nem.manifest import GRAPH, MANIFEST, WEIGHTS
 
 Format = Literal["onnx", "tensorrt", "openvino"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -103,9 +103,12 @@ def export_file(
     path = Path(path)
     wish = _checked(bundle, path, format, precision, frame_size, batch, say)
     files = [path.with_suffix(suffix) for suffix in SUFFIXES[format]]
+    own = {(bundle.path / name).resolve() for name in (MANIFEST, *bundle.manifest.files)}
     for file in files:
         if file.is_dir():
             raise ExportError(f"{file}: is a folder; give another name")
+        if file.resolve() in own:
+            raise ExportError(f"{file}: is the bundle's own; give another name")
         if file.exists() and not overwrite:
             raise ExportError(f"{file}: exists already; pass --overwrite or another name")
     if not path.parent.is_dir():

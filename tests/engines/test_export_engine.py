@@ -20,7 +20,15 @@ import engines.trt_api
 import engines.trt_build
 import engines.trt_onnx
 import engines.trt_runner
-from engines import EngineError, EngineUnavailable, Gpu, export_file, save_bundle
+from engines import (
+    EngineError,
+    EngineUnavailable,
+    ExportError,
+    Gpu,
+    export_file,
+    save_bundle,
+)
+from engines.export_files import Format
 from engines.fixed_graph import FixedGraph
 from engines.trt_build import BuildOptions
 from engines.trt_runner import Port
@@ -209,6 +217,19 @@ def test_an_engine_that_answers_wrongly_is_not_written(
     assert path.read_text() == "mine"
     assert list(tmp_path.iterdir()) == [path]
     assert Runner.closed == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "own"),
+    [("graph.onnx", "onnx", "graph.onnx"), ("nem.engine", "tensorrt", "nem.json")],
+)
+def test_the_bundle_s_own_files_are_never_replaced(
+    bundle: Bundle, parts: Parts, name: str, kind: Format, own: str
+) -> None:
+    before = (bundle.path / own).read_bytes()
+    with pytest.raises(ExportError, match=f"{own}: is the bundle's own"):
+        export_file(bundle, bundle.path / name, kind, frame_size=WIDE, overwrite=True)
+    assert (bundle.path / own).read_bytes() == before
 
 
 def test_the_model_s_size_is_the_default(bundle: Bundle, tmp_path: Path, parts: Parts) -> None:
