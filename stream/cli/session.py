@@ -13,8 +13,8 @@ from engines import Engine, choose_engine, open_engine
 from nem.bundle import Bundle, open_bundle
 from nem.explanation import Explanation
 from stream.aim import AimDial
-from stream.cli import COMMANDS
 from stream.cli.console import Console
+from stream.cli.entry import COMMANDS
 from stream.cli.errors import OUTPUT
 from stream.cli.options import STDOUT, Options, check_encoder, pick_batch, plan_outputs
 from stream.cli.progress import open_progress
