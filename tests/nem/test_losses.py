@@ -49,9 +49,15 @@ def test_samples_do_not_mix_and_area_has_its_weight() -> None:
             for i in range(5)
         ]
         torch.testing.assert_close(together, torch.cat([one.loss for one in apart]))
-    one = nem_u_loss(full, kept, hidden, mask, area_weight=1.0)
-    two = nem_u_loss(full, kept, hidden, mask, area_weight=3.0)
-    torch.testing.assert_close(two.loss - one.loss, 2 * one.area)
+        one = nem_u_loss(full, kept, hidden, mask, variant, area_weight=1.0)
+        two = nem_u_loss(full, kept, hidden, mask, variant, area_weight=3.0)
+        more = one.area if variant == "code" else 2 * one.area
+        torch.testing.assert_close(two.loss - one.loss, more)
+
+
+def test_the_published_loss_counts_the_rest_a_little_even_where_all_is_kept() -> None:
+    loss = nem_u_loss(FULL, FULL, -FULL, 0 * MASK, "code").loss
+    assert loss.item() == pytest.approx(-1e-6, rel=1e-3)
 
 
 def test_zero_embeddings_give_a_finite_loss_and_gradient() -> None:
@@ -152,6 +158,8 @@ def test_the_loss_of_a_batch_is_the_mean_of_its_samples() -> None:
 
 def test_16_bit_scores_and_masks_give_float32() -> None:
     half, mask = scores(2).half(), scores(2, 1, 4, 4).half()
+    r = scores(2, 8).half()
+    assert {value.dtype for value in nem_u_loss(r, r, r, mask)} == {torch.float32}
     assert nemt_loss(half, half, mask).dtype == torch.float32
     absent = torch.tensor([True, False])
     assert target_loss(half, half, half, mask, absent).dtype == torch.float32

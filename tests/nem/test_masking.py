@@ -32,6 +32,7 @@ def test_noise_replaces_what_is_hidden_and_nothing_else() -> None:
     noise = hidden[..., 32:]
     assert noise.mean().abs() < 0.02
     assert (noise.std() - 1).abs() < 0.02
+    assert not torch.equal(noise[0], noise[1])  # of its own for each picture
     again = hide(x, mask, "noise", torch.Generator().manual_seed(0))
     assert torch.equal(hidden, again)
     assert not torch.equal(hidden, hide(x, mask, "noise", torch.Generator().manual_seed(1)))

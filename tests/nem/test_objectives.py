@@ -89,17 +89,33 @@ def test_terms_are_the_losses_of_what_is_seen_with_the_weights_that_were_set() -
     other = replacements(x, torch.Generator().manual_seed(0))
     pictures = terms["ranking"].pictures
     assert len(pictures) == 6
+    numbers: list[float] = []
     for k in range(3):
         own = pictures[k] == x
         torch.testing.assert_close(pictures[k], torch.where(own, x, other))
         torch.testing.assert_close(pictures[k + 3], torch.where(own, other, x))
         shown = own[:, :1].float()
+        numbers += shown.sum((1, 2, 3)).tolist()
         assert (shown * (mask > 0.2)).sum() > 0
         few = shown.sum((1, 2, 3)) < (mask > 0.2).sum((1, 2, 3))
         assert ((shown * (mask <= 0.2)).sum((1, 2, 3))[few] == 0).all()
+    assert max(numbers) > mask[0].numel() / 2  # of all pixels
     runs = [class_score(backbone(z).logits, best) for z in pictures]
     scores = torch.stack(runs, 1)
     torch.testing.assert_close(found["ranking"], ra_nem_loss(scores[:, :3], scores[:, 3:], 0.5))
+
+
+@pytest.mark.parametrize(("aim", "expected"), [("class", -0.25 + 0.5), ("ranking", -0.4)])
+def test_the_class_is_the_best_of_the_whole_picture_not_of_what_is_left(
+    aim: Aim, expected: float
+) -> None:
+    whole, left = torch.tensor([[0.1, 0.9]]).log(), torch.tensor([[0.6, 0.4]]).log()
+    config = TrainConfig(data=("-",), out="-", methods=(METHOD_OF[aim],))
+    full = Features([], torch.zeros(1, 2), whole)
+    drawn, generator = torch.ones(1, 1, 8, 8), torch.Generator()
+    term = aim_terms(batch(1, 8), {aim: drawn}, full, config, generator, 1.0, None, {})[aim]
+    loss = term.judge([Seen(torch.zeros(1, 2), left)] * len(term.pictures))["loss"]
+    assert loss.item() == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("classes", [2, 6, 40])
