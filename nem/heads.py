@@ -71,8 +71,7 @@ class Decoder(nn.Module, ABC):
             classes: of each picture; needed where `reads_classes`.
 
         Returns:
-            By aim, in the decoder's order: (N, 1, h, w), unbounded, at the stride that is drawn
-            at.
+            By aim: (N, 1, h, w), unbounded, at the stride that is drawn at.
         """
         features = self.trunk(pyramid, image, classes)
         seen = self._evidence(pyramid[-1], features.shape[-1], classes)
@@ -87,7 +86,7 @@ class Decoder(nn.Module, ABC):
         if self.target is not None:
             assert classes is not None
             maps["target"] = self.target(features, seen.pop(0), classes)
-        return {aim: maps[aim] for aim in self.aims}
+        return maps
 
     def _evidence(self, coarse: Tensor, size: int, classes: Classes | None) -> list[Tensor]:
         """The coarsest map (N, channels, H, W), weighted by directions and enlarged: (N, 1, h, h).

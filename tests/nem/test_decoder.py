@@ -26,6 +26,17 @@ def test_paper_decoder_has_the_paper_s_parameters(resnet50: Backbone) -> None:
     assert parameters(build_decoder("paper", resnet50, image_skip=True)) == 9_013_377
 
 
+def test_convolutions_begin_kaiming_normal_without_bias(resnet50: Backbone) -> None:
+    for kind in ("lite", "paper"):
+        decoder = build_decoder(kind, resnet50)
+        for layer in decoder.modules():
+            if isinstance(layer, torch.nn.Conv2d) and layer.weight.numel() > 10_000:
+                spread = layer.weight[0].numel() ** -0.5 * 2**0.5
+                assert layer.weight.std().item() == pytest.approx(spread, rel=0.05)
+                assert layer.weight.abs().max() > 3 * spread  # no uniform distribution
+            assert getattr(layer, "bias", None) is None or not layer.bias.any()
+
+
 def test_paper_decoder_on_a_vit_stops_at_stride_four() -> None:
     backbone = create_backbone("vit_small_patch16_224", depth=4)
     decoder = build_decoder("paper", backbone)
@@ -62,6 +73,22 @@ def test_every_decoder_parameter_learns_and_no_backbone_one(family: str, kind: s
 def test_sizes_that_strides_do_not_divide(family: str, kind: str, size: int) -> None:
     model = NEM(tiny_backbone(family, size=size), kind).eval()
     assert model(batch(2, size)).mask.shape == (2, 1, size, size)
+
+
+def test_maps_are_joined_and_pooled_as_described() -> None:
+    """The U-Net doubles without interpolation; the lite one's context is the mean of all places."""
+    backbone, seen = tiny_backbone(), []
+    pyramid = backbone(batch()).pyramid
+    paper, lite = build_decoder("paper", backbone), build_decoder("lite", backbone)
+    for layer in (paper.blocks[0], lite.context):
+        layer.register_forward_hook(lambda module, args, out: seen.append(args[0]))
+    for decoder in (paper, lite):
+        decoder(pyramid, batch())
+    nn = torch.nn
+    assert [type(m) for m in paper.blocks[0]] == [nn.Conv2d, nn.BatchNorm2d, nn.SiLU] * 2
+    doubled = pyramid[-1].repeat_interleave(2, 2).repeat_interleave(2, 3)
+    assert torch.equal(seen[0], torch.cat([doubled, pyramid[-2]], 1))
+    torch.testing.assert_close(seen[1], F.adaptive_avg_pool2d(pyramid[-1], 1))
 
 
 @pytest.mark.parametrize("stride", [2, 4, 8])

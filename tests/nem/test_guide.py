@@ -60,6 +60,24 @@ def test_the_decided_class_steers_all_heads_and_the_asked_one_only_its_own(famil
         assert torch.equal(first[aim], asked[aim]) is (aim != "target"), aim
 
 
+@pytest.mark.parametrize("part", range(3))
+def test_all_that_the_guide_says_is_followed(part: int) -> None:
+    """Factors of the coarsest map, factors and shifts of the trunk: each alone."""
+    model = steered(tiny_backbone())
+    steer, sizes = model.decoder.guide.steer, model.decoder.guide.sizes
+    with torch.no_grad():
+        for place, rows in enumerate(steer.weight.split(sizes)):
+            if part != (0 if place == 0 else 2 - place % 2):
+                rows.zero_()
+    features, rows = model.backbone(batch()), model.backbone.class_rows()
+    one, other = (
+        model.decoder(features.pyramid, batch(), Classes(rows, features.logits, decided))
+        for decided in (torch.zeros(4, dtype=torch.long), torch.ones(4, dtype=torch.long))
+    )
+    for aim in AIMS:
+        assert not torch.allclose(one[aim], other[aim], atol=1e-3), aim
+
+
 def test_the_most_probable_class_is_the_decided_one() -> None:
     model = steered(tiny_backbone())
     features = model.backbone(batch())

@@ -56,6 +56,17 @@ def test_only_the_target_head_answers_to_the_target() -> None:
     assert not torch.allclose(asked.maps["target"], other.maps["target"])
 
 
+@pytest.mark.parametrize("way", ["filter", "modulate"])
+def test_the_asked_class_reaches_its_head_both_ways(way: str) -> None:
+    model, x = tiny_nem(aims=AIMS), batch()
+    for name in {"filter", "modulate"} - {way}:
+        torch.nn.init.zeros_(getattr(model.decoder.target, name).weight)
+    with torch.no_grad():
+        getattr(model.decoder.target, way).weight.normal_(0, 0.5)
+        one, other = (model(x, torch.full((4,), number)).maps["target"] for number in (1, 3))
+    assert not torch.allclose(one, other, atol=1e-3)
+
+
 @cases
 def test_pictures_of_a_batch_do_not_touch_each_other(family: str, kind: str) -> None:
     model, x = tiny_nem(family, kind, aims=AIMS), batch()
