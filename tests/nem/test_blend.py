@@ -69,6 +69,16 @@ def test_each_part_counts_by_its_share(part: int) -> None:
     assert agreement(drawn, parts[part]) > 0.999
 
 
+def test_a_trained_ranking_and_the_evidence_weigh_alike_and_stand_out_of_the_noise() -> None:
+    blend = Blend(dims=5, channels=5, others=0).requires_grad_(False)
+    blend.shares.fill_(1)
+    generator = torch.Generator().manual_seed(0)
+    own, evidence = torch.randn(2, 1, 1, 64, 64, generator=generator).unbind()
+    drawn = blend(7 * own, evidence, [], torch.ones(1))
+    assert agreement(drawn, own) == pytest.approx(agreement(drawn, evidence), abs=0.05)
+    assert drawn.std() > 3 * 1.28  # the deviation of Gumbel's noise
+
+
 def test_a_ranking_that_learns_does_not_move_the_other_heads() -> None:
     backbone = tiny_backbone()
     model = NEM(backbone, "lite", AIMS, width=8)

@@ -91,6 +91,17 @@ def test_maps_are_joined_and_pooled_as_described() -> None:
     torch.testing.assert_close(seen[1], F.adaptive_avg_pool2d(pyramid[-1], 1))
 
 
+def test_early_token_maps_go_to_fine_strides() -> None:
+    backbone = tiny_backbone("vit")
+    tokens, pyramid = build_decoder("lite", backbone, width=8).tokens, backbone(batch()).pyramid
+    for tokens_in, reduce, found, stride in zip(
+        pyramid, tokens.reduce, tokens(pyramid), (4, 8, 16, 32), strict=True
+    ):
+        size = (SIZE // stride, SIZE // stride)
+        expected = F.interpolate(reduce(tokens_in), size=size, mode="bilinear")
+        torch.testing.assert_close(found, expected)
+
+
 @pytest.mark.parametrize("stride", [2, 4, 8])
 def test_lite_decoder_draws_at_its_stride(stride: int) -> None:
     decoder = build_decoder("lite", tiny_backbone(), width=8, stride=stride)

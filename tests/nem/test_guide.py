@@ -60,6 +60,15 @@ def test_the_decided_class_steers_all_heads_and_the_asked_one_only_its_own(famil
         assert torch.equal(first[aim], asked[aim]) is (aim != "target"), aim
 
 
+def test_stored_weights_keep_their_places() -> None:
+    guide = ClassGuide(dims=5, coarse=7, width=3, levels=2)
+    with torch.no_grad():
+        guide.steer.bias.copy_(8 * torch.arange(19))  # of which an eighth comes out
+    coarse, steps = guide(torch.zeros(9, 5), torch.tensor([3]))
+    places = [coarse - 1, *(part for factor, shift in steps for part in (factor - 1, shift))]
+    assert torch.cat(places, 1).flatten().tolist() == list(range(19))
+
+
 @pytest.mark.parametrize("part", range(3))
 def test_all_that_the_guide_says_is_followed(part: int) -> None:
     """Factors of the coarsest map, factors and shifts of the trunk: each alone."""
