@@ -87,18 +87,37 @@ def test_smoothing_is_for_live_sources_unless_asked_for():
     assert np.array_equal(masks(explainer, live=False, smooth=None), raw)
 
 
+def test_live_sources_are_smoothed_if_nothing_is_said(bundle, monkeypatch):
+    made = []
+
+    def smoother():
+        made.append(1)
+        return lambda frame, explanation: explanation
+
+    monkeypatch.setattr("stream.explainer.Smoother", smoother)
+    for live, smooth, wanted in ((True, None, 1), (True, False, 0), (False, None, 0)):
+        made.clear()
+        assert list(stream.explain(FakeSource(2, live=live), bundle, engine="fake", smooth=smooth))
+        assert len(made) == wanted, (live, smooth)
+    assert list(stream.explain(FakeSource(2), bundle, engine="fake", smooth=True))
+    assert made == [1]
+
+
 def test_a_file_is_computed_in_batches_and_a_live_source_frame_by_frame(clip, monkeypatch):
-    asked = []
+    asked, told = [], []
 
     def open_recorded(*given, **options):
         engine = open_engine(*given, **options)
         asked.append(engine.batch)
+        told.append((engine.name, engine.device.lower(), engine.precision))
         return engine
 
     monkeypatch.setattr("stream.explainer.open_engine", open_recorded)
     found = [frame.index for frame, one in stream.explain(clip) if len(one.mask) == 1]
     assert found == list(range(40))
-    assert list(stream.explain(FakeSource(3, live=True)))
+    wanted = {"engine": "eager", "device": "cpu", "precision": "bf16"}
+    assert list(stream.explain(FakeSource(3, live=True), **wanted))
+    assert told[1] == tuple(wanted.values())
     assert asked == [file_batch("openvino"), 1]
     assert asked[0] > 1
 
