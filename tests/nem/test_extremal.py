@@ -80,7 +80,7 @@ def test_masks_have_their_areas_and_are_nearly_binary() -> None:
     for area in (0.05, 0.4):
         found = extremal(backbone, x, areas=[area], steps=5).map
         torch.testing.assert_close(found.mean((1, 2)), torch.full((2,), area), rtol=1e-4, atol=0)
-        assert ((found > 0.1) & (found < 0.9)).float().mean() < 0.25
+        assert ((found > 0.1) & (found < 0.9)).float().mean() < 0.1
         # Smooth: the outline of a speckled mask would run through most pixels.
         assert (found[:, 1:] - found[:, :-1]).abs().mean() < 0.1
     both = extremal(backbone, x, areas=[0.05, 0.4], steps=5)
