@@ -1,8 +1,11 @@
 import numpy as np
+import pytest
 import torch
 
+from nem.data import normalise
 from nem.gauge import gauge, gauge_picture
 from nem.masking import hide, random_like
+from nem.pictures import squash
 from tests.nem.toys import SIZE, batch, tiny_nem
 
 
@@ -56,3 +59,21 @@ def test_one_picture_of_any_size_and_its_mask() -> None:
     half = gauge_picture(model, picture, left)
     assert half["kept"] < 1
     assert half["area"] == 0.5
+
+
+def test_one_picture_tells_of_its_class_alone_and_hides_as_asked() -> None:
+    model, backbone = tiny_nem(), tiny_nem().backbone
+    picture = np.random.default_rng(0).integers(0, 256, (90, 70, 3), dtype=np.uint8)
+    left = np.zeros((SIZE, SIZE), np.float32)
+    left[:, : SIZE // 2] = 1
+    mean = gauge_picture(model, picture, left, 2)
+    x = normalise(torch.from_numpy(squash(picture, SIZE)[None]), backbone.mean, backbone.std)
+    alone = backbone(hide(x, torch.from_numpy(left[None, None]))).logits.softmax(1)[0, 2]
+    assert mean["alone"] == pytest.approx(float(alone), abs=1e-6)
+    noise, again, other = (
+        gauge_picture(model, picture, left, 2, fill="noise", seed=seed) for seed in (0, 0, 1)
+    )
+    assert noise == again
+    for name in ("kept", "complement", "control", "alone"):
+        assert len({mean[name], noise[name], other[name]}) == 3, name
+    assert "alone" not in gauge_picture(model, picture, left)
