@@ -50,6 +50,49 @@ def test_maps_may_be_arrays_as_explanations_hold_them(metric):
     assert torch.equal(metric(linear(FOUR), x, maps.numpy()), metric(linear(FOUR), x, maps))
 
 
+def test_faithfulness_takes_the_options_of_its_curves():
+    x, _ = ones(SIXTEEN)
+    flat, score = torch.zeros(1, 4, 4), linear(SIXTEEN)
+    options = {"steps": 3, "base": torch.tensor(0.3), "seed": 5}
+    result = faithfulness(score, x, flat, **options)
+    assert result.insertion == insertion(score, x, flat, **options).auc
+    assert result.deletion == deletion(score, x, flat, **options).auc
+
+
+def removed_by(metric, maps, **options):
+    """What a correlation makes of 4x4 pictures of ones: (pictures, 16), the whole one left out."""
+    seen = []
+
+    def score(pictures, owner):
+        seen.append(pictures.flatten(1))
+        return linear(SIXTEEN)(pictures, owner)
+
+    metric(score, torch.ones(1, 1, 4, 4), maps, **options)
+    return torch.cat(seen[1:])
+
+
+def test_an_estimate_removes_pixels_of_like_importance_together():
+    order = torch.randperm(16, generator=torch.Generator().manual_seed(0))
+    maps = order.view(1, 4, 4).float()
+    options = {"features_in_step": 6, "base": 0.25}
+    found = removed_by(faithfulness_estimate, maps, **options)
+    groups = [set(order[row == 0.25].tolist()) for row in found]
+    assert groups == [set(range(10, 16)), set(range(4, 10)), set(range(4))]
+    assert set(found.unique().tolist()) == {0.25, 1}
+
+
+def test_a_correlation_removes_drawn_pixels():
+    maps, options = SIXTEEN.view(1, 4, 4), {"runs": 40, "subset_size": 5, "base": 0.25}
+    one, same, other = (
+        removed_by(faithfulness_correlation, maps, seed=seed, **options) for seed in (3, 3, 4)
+    )
+    assert ((one == 0.25).sum(1) == 5).all()
+    assert set(one.unique().tolist()) == {0.25, 1}
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+    assert len(one.unique(dim=0)) > 30
+
+
 def test_the_curve_starts_at_no_pixel_and_ends_at_all():
     x, maps = ones(FOUR)
     curve = insertion(linear(FOUR), x, maps, base=ZERO)
@@ -106,6 +149,8 @@ def test_correlations_of_a_linear_model(metric):
     # A constant map ranks nothing, a constant model loses nothing.
     assert metric(linear(SIXTEEN), x, torch.ones_like(maps), **size).item() == 0
     assert metric(linear(0 * SIXTEEN), x, maps, **size).item() == 0
+    rounded = torch.full_like(maps, 0.1).double() + 1e-16 * torch.arange(16).view(1, 4, 4)
+    assert metric(linear(SIXTEEN), x, rounded, **size).item() == 0
 
 
 def test_a_bent_score_correlates_less():
@@ -192,6 +237,8 @@ def test_scores_of_a_model():
     moved = embedding_score(backbone, x)(x.flip(0), owner)
     expected = torch.cosine_similarity(backbone.embed(x.flip(0)), backbone.embed(x))
     torch.testing.assert_close(moved.float(), expected)
+    back = embedding_score(backbone, x)(x.flip(0), owner.flip(0))
+    assert back.tolist() == pytest.approx([1, 1, 1])
     both = class_and_embedding_score(backbone, x)(x.flip(0), owner)
     torch.testing.assert_close(both[:, 0], class_score(backbone, x)(x.flip(0), owner))
     torch.testing.assert_close(both[:, 1].float(), moved.float(), atol=1e-5, rtol=0)
