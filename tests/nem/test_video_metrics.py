@@ -69,6 +69,8 @@ def test_what_was_uncovered_does_not_count():
     seen = motion(*(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames)).seen
     uncovered, moved, still = seen[28:68, 24:32], seen[28:68, 36:72], seen[:, 84:]
     assert uncovered.mean() < 0.2 < 0.9 < min(moved.mean(), still.mean())
+    masks = np.stack([np.zeros_like(seen), ~seen]).astype(np.float32)
+    assert warped_error(masks, frames).tolist() == [0]
 
 
 def test_a_cut_with_nothing_in_common_is_left_out(monkeypatch):
