@@ -13,11 +13,12 @@ def raises(error):
 
 
 def test_a_job_runs_in_a_named_thread_and_ends():
-    names = []
+    threads = []
     crew = Crew(lambda error: None)
-    crew.start("decode", lambda: names.append(threading.current_thread().name))
+    crew.start("decode", lambda: threads.append(threading.current_thread()))
     assert crew.join(DEADLINE) == []
-    assert names == ["nem-decode"]
+    assert [thread.name for thread in threads] == ["nem-decode"]
+    assert threads[0].daemon  # a driver that hangs keeps no finished process alive
     assert crew.error is None
 
 
@@ -63,3 +64,19 @@ def test_join_names_who_is_still_alive_at_the_deadline():
     assert crew.join(0) in (["nem-hangs"], ["nem-hangs", "nem-ends"])
     crew.stop(RuntimeError("enough"))
     assert crew.join(DEADLINE) == []
+
+
+def test_stopping_inside_its_own_lock_does_not_hang():
+    # A signal handler runs on a thread that may be stopping just then.
+    stops = []
+    crew = Crew(stops.append)
+
+    def stops_twice():
+        with crew._lock:
+            crew.stop(RuntimeError("enough"))
+
+    thread = threading.Thread(target=stops_twice, daemon=True)
+    thread.start()
+    thread.join(DEADLINE)
+    assert not thread.is_alive()
+    assert stops == [crew.error]
