@@ -178,6 +178,7 @@ def test_the_optimiser_is_set_as_asked_for() -> None:
     learner.steps = 7
     chosen = learner.configure_optimizers()
     assert chosen["lr_scheduler"]["scheduler"].T_max == 7
+    assert chosen["lr_scheduler"]["interval"] == "step"
     for optimiser in (
         chosen["optimizer"],
         learner_of_all(lr=0.5, weight_decay=0.25, cosine=False).configure_optimizers(),
@@ -185,6 +186,7 @@ def test_the_optimiser_is_set_as_asked_for() -> None:
         assert isinstance(optimiser, Prodigy)
         [group] = optimiser.param_groups
         assert (group["lr"], group["weight_decay"]) == (0.5, 0.25)
+        assert group["safeguard_warmup"]
 
 
 def test_a_grid_finer_than_the_picture_is_refused_before_anything_is_written(
@@ -228,3 +230,47 @@ def test_each_batch_tells_of_the_same_values(
     line = json.loads((tmp_path / "out" / "log.jsonl").read_text())
     assert "area" not in line
     assert line["kept"] > 0
+
+
+def short(pictures: Path, out: Path, **changes: Any) -> TrainConfig:
+    """Two epochs of four steps of NEM-U."""
+    return TrainConfig(
+        data=(pictures,), out=out, batch_size=5, accumulate=1, epochs=2, accelerator="cpu",
+        decoder_kwargs={"width": 8}, **changes,
+    )  # fmt: skip
+
+
+def test_order_and_noise_follow_the_seed_and_differ_between_epochs(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, list[Any]] = {"order": [], "noise": []}
+
+    def step(self: Learner, batch: Any, batch_idx: int, own: Any = Learner.training_step) -> Any:
+        seen["order"].append(tuple(batch[1].tolist()))
+        return own(self, batch, batch_idx)
+
+    def forward(self: Learner, x: Any, generator: Any, own: Any = Learner.forward) -> Any:
+        seen["noise"].append(generator.initial_seed())
+        return own(self, x, generator)
+
+    monkeypatch.setattr(Learner, "training_step", step)
+    monkeypatch.setattr(Learner, "forward", forward)
+    for run, seed in enumerate((0, 7)):
+        fit(short(pictures, tmp_path / str(run), seed=seed), backbone=tiny_backbone(),
+            progress=False)  # fmt: skip
+    for values in seen.values():
+        assert len(values) == 2 * 8
+        assert len(set(values)) == 2 * 8
+
+
+def test_figures_of_the_log_are_means_of_those_there_are(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def loss(self: Learner, *given: Any, own: Any = Learner.forward) -> Any:
+        area = torch.tensor([torch.nan, 0.5, 0.25, torch.nan, 0.75])
+        return own(self, *given) | {"area": area}
+
+    monkeypatch.setattr(Learner, "forward", loss)
+    fit(short(pictures, tmp_path), backbone=tiny_backbone(), progress=False)
+    for line in (tmp_path / "log.jsonl").read_text().splitlines():
+        assert json.loads(line)["area"] == 0.5
