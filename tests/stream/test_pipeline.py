@@ -1,6 +1,7 @@
 import threading
 import time
 from contextlib import closing
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -269,6 +270,16 @@ def test_the_report_tells_ages_and_stages():
     ]
     assert all(s.wall_ms > 0 for s in report.stages)
     assert 0 < report.first_frame_seconds <= report.seconds
+
+
+def test_ages_count_from_the_capture():
+    class Captured(FakeSource):
+        def __iter__(self):
+            for frame in super().__iter__():
+                yield replace(frame, captured_at=float(frame.index))
+
+    report = Pipeline(Captured(9), FakeEngine(), [MemorySink()], clock=lambda: 10.0).run()
+    assert (report.latency_p50_ms, report.latency_p95_ms) == (6000, 10000)
 
 
 def test_the_report_tells_what_happened_inside_the_source():
