@@ -50,6 +50,21 @@ def test_aims_go_round(engine):
     assert seen == [*AIMS, AIMS[0]]
 
 
+def test_the_next_aim_leaves_the_class_behind(engine):
+    dial = AimDial(engine, target="white")
+    for _ in AIMS:
+        dial.next_aim()
+        assert dial.asked[1] is None
+        engine.run(FRAME, *dial.asked)  # which refuses a class with another aim
+
+
+def test_of_many_classes_the_best_five_go_round():
+    with FakeEngine(input_size=(10, 10), names=tuple("abcdefgh")) as many:
+        dial, shown = AimDial(many), many.run(FRAME)
+        told = [dial.next_target(shown) for _ in range(6)]
+    assert told == [f"target {name}" for name, _ in [*shown.top(5), *shown.top(1)]]
+
+
 def test_targets_go_through_the_best_classes_of_the_frame_and_round(engine):
     dial = AimDial(engine)
     shown = engine.run(FRAME)

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 
 from engines import FakeEngine
 from stream.refine import BATCH, Refiner
@@ -19,3 +20,23 @@ def test_a_frame_is_refined_until_enough_masks_were_seen():
     assert second.mask.shape == second.uncertainty.shape == (1, 16, 16)
     assert not np.array_equal(first.mask, second.mask)
     assert np.array_equal(second.mask, third.mask)
+
+
+def test_hidden_pixels_become_the_mean_and_the_map_is_told_raw():
+    seen = []
+
+    class Recording(FakeEngine):
+        def _run(self, frames, aim, classes):
+            seen.append(frames)
+            return super()._run(frames, aim, classes)
+
+    white = make_frame(rgb=np.full((48, 64, 3), 255, np.uint8))
+    with Recording(input_size=(16, 16), aims=("class",)) as engine:
+        shown = Refiner(engine, (0.25, 0.5, 0.75), white, masks=BATCH).step()
+    masked = np.concatenate(seen[2:])  # after the frame itself, shown and compared with
+    lowest, highest = masked.min((0, 1, 2)), masked.max((0, 1, 2))
+    assert lowest.tolist() == pytest.approx([64, 128, 191], abs=4)
+    assert highest.tolist() == pytest.approx([255] * 3, abs=4)
+    assert shown.target is None
+    low, high = shown.raw.min(), shown.raw.max()
+    np.testing.assert_allclose(shown.mask, (shown.raw - low) / (high - low), atol=1e-6)
