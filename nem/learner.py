@@ -182,16 +182,24 @@ class Learner(pl.LightningModule):
         )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leave the frozen backbone out; refuse to store a decoder that is not finite."""
+        """Leave the frozen backbone out."""
         state = checkpoint["state_dict"]
         for name in [n for n in state if n.startswith("model.backbone.")]:
             del state[name]
+        checkpoint["recipe"] = self.recipe
+
+    def check_weights(self) -> None:
+        """Refuse a decoder that is not finite, before anything of it is shown or stored.
+
+        Raises:
+            TrainError: names the first of its weights that is not.
+        """
+        state = self.model.decoder.state_dict()
         if broken := [n for n, t in state.items() if not torch.isfinite(t).all()]:
             raise TrainError(
                 f"decoder weights are not finite after epoch {self.current_epoch + 1} "
                 f"(first: {broken[0]}); {self._what_stays()}. Lower the learning rate"
             )
-        checkpoint["recipe"] = self.recipe
 
     def _what_broke(self, loss: float, values: Tensor, index: Tensor, batch: int) -> str:
         bad = index[~torch.isfinite(values)].tolist() or index.tolist()

@@ -79,6 +79,7 @@ class Watch(pl.Callback):
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Picture, log line, checkpoint and told line of an epoch."""
         epoch, values = trainer.current_epoch + 1, {}
+        pl_module.check_weights()
         if trainer.is_global_zero:
             try:
                 values = self._write(epoch, trainer, pl_module)
