@@ -240,13 +240,16 @@ def short(pictures: Path, out: Path, **changes: Any) -> TrainConfig:
     )  # fmt: skip
 
 
-def test_order_and_noise_follow_the_seed_and_differ_between_epochs(
+def test_weights_order_and_noise_follow_the_seed_and_differ_between_epochs(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: dict[str, list[Any]] = {"order": [], "noise": []}
+    begun: list[torch.Tensor] = []
 
     def step(self: Learner, batch: Any, batch_idx: int, own: Any = Learner.training_step) -> Any:
         seen["order"].append(tuple(batch[1].tolist()))
+        if self.global_step == 0:
+            begun.append(self.model.decoder.context.weight.detach().clone())
         return own(self, batch, batch_idx)
 
     def forward(self: Learner, x: Any, generator: Any, own: Any = Learner.forward) -> Any:
@@ -258,6 +261,7 @@ def test_order_and_noise_follow_the_seed_and_differ_between_epochs(
     for run, seed in enumerate((0, 7)):
         fit(short(pictures, tmp_path / str(run), seed=seed), backbone=tiny_backbone(),
             progress=False)  # fmt: skip
+    assert not torch.equal(*begun)
     for values in seen.values():
         assert len(values) == 2 * 8
         assert len(set(values)) == 2 * 8
