@@ -148,7 +148,7 @@ CASES = {
     "one name for two": (
         2,
         "give two names",
-        lambda t: [t / "c.mp4", t / "o.mp4", "--scores", t / "o.mp4"],
+        lambda t: [t / "c.mp4", t / "o.mp4", "--scores", t / ".." / t.name / "o.mp4"],
     ),
     "too large": (2, "16384 pixels a side", lambda t: ["demo", "--size", "100000x100000"]),
     "nothing to do": (2, "nothing would come out", lambda t: [t / "c.mp4", "-o", "none"]),
