@@ -153,6 +153,11 @@ CASES = {
     "too large": (2, "16384 pixels a side", lambda t: ["demo", "--size", "100000x100000"]),
     "nothing to do": (2, "nothing would come out", lambda t: [t / "c.mp4", "-o", "none"]),
     "output is input": (2, "input", lambda t: [t / "c.mp4", t / "c.mp4", "--overwrite"]),
+    "scores are input": (
+        2,
+        "input",
+        lambda t: [t / "c.mp4", "none", "--scores", t / "c.mp4", "--overwrite"],
+    ),
     "unknown suffix": (2, ".mp4", lambda t: [t / "c.mp4", t / "o.xyz"]),
     "unknown encoder": (2, "x999", lambda t: [t / "c.mp4", "--codec", "x999"]),
     "no directory": (5, "no directory", lambda t: [t / "c.mp4", t / "no" / "o.mp4"]),
