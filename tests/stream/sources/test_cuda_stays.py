@@ -52,12 +52,13 @@ def refused(gpu):
     ids=["wrong picture", "no memory", "refused"],
 )
 def test_what_can_not_stay_comes_down(clip, monkeypatch, taken, why):
-    with stay_up() as gpu:
+    # Undone first, as it was put on top.
+    with stay_up() as gpu, monkeypatch.context() as patch:
         if taken is None:
-            monkeypatch.setattr(cuda, "open_for_cuda", refused(gpu))
-            monkeypatch.setattr(cuda, "decoder_trouble", lambda: None)
+            patch.setattr(cuda, "open_for_cuda", refused(gpu))
+            patch.setattr(cuda, "decoder_trouble", lambda: None)
         else:
-            monkeypatch.setattr(cuda, "surface_of", taken)
+            patch.setattr(cuda, "surface_of", taken)
         with FileSource(clip, decode="cuda") as source:
             assert f"they come down at once: {why}" in source.info.notes[-1]
             frames = list(source)
