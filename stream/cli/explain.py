@@ -81,7 +81,8 @@ def explain_picture(request: Request, console: Console) -> int:
     out = request.out or Path(request.image).with_suffix(".panel.png")
     if out.suffix.lower() not in SUFFIXES:
         raise UsageError(f"--out {out}: name a picture: {', '.join(SUFFIXES)}")
-    partial = PartialFile(out, overwrite=request.overwrite, inputs=[Path(request.image)])
+    inputs = [Path(request.image)] + ([request.gallery] if request.gallery else [])
+    partial = PartialFile(out, overwrite=request.overwrite, inputs=inputs)
     try:
         _check_methods(request)
         bundle = open_bundle(request.model)

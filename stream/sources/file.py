@@ -38,12 +38,12 @@ class FileSource(PulledSource):
     frame rates stay variable. `counts` tells what was repaired or skipped.
 
     The GPU is the caller's choice and never the default. Frames decoded there stay there where
-    torch is installed and the CPU has nothing to do to them (see `stream.gpu_frame`). Else they
-    come down at once: 1.5 bytes per pixel (3 beyond 8 bits) over the bus, during which no other
-    Python thread runs, and one more pass over them. That pays where decoding takes the CPU from
-    other work, as with large HEVC or AV1 pictures, not with small ones. Frames, stamps and tags
-    are those of the CPU; damage inside a picture is seen by the GPU alone, so `counts` may tell
-    of less.
+    torch is installed, which takes seconds to load, and the CPU has nothing to do to them (see
+    `stream.gpu_frame`). Else they come down at once: 1.5 bytes per pixel (3 beyond 8 bits) over the
+    bus, during which no other Python thread runs, and one more pass over them. That pays where
+    decoding takes the CPU from other work, as with large HEVC or AV1 pictures, not with small ones.
+    Frames, stamps and tags are those of the CPU; damage inside a picture is seen by the GPU alone,
+    so `counts` may tell of less.
 
     Args:
         path: the file.

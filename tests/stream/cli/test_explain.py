@@ -210,6 +210,16 @@ def test_the_picture_is_never_written_over(cli, picture, bundle):
     assert picture.read_bytes() == before
 
 
+def test_a_gallery_is_never_written_over(cli, picture, bundle, tmp_path):
+    gallery = tmp_path / "gallery.png"
+    gallery.write_bytes(b"a gallery by an odd name")
+    given = ("--methods", "nem-u", "-m", bundle, "--gallery", gallery, "-o", gallery)
+    code, _, err = explain(cli, picture, *given, "--overwrite")
+    assert code == 2
+    assert "also the input" in err
+    assert gallery.read_bytes() == b"a gallery by an odd name"
+
+
 def test_of_a_folder_no_picture_is_picked(cli, picture, bundle, tmp_path):
     panel = tmp_path / "panel.png"
     code, _, err = explain(cli, tmp_path, "--methods", "nem-u", "-m", bundle, "-o", panel)
