@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
+from engines.errors import EngineError
 from engines.resizing import resize_planes, resize_weights
 from engines.torch_devices import torch_told
 from nem.errors import first_line
@@ -87,8 +88,9 @@ class Surface:
         Args:
             planes: luma (H, W) and U and V (H / 2, W / 2, 2), uint8, with `__dlpack__`.
         """
-        # As capsules: torch would ask for its stream, which PyAV refuses, as it is the same.
-        y, uv = (from_dlpack(plane.__dlpack__()) for plane in planes)
+        with _handing_over():
+            # As capsules: torch would ask for its stream, which PyAV refuses, as it is the same.
+            y, uv = (from_dlpack(plane.__dlpack__()) for plane in planes)
         new = cls(y.shape[0], y.shape[1], y.device)
         with _work(y.device, "taking a picture over"):
             new.y.copy_(y)
@@ -177,6 +179,7 @@ class Surface:
             with _told(device, "completing a picture"):
                 held.enter_context(torchs_context(device))
                 self._finish()
+            held.enter_context(_handing_over())
             yield
 
     def _finish(self) -> None:
@@ -213,6 +216,17 @@ def _work(device: torch.device, what: str) -> Iterator[None]:
             return
         with torch.cuda.stream(torch.cuda.default_stream(device)):
             yield
+
+
+@contextmanager
+def _handing_over() -> Iterator[None]:
+    """What torch and FFmpeg refuse of each other's pictures, in a line."""
+    try:
+        yield
+    except (BufferError, TypeError, RuntimeError) as error:
+        raise EngineError(
+            f"pictures on the GPU: not handed over: {first_line(error)}; {CURE}"
+        ) from error
 
 
 def _told(device: torch.device, what: str) -> AbstractContextManager[None]:

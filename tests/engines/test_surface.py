@@ -153,6 +153,21 @@ def test_an_encoder_takes_it_where_it_is():
     assert (seen.to_ndarray()[:66] == 7).all()  # no copy
 
 
+class Refusing:
+    """A plane that is not handed over."""
+
+    def __dlpack__(self):
+        raise BufferError("of another device\nmore lines")
+
+
+def test_what_is_not_handed_over_is_told_in_a_line():
+    said = r"^pictures on the GPU: not handed over: of another device; .*--decode cpu\)$"
+    with pytest.raises(EngineError, match=said):
+        Surface.take([Refusing(), Refusing()])
+    with pytest.raises(EngineError, match=said), taken(noise(64, 96)).complete():
+        Refusing().__dlpack__()
+
+
 def test_a_device_that_fails_is_told_in_a_line(monkeypatch):
     picture = taken(noise(64, 96))
 
