@@ -23,6 +23,9 @@ from nem.model import NEM
 from nem.objectives import Seen, aim_terms, draw_targets
 from nem.watch import CHECKPOINT
 
+SEEDS_APART = 1_000_003
+"""More than a training has epochs."""
+
 
 class Learner(pl.LightningModule):
     """Trains the decoder of `model` on a collection; the backbone stays as it is.
@@ -168,7 +171,8 @@ class Learner(pl.LightningModule):
             data,
             num_replicas=self.trainer.world_size,
             rank=self.trainer.global_rank,
-            seed=config.seed,
+            # The sampler adds the epoch: seeds in a row would shuffle alike, an epoch apart.
+            seed=config.seed * SEEDS_APART % 2**63,
         )
         return DataLoader(
             data,

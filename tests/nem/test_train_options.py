@@ -258,7 +258,7 @@ def test_weights_order_and_noise_follow_the_seed_and_differ_between_epochs(
 
     monkeypatch.setattr(Learner, "training_step", step)
     monkeypatch.setattr(Learner, "forward", forward)
-    for run, seed in enumerate((0, 7)):
+    for run, seed in enumerate((0, 1)):  # neighbours share no epoch, either
         fit(short(pictures, tmp_path / str(run), seed=seed), backbone=tiny_backbone(),
             progress=False)  # fmt: skip
     assert not torch.equal(*begun)
