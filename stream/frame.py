@@ -88,10 +88,6 @@ class Frame:
         y, u, v = (p[::n, ::n] for p, n in zip((self.y, self.u, self.v), steps, strict=True))
         return y, u, v
 
-    def drawn(self, y: Plane, u: Plane, v: Plane) -> Frame:
-        """A frame with these planes instead, all else the same."""
-        return Frame(y, u, v, *self.facts)
-
     def rgb(self, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
         """The picture as RGB uint8, (H, W, 3), or resized to `size` = (height, width).
 

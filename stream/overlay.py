@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import cv2
@@ -88,9 +88,9 @@ class Overlay:
         if isinstance(frame, GpuFrame) and self.style in DRAWN_THERE:
             label = make_label((frame.height, frame.width), entries, frame.colour, lead)
             return frame.tinted(levels, self._tints(frame.colour), label)
-        planes = self._draw(frame, levels)
+        y, u, v = planes = self._draw(frame, levels)
         draw_label(planes, entries, frame.colour, lead)
-        return frame.drawn(*planes)
+        return replace(frame, y=y, u=u, v=v)
 
     def _draw(self, frame: Frame, levels: Levels) -> Planes:
         planes, tags = (frame.y, frame.u, frame.v), frame.colour

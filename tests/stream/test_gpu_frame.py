@@ -97,7 +97,8 @@ def test_drawn_alike_in_every_style(pair, style, label):
 
 def test_other_planes_make_a_plain_frame(pair):
     frame, on_gpu = pair
-    plain = on_gpu.drawn(frame.y, frame.u, frame.v)
+    plain = replace(on_gpu, y=frame.y, u=frame.u, v=frame.v)
+    assert not is_down(on_gpu)
     assert type(plain) is Frame
     assert plain.facts == frame.facts
 
