@@ -80,13 +80,12 @@ def muxer_options(
 
 def _has_places(container: str, metadata: Mapping[str, str]) -> bool:
     """Whether the usual places of MP4 or MOV hold all of these: asked by reading them back."""
-    file = io.BytesIO()
-    with av.open(file, "w", format=container) as trial:
+
+    def add(trial: OutputContainer) -> None:
         trial.add_stream("mpeg4", rate=25)
         trial.metadata.update(metadata)
-        trial.start_encoding()
-    file.seek(0)
-    with av.open(file) as found:
+
+    with av.open(_trial(container, add)) as found:
         kept = {name.lower(): value for name, value in found.metadata.items()}
     return all(kept.get(name.lower()) == value for name, value in metadata.items())
 
@@ -97,12 +96,11 @@ def language_in(container: str, name: str) -> str | None:
     if container == "matroska":
         return usual
     name = MOV_LANGUAGES.get(usual, usual) if container == "mov" else usual
-    file = io.BytesIO()
-    with av.open(file, "w", format=container, container_options=EARLY) as trial:
+
+    def add(trial: OutputContainer) -> None:
         trial.add_stream("mpeg4", rate=25).metadata["language"] = name
-        trial.start_encoding()
-    file.seek(0)
-    with av.open(file) as found:
+
+    with av.open(_trial(container, add, EARLY)) as found:
         return name if found.streams[0].metadata.get("language") == name else None
 
 
@@ -135,12 +133,8 @@ def _found_again(container: str, stream: Stream) -> bool:
     FFmpeg's muxer takes some tracks that it then leaves out, or cuts the index short there, without
     an error.
     """
-    file = io.BytesIO()
     try:
-        with av.open(file, "w", format=container, container_options=EARLY) as trial:
-            add_copy(trial, stream)
-            trial.start_encoding()
-        file.seek(0)
+        file = _trial(container, lambda trial: add_copy(trial, stream), EARLY)
     except av.FFmpegError:
         return True  # AC-3 is described by its first packet, which is not here
     try:
@@ -158,9 +152,25 @@ def holds_encoder(container: str, codec: str, options: dict[str, str]) -> bool:
 def _takes(container: str, add: Callable[[OutputContainer], object]) -> bool:
     """Whether a stream can be added: asked by writing a header."""
     try:
-        with av.open(io.BytesIO(), "w", format=container) as trial:
-            add(trial)
-            trial.start_encoding()
+        _trial(container, add)
     except (av.FFmpegError, ValueError):
         return False
     return True
+
+
+def _trial(
+    container: str,
+    add: Callable[[OutputContainer], object],
+    options: dict[str, str] | None = None,
+) -> io.BytesIO:
+    """A file in memory with what `add` gives it and no packet, to be read from its beginning.
+
+    Raises:
+        av.FFmpegError, ValueError: if that can't be written.
+    """
+    file = io.BytesIO()
+    with av.open(file, "w", format=container, container_options=options) as trial:
+        add(trial)
+        trial.start_encoding()
+    file.seek(0)
+    return file
