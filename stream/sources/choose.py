@@ -101,8 +101,9 @@ def open_source(
         return _camera(str(path), options)
     # os.path: what can't be looked at is told of by the source, where pathlib's would raise.
     if os.path.isdir(path):  # noqa: PTH112
-        source = _pictures(_in_directory(path), str(spec), options)
-        if videos := sum(map(is_video, path.iterdir())):
+        pictures, videos = _in_directory(path)
+        source = _pictures(pictures, str(spec), options)
+        if videos:
             source.counts[VIDEOS] = videos
         return source
     if glob.has_magic(str(path)) and not os.path.exists(path):  # noqa: PTH110
@@ -198,16 +199,17 @@ def _is_device(path: Path) -> bool:
         return path.parts[:2] == ("/", "dev")  # absent: as a camera it is told which there are
 
 
-def _in_directory(folder: Path) -> list[Path]:
+def _in_directory(folder: Path) -> tuple[list[Path], int]:
+    """The pictures of a folder, and how many videos are beside them."""
     try:
         found = pictures_in(folder)
-        others = sorted(p.name for p in folder.iterdir())
+        files = sorted(folder.iterdir())
     except PermissionError:
         raise SourceError(f"{folder}: no permission to list it; try: chmod u+rx") from None
     if not found:
-        what = f"it holds {', '.join(others[:3])}" if others else "it is empty"
+        what = f"it holds {', '.join(p.name for p in files[:3])}" if files else "it is empty"
         raise SourceError(f"{folder}: no pictures in this directory ({what}); name one video in it")
-    return found
+    return found, sum(map(is_video, files))
 
 
 def _matching(pattern: str, options: Options) -> Source:
