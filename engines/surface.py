@@ -102,23 +102,11 @@ class Surface:
         """(height, width) in pixels."""
         return self.y.shape[0], self.y.shape[1]
 
-    def rgb(self, size: tuple[int, int], matrix: NDArray[np.float64]) -> NDArray[np.uint8]:
-        """Resized and in RGB, in host memory.
-
-        Args:
-            size: (height, width).
-            matrix: (3, 4), [R G B] = A @ [Y U V 1].
-
-        Returns:
-            uint8 (*size, 3).
-        """
-        device = self.y.device
-        with _work(device, "making a picture small"):
+    def small(self, size: tuple[int, int]) -> list[NDArray[np.uint8]]:
+        """Y, U and V, all resized to `size` = (height, width), in host memory."""
+        with _work(self.y.device, "making a picture small"):
             planes = _resized(self.y[None], size), _resized(self.uv.permute(2, 0, 1), size)
-            turn = torch.from_numpy(matrix.astype(np.float32)).to(device)
-            levels = _level(torch.cat(planes)).flatten(1)
-            rgb = _level(turn[:, :3] @ levels + turn[:, 3:]).to(torch.uint8)
-            return rgb.T.contiguous().reshape(*size, 3).cpu().numpy()
+            return list(_level(torch.cat(planes)).to(torch.uint8).cpu().numpy())
 
     def tinted(self, levels: NDArray[np.uint8], tables: NDArray[np.uint8]) -> Surface:
         """A new picture, blended with the colour of each pixel's mask level.
@@ -133,10 +121,11 @@ class Surface:
         with _work(device, "drawing"):
             table, index = (torch.from_numpy(array).to(device) for array in (tables, levels))
             tints = table[:, index.int()].float()[None]
-            keep, add = resize_planes(tints[:, :2], self.size)[0].round()
+            tints[:, 0] /= 255
+            keep, add = resize_planes(tints[:, :2], self.size)[0]
             new.y.copy_(_blend(self.y, keep, add))
             half = self.uv.shape[0], self.uv.shape[1]
-            keep, u, v = resize_planes(tints[:, [0, 2, 3]], half)[0].round()
+            keep, u, v = resize_planes(tints[:, [0, 2, 3]], half)[0]
             new.uv.copy_(_blend(self.uv, keep[..., None], torch.stack([u, v], -1)))
         return new
 
@@ -199,12 +188,13 @@ def _weights(length: int, size: int, device: torch.device) -> Tensor:
     return resize_weights(length, size, device)
 
 
-def _level(values: Tensor) -> Tensor:
-    return values.round().clamp(0, 255)
-
-
 def _blend(plane: Tensor, keep: Tensor, add: Tensor) -> Tensor:
-    return _level((plane * (keep / 255)).round() + add).to(torch.uint8)
+    return _level(torch.addcmul(add, plane, keep))
+
+
+def _level(values: Tensor) -> Tensor:
+    """Whole levels, in place: a picture has many pixels, and few passes over them are quick."""
+    return values.round_().clamp_(0, 255)
 
 
 @contextmanager

@@ -99,12 +99,18 @@ class Frame:
         height, width = size or (self.height, self.width)
         if min(height, width) < 1:
             raise UsageError(f"frame of size {size}: give (height, width), each from 1")
-        # In its own size chroma stays over its pairs of pixels, of which the last may be a half.
-        chroma = size or (2 * self.u.shape[0], 2 * self.u.shape[1])
-        planes = [shrink(self.y, (height, width))]
-        planes += [shrink(plane, chroma)[:height, :width] for plane in (self.u, self.v)]
+        planes = self._resized((height, width))
         rgb = cv2.transform(cv2.merge(planes), yuv_to_rgb_matrix(self.colour))
         return np.asarray(rgb, dtype=np.uint8)
+
+    def _resized(self, size: tuple[int, int]) -> list[Plane]:
+        """All planes in one size."""
+        height, width = size
+        own = size == (self.height, self.width)
+        # In its own size chroma stays over its pairs of pixels, of which the last may be a half.
+        chroma = (2 * self.u.shape[0], 2 * self.u.shape[1]) if own else size
+        colours = (shrink(plane, chroma)[:height, :width] for plane in (self.u, self.v))
+        return [shrink(self.y, size), *colours]
 
 
 def thinning(length: int, lines: int) -> int:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stream.colour import yuv_to_rgb_matrix
 from stream.frame import Frame, Plane, thinning
 from stream.paint import Levels, Planes
 from stream.palette import Tints
@@ -66,11 +65,8 @@ class GpuFrame(Frame):
         """Height in pixels."""
         return self.surface.size[0]
 
-    def rgb(self, size: tuple[int, int] | None = None) -> Plane:
-        """See `Frame.rgb`; a picture of another size is made on the GPU."""
-        if size is None or size == self.surface.size or min(size) < 1:
-            return super().rgb(size)
-        return self.surface.rgb(size, yuv_to_rgb_matrix(self.colour))
+    def _resized(self, size: tuple[int, int]) -> list[Plane]:
+        return super()._resized(size) if size == self.surface.size else self.surface.small(size)
 
     def sample(self, lines: int) -> tuple[Plane, Plane, Plane]:
         """See `Frame.sample`; no more than that comes down."""
