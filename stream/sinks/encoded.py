@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
@@ -44,6 +46,8 @@ ON_GPU, LAYOUT = "cuda", "nv12"
 """What FFmpeg calls a picture on a GPU, and its layout there."""
 MPEG4_TICKS = 2**16 - 1
 """Of a second at most."""
+MOST_THREADS = 8
+"""Of an encoder: at the usual preset four keep up with decoding and drawing, slow ones use more."""
 
 
 class VideoEncoder:
@@ -77,7 +81,7 @@ class VideoEncoder:
         self._stream = stream
         stream.time_base = self._time_base = first.time_base
         context = stream.codec_context
-        context.thread_count = 1
+        context.thread_type, context.thread_count = "FRAME", _threads()
         self._steady = _steady_clock(context.codec, first.time_base, rate)
         context.time_base = self._steady or first.time_base
         inside = context.codec.canonical_name
@@ -148,6 +152,13 @@ class VideoEncoder:
                 packet.pts = packet.dts = stamp
                 packet.time_base = self._time_base
         return packets
+
+
+def _threads() -> int:
+    """One on two cores, where more would only move the waiting; of more cores half."""
+    on_linux = sys.platform == "linux"  # which tells those that this process may use
+    cores = len(os.sched_getaffinity(0)) if on_linux else os.cpu_count() or 1
+    return max(1, min(MOST_THREADS, cores // 2))
 
 
 def _steady_clock(codec: av.Codec, time_base: Fraction, rate: Fraction) -> Fraction | None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
@@ -31,6 +34,23 @@ def test_a_few_frames_have_sane_times(tmp_path, codec, frames):
         ahead = [(p.pts - p.dts) * p.time_base for p in clip.demux(video=0) if p.size]
     assert len(ahead) == frames
     assert max(map(abs, ahead)) < 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts threads in /proc")
+def test_more_cores_more_threads_and_the_same_frames(tmp_path, monkeypatch):
+    threads = []
+    for cores in (1, 2, 4, 64):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, n=cores: range(n))
+        with FileSink(tmp_path / f"{cores}.mkv") as sink:
+            for index in range(40):
+                frame = make_frame(512, 768, index=index, pts=3 * index)
+                sink.write(frame, make_explanation())
+            threads.append(len(list(Path("/proc/self/task").iterdir())))
+    assert threads[0] == threads[1] < threads[2] < threads[3]
+    one, *more = (read_video(path) for path in tmp_path.iterdir())
+    for video in (one, *more):
+        assert video.indices == list(range(40))
+        assert video.seconds == one.seconds
 
 
 @pytest.mark.parametrize(("suffix", "more"), [("mkv", ""), ("mp4", " or another suffix")])
