@@ -93,7 +93,6 @@ def fit(
         "begun_with": state_sha256(fitting) if fitting else None,
         "pictures_seen": _digest(collection),
     }
-    out.mkdir(parents=True, exist_ok=True)
     unit = _usual_lead(model.backbone, collection) if config.score == "logits" else 1.0
     learner = Learner(model, collection, config, recipe, unit, before)
     say = say or _log.info
@@ -106,6 +105,7 @@ def fit(
             _check_continues(checkpoint, recipe)
         if trainer.is_global_zero:
             say(f"training on {len(collection)} pictures")
+        out.mkdir(parents=True, exist_ok=True)
         _run(trainer, learner, checkpoint if checkpoint.exists() else None)
     model.cpu().to(memory_format=torch.contiguous_format)
     if state_sha256(backbone.state_dict()) != frozen:

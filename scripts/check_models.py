@@ -8,9 +8,10 @@ the whole range):
 
 * the ONNX file in onnxruntime and OpenVINO, float32, against torch, on picture-like frames of
   model size and of another size: no mask pixel may differ by more than 1/255;
-* where TRT_DRYRUN_HOME names an environment of the tool `trt-dryrun`, which needs no GPU: the graph
-  for 1080p, frames in and masks out, and with the overlay drawn, becomes exactly one block with
-  nothing left to torch, and TensorRT-RTX compiles it. Nothing is run: no speed, no results.
+* where TRT_DRYRUN_HOME names an environment of the tool `trt-dryrun`, which needs no GPU, with
+  this project's packages in it, too: the graph for 1080p, frames in and masks out, and with the
+  overlay drawn, becomes exactly one block with nothing left to torch, and TensorRT-RTX compiles
+  it. Nothing is run: no speed, no results.
 
 Exit status 1 where anything is missed. Needs `pip install '.[train]'` and onnxruntime.
 """

@@ -55,10 +55,11 @@ def test_what_is_missing_is_told_before_a_model_is_fetched(
             fit(TrainConfig(model="resnet10t", data=(data,), out=out), progress=False)
 
 
-def test_a_single_picture_is_too_few(tmp_path: Path) -> None:
+def test_a_single_picture_is_too_few_and_leaves_no_folder(tmp_path: Path) -> None:
     folder = write_pictures(tmp_path / "one", shapes(1, 0)[0])
     with pytest.raises(DataError, match=r"^1 usable picture.*each process needs 2 .*give more$"):
         train(folder, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_log_that_can_not_be_written_is_told_in_a_line(pictures: Path, tmp_path: Path) -> None:
