@@ -117,7 +117,7 @@ class VideoEncoder:
                 f"{self.size[0]}x{self.size[1]}: a video has one size; write one for each"
             )
         if self._cuda is not None and isinstance(frame, GpuFrame):
-            picture = _where_it_is(frame.surface, self._cuda)
+            picture = self._where_it_is(frame.surface)
         else:
             picture = self._filled(frame)
         gap, self._last = frame.pts - self._last, frame.pts
@@ -126,6 +126,12 @@ class VideoEncoder:
         picture.pts, picture.time_base = stamp, self._steady or frame.time_base
         self._shown[stamp] = frame.pts, min(frame.duration or gap, int(LONGEST / frame.time_base))
         return self._timed(picture)
+
+    def _where_it_is(self, surface: Surface) -> av.VideoFrame:
+        """A picture on the GPU as FFmpeg takes it; it keeps the surface's memory."""
+        with surface.complete():
+            planes = surface.y, surface.uv
+            return av.VideoFrame.from_dlpack(planes, LAYOUT, cuda_context=self._cuda)
 
     def _filled(self, frame: Frame) -> av.VideoFrame:
         self._picture.make_writable()
@@ -143,6 +149,13 @@ class VideoEncoder:
             for packet in packets:
                 packet.dts = packet.pts
         return packets
+
+    def close(self) -> None:
+        """Let go of the GPU; nothing can be encoded any more.
+
+        Not left to the garbage collector: PyAV's context fails where that takes it apart.
+        """
+        self._cuda = None
 
     def _timed(self, picture: av.VideoFrame | None) -> list[Packet[VideoStream]]:
         packets = list(self._stream.encode(picture))
@@ -169,12 +182,6 @@ def _steady_clock(codec: av.Codec, time_base: Fraction, rate: Fraction) -> Fract
     if codec.name == "mpeg4" and time_base.denominator > MPEG4_TICKS:
         return (1 / rate).limit_denominator(MPEG4_TICKS)
     return None
-
-
-def _where_it_is(surface: Surface, cuda: CudaContext) -> av.VideoFrame:
-    """A picture on the GPU as FFmpeg takes it; it keeps the surface's memory."""
-    with surface.complete():
-        return av.VideoFrame.from_dlpack((surface.y, surface.uv), LAYOUT, cuda_context=cuda)
 
 
 def _fill(target: VideoPlane, plane: Plane) -> None:

@@ -184,6 +184,8 @@ class FileSink(Sink):
             log.debug("%s: not read back", self._output.partial, exc_info=True)
 
     def _release(self) -> None:
+        if self._encoder is not None:
+            self._encoder.close()
         if self.frames:
             self._output.leave()
         else:

@@ -3,12 +3,14 @@
 Encoders of the CPU stand in for NVENC: they take NV12 from DLPack as it does.
 """
 
+import gc
 from unittest import mock
 
 import av
 import numpy as np
 import pytest
 import torch
+from av.video.frame import CudaContext
 
 from engines.errors import EngineError
 from engines.fake import FakeEngine
@@ -29,15 +31,15 @@ from tests.stream.sources.fake_nvdec import stay_up
 def nvenc(monkeypatch):
     """libx264 counts as an encoder of the GPU; gives the pictures that were encoded there."""
     there = []
-    take = encoded._where_it_is
+    take = encoded.VideoEncoder._where_it_is
 
-    def where_it_is(surface, cuda):
+    def where_it_is(encoder, surface):
         there.append(surface)
-        return take(surface, cuda)
+        return take(encoder, surface)
 
     monkeypatch.setattr(encoded, "NVENC", {"libx264": None})
     monkeypatch.setattr(encoded, "ON_GPU", "nv12")
-    monkeypatch.setattr(encoded, "_where_it_is", where_it_is)
+    monkeypatch.setattr(encoded.VideoEncoder, "_where_it_is", where_it_is)
     return there
 
 
@@ -75,6 +77,21 @@ def test_nvenc_is_asked_for_pictures_in_torchs_context(tmp_path):
             cuda = encoder._cuda
             assert (cuda is not None) == (kind == "cuda")
             assert cuda is None or (cuda.current_ctx, cuda.primary_ctx) == (True, False)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_the_gpu_is_let_go_of_at_the_end_and_not_by_the_garbage_collector(tmp_path, nvenc, whole):
+    """Which takes PyAV's context apart before it can free what it holds."""
+
+    def held():
+        return sum(type(each) is CudaContext for each in gc.get_objects())
+
+    before = held()
+    sink = FileSink(tmp_path / "c.mkv")
+    sink.write(on_gpu(FRAMES[0]), make_explanation())
+    assert held() == before + 1
+    sink.close(whole=whole)
+    assert held() == before
 
 
 def test_frames_that_came_down_midway_go_up_again(tmp_path, nvenc):
