@@ -19,6 +19,10 @@ from tests.engines.fake_torch_tensorrt import install
 from tests.engines.small_trt import assert_right, engine_of, some
 
 
+@pytest.mark.skipif(
+    torch.__version__.startswith("2.11.") and not torch.cuda.is_available(),
+    reason="where there is no GPU, torch 2.11 crashes as soon as a second thread exports",
+)
 def test_two_threads_can_build_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Torch traces by settings of the whole process."""
     monkeypatch.setenv("NEM_CACHE", str(tmp_path))
