@@ -228,7 +228,7 @@ def open_engine(
                 f"engine {engine}: takes no {name.replace('_', ' ')}; leave it out; "
                 f"allowed with {able}"
             )
-    opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
+    opened = open_bundle(bundle)
     try:
         module = importlib.import_module(entry.module)
     except (ImportError, OSError) as error:  # installed, but its libraries don't load

@@ -98,12 +98,12 @@ def is_bundle(name: str | Path) -> bool:
     )
 
 
-def open_bundle(name_or_path: str | Path) -> Bundle:
+def open_bundle(name_or_path: Bundle | Path | str) -> Bundle:
     """Open a bundle and check it.
 
     Args:
         name_or_path: name of an embedded bundle, else an existing folder, else a hub id
-            `owner/name`. A `Path` is always a folder.
+            `owner/name`. A `Path` is always a folder. One that is open is given back.
 
     Returns:
         The bundle; manifest and file hashes are checked, nothing is executed.
@@ -111,6 +111,8 @@ def open_bundle(name_or_path: str | Path) -> Bundle:
     Raises:
         BundleError: not found, hub not reachable, damaged, or of another format version.
     """
+    if isinstance(name_or_path, Bundle):
+        return name_or_path
     if isinstance(name_or_path, Path):
         return _open_folder(name_or_path)
     if not isinstance(name_or_path, str):

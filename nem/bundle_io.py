@@ -168,7 +168,7 @@ def load_model(bundle: Bundle | Path | str) -> NEM:
         BundleError: it can't be opened, the architecture can't be built here, tensors don't fit
             it, or the backbone's tensors have another hash than the manifest says.
     """
-    bundle = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
+    bundle = open_bundle(bundle)
     manifest = bundle.manifest
     backbone_state, decoder = _parts(bundle, *PARTS)
     backbone = _backbone(bundle, backbone_state)
@@ -186,7 +186,7 @@ def load_backbone(bundle: Bundle | Path | str) -> Backbone:
     Raises:
         BundleError: see `load_model`.
     """
-    bundle = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
+    bundle = open_bundle(bundle)
     return _backbone(bundle, *_parts(bundle, PARTS[0]))
 
 

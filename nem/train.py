@@ -23,7 +23,6 @@ from rich.progress import Progress
 from torch import Tensor
 
 from nem.backbone import Backbone, create_backbone
-from nem.bundle import open_bundle
 from nem.bundle_io import load_backbone, state_sha256
 from nem.checkpoint import SafetensorsIO, load_tree
 from nem.config import TrainConfig
@@ -145,7 +144,7 @@ def _backbone(config: TrainConfig, given: Backbone | None) -> Backbone:
         return given
     assert config.model is not None
     if config.from_bundle:
-        return load_backbone(open_bundle(config.model))
+        return load_backbone(config.model)
     weights = None if config.weights == "none" else config.weights or "timm"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)

@@ -39,7 +39,6 @@ from engines.ov_int8 import round_graph
 from engines.ov_runtime import openvino as ov
 from engines.signal_stack import kept_signal_stack
 from nem.backbone import Backbone, create_backbone
-from nem.bundle import open_bundle
 from nem.bundle_io import load_model, round_weights_
 from nem.explanation import AIMS, Aim
 from nem.model import NEM
@@ -188,7 +187,7 @@ def main() -> None:
     table = {}
     for name in args.models:
         if name == "nem-tiny" or Path(name).is_dir():
-            model = load_model(open_bundle(name))
+            model = load_model(name)
             kwargs = model.decoder_kwargs if model.decoder_kind == "lite" else {}
             table[name] = bench(name, lambda model=model: model.backbone, kwargs, args)
         else:

@@ -80,7 +80,6 @@ def run_pipeline(
 ) -> dict[str, float]:
     """The product: four threads, YUV overlay, sound copied; int8 where calibrated."""
     from engines import open_engine
-    from nem.bundle import open_bundle
     from stream.overlay import Overlay
     from stream.pipeline import Pipeline
     from stream.sinks.file import FileSink
@@ -88,7 +87,7 @@ def run_pipeline(
 
     precision = "int8" if calibration else "auto"
     with open_engine(
-        open_bundle(model),
+        model,
         device=device,
         precision=precision,
         batch=None,

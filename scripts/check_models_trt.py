@@ -18,7 +18,6 @@ from engines.golden import golden_frames
 from engines.graph import FrameGraph
 from engines.trt_build import BuildOptions, make_graph
 from nem.backbone import create_backbone
-from nem.bundle import open_bundle
 from nem.bundle_io import load_model
 from nem.model import NEM
 
@@ -37,7 +36,7 @@ HOME, MODEL, PRECISION = "TRT_DRYRUN_HOME", "NEM_CHECK_MODEL", "NEM_CHECK_PRECIS
 def build_model(name: str) -> NEM:
     """A bundle's model, or NEM-U with random weights on a timm backbone; always the same."""
     if name not in BACKBONES and (name == MODELS[0] or Path(name).is_dir()):
-        return load_model(open_bundle(name))
+        return load_model(name)
     torch.manual_seed(0)
     return spread_mask(NEM(create_backbone(name)).eval())
 

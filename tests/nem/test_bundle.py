@@ -36,6 +36,7 @@ def test_opens_a_folder(folder: Path) -> None:
     assert bundle.weights_path.is_file()
     assert bundle.card_path.read_text() == "# tiny\n"
     assert open_bundle(str(folder)) == bundle
+    assert open_bundle(bundle) is bundle
 
 
 @pytest.mark.parametrize(
