@@ -102,8 +102,7 @@ def test_four_heads_learn_together(classifier: Backbone, tmp_path: Path) -> None
     assert tuple(there) == config.aims
     area = float(truth.mean())
     for aim in ("embedding", "class", "target"):
-        # 1 is a uniform mask's; other seeds and versions of torch gave 1.4 to 3.2
-        assert relevance_mass(there[aim], truth).mean() > 1.25 * area, aim
+        assert relevance_mass(there[aim], truth).mean() > 1.5 * area, aim
         assert 0.02 < float(there[aim].mean()) < 0.6, aim
     inside, outside = (
         there["ranking"][torch.from_numpy(truth == side)[:, None]] for side in (1, 0)
