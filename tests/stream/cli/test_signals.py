@@ -182,12 +182,13 @@ sys.exit(main())
 
 
 def test_ctrl_c_while_modules_are_imported_ends_in_a_line():
-    program = f"""
-import os, sys
+    program = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run in background
 class Finder:
     def find_spec(name, *_):
         if name == "stream.cli.console":
-            os.kill(os.getpid(), {int(signal.SIGINT)})
+            os.kill(os.getpid(), signal.SIGINT)
 sys.meta_path.insert(0, Finder)
 from stream.cli import main
 sys.exit(main())
