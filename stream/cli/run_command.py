@@ -213,7 +213,7 @@ def run(
             "--crf",
             panel=OUTPUT,
             metavar="N",
-            text="Quality, lower is better; default: 20 of libx264.",
+            text="Quality, lower is better; default of libx264: 20, of its ultrafast qp 22.",
         ),
     ] = None,
     no_progress: NoProgress = False,

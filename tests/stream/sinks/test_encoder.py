@@ -111,12 +111,29 @@ def test_codec_preset_and_crf_reach_the_encoder(tmp_path):
     assert b"crf=5.0" in (tmp_path / "5.mp4").read_bytes()
 
 
-@pytest.mark.parametrize(("codec", "crf"), [("libx264", 20), ("libx265", 24)])
-def test_where_nothing_is_asked_it_is_quick_and_good(tmp_path, codec, crf):
-    written(tmp_path / "usual.mkv", range(5), codec=codec)
-    written(tmp_path / "named.mkv", range(5), codec=codec, preset="ultrafast", crf=crf)
+@pytest.mark.parametrize(
+    ("codec", "asked", "same_as"),
+    [
+        ("libx265", {}, {"preset": "ultrafast", "crf": 24}),
+        ("libx264", {}, {"preset": "ultrafast"}),
+        ("libx264", {}, {"preset": "0"}),
+        ("libx264", {"preset": "fast"}, {"preset": "fast", "crf": 20}),
+    ],
+)
+def test_where_nothing_is_asked_it_is_quick_and_good(tmp_path, codec, asked, same_as):
+    written(tmp_path / "usual.mkv", range(5), codec=codec, **asked)
+    written(tmp_path / "named.mkv", range(5), codec=codec, **same_as)
     usual, named = (read_packets(tmp_path / f"{n}.mkv", "video") for n in ("usual", "named"))
     assert usual == named
+
+
+def test_x264_gives_all_frames_one_quantiser_unless_asked_for_a_crf(tmp_path):
+    # It writes its settings into the stream.
+    written(tmp_path / "usual.mp4", range(5))
+    written(tmp_path / "crf.mp4", range(5), preset="ultrafast", crf=20)
+    usual, by_crf = ((tmp_path / f"{name}.mp4").read_bytes() for name in ("usual", "crf"))
+    assert b"rc=cqp mbtree=0 qp=22" in usual
+    assert b"rc=crf mbtree=0 crf=20.0" in by_crf
 
 
 @pytest.mark.parametrize(
