@@ -149,11 +149,12 @@ class Pipeline:
             StreamError, EngineError: the first error of any stage.
         """
         began = time.perf_counter()
+        timer = self._timers["encode"]
         whole = False
         try:
-            with closing(self.frames()) as frames:
+            with closing(self.frames()) as frames, timer.on_thread():
                 for frame, explanation in frames:
-                    with self._timers["encode"]:
+                    with timer:
                         for sink in self._sinks:
                             sink.write(frame, explanation)
                     self._written(frame)
@@ -179,10 +180,10 @@ class Pipeline:
             raise RuntimeError("pipeline: already run; build a new one for another run")
         self._used = True
         with one_thread():
-            self._crew.start("decode", self._decode)
-            self._crew.start("infer", self._infer)
+            self._start("decode", self._decode)
+            self._start("infer", self._infer)
             if overlay := self._overlay:
-                self._crew.start("overlay", lambda: self._draw(overlay))
+                self._start("overlay", lambda: self._draw(overlay))
             try:
                 for item in self._drawn.items(self._pump if self._windows else None):
                     yield item
@@ -197,6 +198,9 @@ class Pipeline:
         first = self._crew.error
         if first is not None and not isinstance(first, _Aborted):
             raise first
+
+    def _start(self, stage: str, job: Callable[[], None]) -> None:
+        self._crew.start(stage, self._timers[stage].on_thread()(job))
 
     def _decode(self) -> None:
         size = self._engine.frame_size

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,7 +26,8 @@ class StageReport:
         name: as "decode".
         frames: how many passed the stage.
         wall_ms: mean time per frame on the clock, waiting for its neighbours excluded.
-        busy_ms: mean time per frame the stage's own thread was on a processor.
+        busy_ms: mean time per frame the stage's own thread was on a processor, hand-overs
+            included.
     """
 
     name: str
@@ -69,7 +71,7 @@ class Report:
 
 
 class StageTimer:
-    """Times the body of a `with`: wall time and the thread's own processor time.
+    """Times the body of a `with`, on the clock; see also `on_thread`.
 
     Attributes:
         frames: how many each body is about.
@@ -81,15 +83,27 @@ class StageTimer:
         self._frames = 0
         self._wall = 0.0
         self._busy = 0.0
-        self._began = (0.0, 0.0)
+        self._began = 0.0
 
     def __enter__(self) -> None:
-        self._began = (time.perf_counter(), time.thread_time())
+        self._began = time.perf_counter()
 
     def __exit__(self, *_: object) -> None:
-        self._wall += time.perf_counter() - self._began[0]
-        self._busy += time.thread_time() - self._began[1]
+        self._wall += time.perf_counter() - self._began
         self._frames += self.frames
+
+    @contextmanager
+    def on_thread(self) -> Generator[None, None, None]:
+        """Count the thread's processor time in this body, which holds all that are timed.
+
+        Asked for once and not per frame: it is a system call, after which a busy machine likes to
+        run another thread, and the one that waits holds Python's lock.
+        """
+        began = time.thread_time()
+        try:
+            yield
+        finally:
+            self._busy += time.thread_time() - began
 
     def report(self) -> StageReport:
         """Means so far; zero before the first frame."""
