@@ -23,14 +23,13 @@ import numpy as np
 import timm
 import torch
 import torch.nn.functional as F
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from nem.bundle_io import state_sha256
 from nem.data import normalise
 from nem.errors import DataError, ModelError, TrainError
 from nem.pictures import squash
+from scripts.default_checkpoint import resume, save
 from scripts.default_data import (
     MEAN,
     STD,
@@ -48,10 +47,15 @@ AHEAD = 3
 
 @dataclass(frozen=True)
 class BackboneConfig:
-    """Recipe of the default backbone. `phases` maps the fraction of training done to image size."""
+    """Recipe of the default backbone.
+
+    `phases` maps the fraction of training done to image size. `teacher_share` is the part of the
+    targets that a teacher gives, where there is one.
+    """
 
     model: str = "resnet18d"
-    channels: tuple[int, ...] = (48, 96, 192, 320)
+    layers: tuple[int, ...] = (1, 1, 2, 2)
+    channels: tuple[int, ...] = (48, 64, 160, 256)
     stem_width: int = 16
     epochs: int = 64
     batch_size: int = 128
@@ -63,6 +67,7 @@ class BackboneConfig:
     blob_probability: float = 0.33
     clutter_probability: float = 0.0
     ema_decay: float = 0.998
+    teacher_share: float = 0.5
     phases: tuple[tuple[float, int], ...] = ((0.4, 96), (0.72, 112), (0.92, 128), (1.0, 144))
     seed: int = 0
 
@@ -83,14 +88,23 @@ class BackboneConfig:
             phases=((1.0, self.phases[-1][1]),),
         )
 
+    def slimmed(self) -> BackboneConfig:
+        """The recipe of a training that begins with weights cut out of a larger model."""
+        phases = ((0.3, 112), (0.7, 128), (1.0, 144))
+        return replace(self, lr=self.lr / 2, warmup_epochs=1, phases=phases)
+
+    @property
+    def kwargs(self) -> dict[str, Any]:
+        """What timm is told beside the name."""
+        return {
+            "layers": list(self.layers),
+            "channels": list(self.channels),
+            "stem_width": self.stem_width,
+        }
+
     def build(self, num_classes: int) -> nn.Module:
         """The timm model, randomly initialised."""
-        return timm.create_model(
-            self.model,
-            num_classes=num_classes,
-            channels=self.channels,
-            stem_width=self.stem_width,
-        )
+        return timm.create_model(self.model, num_classes=num_classes, **self.kwargs)
 
 
 def mix(x: Tensor, target: Tensor, config: BackboneConfig, gen: torch.Generator) -> Tensor:
@@ -172,11 +186,13 @@ def train_backbone(
     config: BackboneConfig,
     device: str = "cpu",
     start: Mapping[str, Tensor] | None = None,
+    teacher: nn.Module | None = None,
 ) -> nn.Module:
     """Train on one split, judge on the other; resumes from `out` if a run was cut short.
 
-    `start` are weights to begin with instead of random ones. Returns the averaged (EMA) model in
-    eval mode.
+    `start` are weights to begin with instead of random ones. `teacher` says what it sees in the
+    very pictures the model is shown, mixed and masked as they are (Beyer et al. 2022). Returns the
+    averaged (EMA) model in eval mode.
 
     Raises:
         DataError: fewer pictures than a batch.
@@ -206,8 +222,11 @@ def train_backbone(
         groups, lr=config.lr, momentum=0.9, nesterov=True, weight_decay=config.weight_decay
     )
     recipe = asdict(config) | {"data": digest, "start": start and state_sha256(start)}
+    recipe["teacher"] = teacher and state_sha256(teacher.state_dict())
+    if teacher is not None:
+        teacher = teacher.to(device, memory_format=torch.channels_last).eval()
     total, warm = steps * config.epochs, steps * config.warmup_epochs
-    first = _resume(out, recipe, model, ema, optimiser)
+    first = resume(out, recipe, model, ema, optimiser)
     for epoch in range(first, config.epochs):
         model.train()
         began, losses = time.monotonic(), []
@@ -217,9 +236,14 @@ def train_backbone(
             scale = min(1.0, (step + 1) / warm) * 0.5 * (1 + np.cos(np.pi * progress))
             for group in optimiser.param_groups:
                 group["lr"] = config.lr * scale
+            x, target = x.to(device), target.to(device)
             with torch.autocast(torch.device(device).type, torch.bfloat16):
-                logits = model(x.to(device))
-            loss = F.cross_entropy(logits.float(), target.to(device))
+                logits = model(x)
+                if teacher is not None:
+                    with torch.no_grad():
+                        seen = teacher(x).float().softmax(1)
+                    target = target.lerp(seen, config.teacher_share)
+            loss = F.cross_entropy(logits.float(), target)
             if not torch.isfinite(loss):
                 raise TrainError(f"loss is {loss.item()} in epoch {epoch + 1}, batch {i + 1}")
             optimiser.zero_grad(set_to_none=True)
@@ -227,7 +251,7 @@ def train_backbone(
             optimiser.step()
             _average(ema, model, min(config.ema_decay, (step + 1) / (step + 10)))
             losses.append(loss.item())
-        _save(out, recipe, epoch + 1, model, ema, optimiser)
+        save(out, recipe, epoch + 1, model, ema, optimiser)
         line = {
             "epoch": epoch + 1,
             "size": config.image_size(epoch),
@@ -246,48 +270,3 @@ def _average(ema: nn.Module, model: nn.Module, decay: float) -> None:
             kept.lerp_(new, 1 - decay)
         else:
             kept.copy_(new)
-
-
-def _save(
-    out: Path,
-    recipe: dict[str, Any],
-    epoch: int,
-    model: nn.Module,
-    ema: nn.Module,
-    opt: torch.optim.Optimizer,
-) -> None:
-    state = {f"model.{k}": v.contiguous() for k, v in model.state_dict().items()}
-    state |= {f"ema.{k}": v.contiguous() for k, v in ema.state_dict().items()}
-    moments = opt.state_dict()["state"]
-    state |= {f"momentum.{k}": v["momentum_buffer"].contiguous() for k, v in moments.items()}
-    meta = {"epoch": str(epoch), "recipe": json.dumps(recipe)}
-    partial = out / "backbone.safetensors.partial"
-    save_file(state, partial, metadata=meta)
-    partial.replace(out / "backbone.safetensors")
-
-
-def _resume(
-    out: Path, recipe: dict[str, Any], model: nn.Module, ema: nn.Module, opt: torch.optim.Optimizer
-) -> int:
-    path = out / "backbone.safetensors"
-    if not path.exists():
-        return 0
-    with safe_open(path, framework="pt") as file:
-        meta = file.metadata()
-    before, now = json.loads(meta.get("recipe", "{}")), json.loads(json.dumps(recipe))
-    # Another number of epochs only re-plans what is left of the schedule.
-    differ = [k for k in now if k != "epochs" and before.get(k) != now[k]]
-    if differ or int(meta["epoch"]) > now["epochs"]:
-        what = f"is of another {', '.join(differ)}" if differ else f"has {meta['epoch']} epochs"
-        raise TrainError(f"{path} {what}; choose another --out or remove it")
-    state = load_file(path)
-
-    def part(name: str) -> dict[str, Tensor]:
-        return {k[len(name) + 1 :]: v for k, v in state.items() if k.startswith(name + ".")}
-
-    model.load_state_dict(part("model"))
-    ema.load_state_dict(part("ema"))
-    full = opt.state_dict()
-    full["state"] = {int(k): {"momentum_buffer": v} for k, v in part("momentum").items()}
-    opt.load_state_dict(full)
-    return int(meta["epoch"])

@@ -32,7 +32,7 @@ that shows, for every frame, which pixels decided what the classifier says.
 * Versions: {versions}.
 * Backbone: {origin}{tuned}.
 * Decoder: all heads together, one run of the backbone per step; composites show one object amid
-  clutter or two in one scene. It never changed the backbone.{note}
+  clutter or two in one scene. It never changed the backbone.{began}{note}
 
 ## Measured
 
@@ -66,19 +66,27 @@ FROM_SCRATCH = """\
 SGD, progressive image size, CutMix and mixup, label smoothing, an averaged copy of the
   weights, and a third of the pictures seen through random masks, so that masked pictures are not
   foreign to it"""
+SLIM = """\
+the last blocks and the channels of least weight were cut off that of bundle `{start}`,
+  which then gave half of each target.
+  """
+BEGAN = " It began as that of\n  `{start}`, the same channels cut out of it."
 TUNED = ". Then tuned with half of the objects small amid clutter and fewer masks"
 
 
-def weights_source(start: Bundle | None, tuned: bool) -> str:
+def weights_source(start: Bundle | None, slim: bool, tuned: bool) -> str:
     """Where the backbone's weights came from, as the manifest tells it.
 
     Args:
         start: bundle whose backbone was taken, None if it was trained from scratch.
+        slim: it was cut out of that backbone.
         tuned: it was trained a second time.
     """
     if start is None:
         return "trained from scratch by scripts/train_default"
     source = start.manifest.backbone.source
+    if slim:
+        return f"cut out of bundle {start.path.name} ({source}), trained by scripts/train_default"
     if not tuned:
         return source  # these are the same weights
     return f"bundle {start.path.name} ({source}), tuned by scripts/train_default"
@@ -94,6 +102,7 @@ def model_card(
     size: int,
     validation: int,
     start: str | None,
+    slim: bool,
     tuned: bool,
     training: Mapping[str, Any],
     quality: Mapping[str, float],
@@ -109,10 +118,17 @@ def model_card(
         size: side of the input.
         validation: number of validation pictures.
         start: bundle whose backbone was taken, None if it was trained from scratch.
+        slim: it was cut out of that backbone.
         tuned: the backbone was trained a second time.
         training: as in the manifest.
         quality: by figure name.
     """
+    if start is None:
+        weights, origin = "trained from scratch", FROM_SCRATCH
+    elif slim:
+        weights, origin = f"cut out of bundle `{start}`", SLIM.format(start=start) + FROM_SCRATCH
+    else:
+        weights, origin = f"from bundle `{start}`", f"that of bundle `{start}`"
     rows = "\n".join(f"| {key} | {value:.4f} |" for key, value in quality.items())
     versions = ", ".join(f"{k} {v}" for k, v in training["versions"].items())
     return TEXT.format(
@@ -120,9 +136,10 @@ def model_card(
         backbone=backbone,
         backbone_params=backbone_params,
         decoder_params=decoder_params,
-        weights="trained from scratch" if start is None else f"from bundle `{start}`",
-        origin=FROM_SCRATCH if start is None else f"that of bundle `{start}`",
+        weights=weights,
+        origin=origin,
         tuned=TUNED if tuned else "",
+        began=BEGAN.format(start=start) if slim else "",
         classes=classes,
         size=size,
         validation=validation,

@@ -4,7 +4,8 @@
 
 `--data` holds `objects-*.tar`, or `train/<class>/*` and `val/<class>/*`. Each stage keeps its
 checkpoints under `--out` and goes on from there when it was cut short. `--start BUNDLE` takes the
-backbone of a bundle in place of the first, long training. The bundle lands in
+backbone of a bundle in place of the first, long training; `--slim BUNDLE` cuts backbone and
+decoder out of a larger one, which then teaches the backbone. The bundle lands in
 `nem/bundles/nem-tiny` (or `--bundle`).
 """
 
@@ -23,7 +24,7 @@ from torch import nn
 
 from engines.export import save_bundle
 from nem.backbone import Backbone, create_backbone
-from nem.bundle import open_bundle
+from nem.bundle import Bundle, open_bundle
 from nem.bundle_io import decoder_state, installed_versions, load_backbone, round_weights_
 from nem.explanation import AIMS, METHOD_OF
 from nem.train import TrainConfig, fit
@@ -31,6 +32,7 @@ from scripts.default_backbone import BackboneConfig, top1, train_backbone
 from scripts.default_card import model_card, weights_source
 from scripts.default_data import MEAN, STD, load_split, write_composites
 from scripts.default_quality import judge
+from scripts.default_slim import cut_backbone, cut_decoder
 from scripts.ending import launch
 
 NAME = "nem-tiny"
@@ -66,8 +68,7 @@ def frozen_backbone(
         std=STD,
         classes=tuple(names),
         num_classes=len(names),
-        channels=list(config.channels),
-        stem_width=config.stem_width,
+        **config.kwargs,
     )
 
 
@@ -96,6 +97,14 @@ def decoder_config(data: tuple[Path, ...], args: argparse.Namespace) -> TrainCon
     )
 
 
+def bundle_of_classes(option: str, name: str, classes: list[str]) -> Bundle:
+    """The bundle that `option` names, which must have been trained on these classes."""
+    bundle = open_bundle(name)
+    if list(bundle.manifest.classes) != classes:
+        sys.exit(f"{option} {name}: its classes are not those of the training pictures")
+    return bundle
+
+
 def parameters(module: nn.Module) -> float:
     """Parameters in millions."""
     return sum(p.numel() for p in module.parameters()) / 1e6
@@ -103,10 +112,12 @@ def parameters(module: nn.Module) -> float:
 
 def command(args: argparse.Namespace) -> str:
     """The command with everything that decides the result, and no path of this machine."""
-    decisive = ("start", "go_on", "hold", "epochs", "tune_epochs", "input_size", "composites",
-                "area_weight", "ks", "deletion_weight", "decoder_epochs", "decoder_width",
-                "precision", "seed")  # fmt: skip
+    decisive = ("slim", "start", "go_on", "hold", "epochs", "tune_epochs", "input_size",
+                "composites", "area_weight", "ks", "deletion_weight", "decoder_epochs",
+                "decoder_width", "precision", "seed")  # fmt: skip
     values = {name: getattr(args, name) for name in decisive}
+    if args.slim is not None:
+        values |= {"slim": Path(args.slim).name}
     if args.start is not None:
         values |= {"start": Path(args.start).name, "epochs": None}  # of a training left out
     values["hold"] = " ".join(args.hold) or None
@@ -135,7 +146,9 @@ def main() -> None:
     parser.add_argument(
         "--tune-epochs", type=int, default=8, help="of the second training; 0: none"
     )
-    parser.add_argument("--start", help="bundle whose backbone replaces the first training")
+    begin = parser.add_mutually_exclusive_group()
+    begin.add_argument("--start", help="bundle whose backbone replaces the first training")
+    begin.add_argument("--slim", help="bundle that is cut to size, its backbone the teacher")
     parser.add_argument(
         "--go-on", action="store_true", help="the decoder begins with the weights of --start"
     )
@@ -169,18 +182,28 @@ def main() -> None:
     )
     decoder = decoder_config((data / "train", composites), args)  # refuses before hours are lost
     config = BackboneConfig(epochs=args.epochs, seed=args.seed)
-    before = begin_with = None
-    if args.start is None:
-        first = train_backbone(train, validation, args.out, config, args.device)
-    else:
-        before = open_bundle(args.start)
-        if list(before.manifest.classes) != train.names:
-            sys.exit(f"--start {args.start}: its classes are not those of {data / 'train'}")
+    before = begin_with = teacher = None
+    if args.start is not None:
+        before = bundle_of_classes("--start", args.start, train.names)
         first = load_backbone(before).model
         begin_with = decoder_state(before) if args.go_on else None
+    elif args.slim is not None:
+        before = bundle_of_classes("--slim", args.slim, train.names)
+        large = load_backbone(before)
+        teacher = large.model
+        cut = cut_backbone(teacher, config, len(train.names))
+        stages = list(zip(large.channels[-len(cut.kept) :], cut.kept, strict=True))
+        width = before.manifest.decoder.kwargs.get("width", args.decoder_width)
+        begin_with = cut_decoder(decoder_state(before), stages, (width, args.decoder_width))
+        first = train_backbone(
+            train, validation, args.out, config.slimmed(), args.device,
+            start=cut.state, teacher=teacher,
+        )  # fmt: skip
+    else:
+        first = train_backbone(train, validation, args.out, config, args.device)
     classifier = train_backbone(
         train, validation, args.out / "tuned", config.tuned(args.tune_epochs), args.device,
-        start=first.state_dict(),
+        start=first.state_dict(), teacher=teacher,
     )  # fmt: skip
     sizes = sorted({128, 144, 160, 176, 192, 224, args.input_size})
     quality = {f"top1_{size}": round(top1(classifier, validation, size), 4) for size in sizes}
@@ -207,7 +230,8 @@ def main() -> None:
         classes=len(train.names),
         size=args.input_size,
         validation=len(validation.images),
-        start=None if args.start is None else Path(args.start).name,
+        start=None if before is None else before.path.name,
+        slim=args.slim is not None,
         tuned=args.tune_epochs > 0,
         training=training,
         quality=quality,
@@ -216,7 +240,7 @@ def main() -> None:
         model,
         args.bundle,
         name=NAME,
-        source=weights_source(before, args.tune_epochs > 0),
+        source=weights_source(before, args.slim is not None, args.tune_epochs > 0),
         training=training,
         quality=quality,
         card=card,

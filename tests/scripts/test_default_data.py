@@ -169,8 +169,8 @@ def test_top1_is_of_pictures_squashed_as_in_use(folder):
 
 
 SMALL = BackboneConfig(
-    model="resnet10t", channels=(8, 8, 8, 8), stem_width=8, epochs=2, batch_size=5,
-    phases=((1.0, 32),),
+    model="resnet10t", layers=(1, 1, 1, 1), channels=(8, 8, 8, 8), stem_width=8, epochs=2,
+    batch_size=5, phases=((1.0, 32),),
 )  # fmt: skip
 
 
@@ -212,3 +212,20 @@ def test_a_training_goes_on_only_as_it_began(folder, tmp_path):
             train(data, tmp_path, config, start=start)
     with pytest.raises(ModelError, match=r"weights to begin with: .*size mismatch"):
         train(split, tmp_path / "new", replace(SMALL, channels=(8, 8, 8, 16)), start=first)
+
+
+def test_a_teacher_is_followed_and_is_part_of_the_recipe(folder, tmp_path):
+    split = load_split(folder)
+
+    class Teacher(torch.nn.Linear):
+        def forward(self, x):
+            return torch.tensor([[0.0, 9.0]]).expand(len(x), 2)
+
+    config = replace(SMALL, epochs=20, lr=0.05, teacher_share=1.0)
+    state = train(split, tmp_path, config, teacher=Teacher(1, 1))
+    model = config.build(2)
+    model.load_state_dict(state)
+    assert top1(model, split._replace(labels=np.ones_like(split.labels)), 32) == 1.0
+    for other in (Teacher(1, 2), None):
+        with pytest.raises(TrainError, match=r"backbone.safetensors is of another teacher"):
+            train(split, tmp_path, config, teacher=other)
