@@ -62,8 +62,8 @@ class Engine(ABC):
             it resizes frames itself.
         names: class names in score order ("class 0"... where nobody named them), empty without
             classes.
-        aims: what the bundle explains, its default first. All are computed in one pass: asking
-            for another one takes no other engine and no time.
+        aims: what it explains, the bundle's default first, or those it was opened for. All are
+            computed in one pass: asking for another one takes no other engine and no time.
         batch: frames computed at once. More are computed in turns; fewer may cost as much.
     """
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from engines.errors import EngineError
-from engines.onnx_passes import CLASSES, FRAMES, PIXELS, RESIZED
+from engines.onnx_passes import CLASSES, FRAMES, PIXELS, RESIZED, map_name
 from engines.ov_runtime import openvino as ov
+from nem.explanation import AIMS, Aim
 
 PRECISIONS = {"f32": ov.Type.f32, "bf16": ov.Type.bf16}
 
@@ -31,6 +33,14 @@ def fix_sizes(model: Any, batch: int, size: tuple[int, int]) -> None:
     """Fix a graph to so many frames of (height, width) `size`."""
     shapes = {FRAMES: [batch, *size, 3], CLASSES: [batch]}
     model.reshape({name: s for name, s in shapes.items() if has_port(model.inputs, name)})
+
+
+def keep_maps(model: Any, aims: Collection[Aim]) -> None:
+    """Leave out the other aims' maps, and so what only they need."""
+    names = {map_name(aim) for aim in AIMS if aim not in aims}
+    for result in list(model.get_results()):
+        if names & result.input(0).get_source_output().get_names():
+            model.remove_result(result)
 
 
 def cut_resize(model: Any) -> None:

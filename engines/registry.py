@@ -6,16 +6,18 @@ import difflib
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from engines.asked import pick_aim
 from engines.base import Engine
 from engines.changes import reinstall
 from engines.errors import EngineUnavailable, OptionError
 from engines.gpus import find_gpus
 from nem.bundle import Bundle, open_bundle
+from nem.explanation import Aim
 
 PRECISION_NAMES = {"fp32": "f32", "fp16": "f16"}
 """Other names of precisions."""
@@ -121,7 +123,7 @@ _ENGINES = {
         "OpenVinoEngine",
         "OpenVINO, the default on a CPU",
         ("openvino",),
-        takes=("batch", "calibration", "say"),
+        takes=("batch", "calibration", "aims", "say"),
         # Of `nem-tiny` 4 at once take 0.83 of the time of one after the other; 8 gain no more.
         files=4,
     ),
@@ -173,6 +175,7 @@ def open_engine(
     batch: int | None = 1,
     dynamic: bool = False,
     calibration: Path | str | None = None,
+    aims: Sequence[Aim] | None = None,
     say: Callable[[str], None] | None = None,
 ) -> Engine:
     """Make a bundle runnable, with all its heads: what is explained is an argument of `run`.
@@ -189,10 +192,13 @@ def open_engine(
             None: as many as get through a file quickest, see `file_batch`.
         dynamic: of TensorRT: `batch` frames or fewer; fewer cost less, but all a little more.
         calibration: of int8 or fp8: pictures or videos to find ranges with.
+        aims: what `run` will be asked to explain, None for all that the bundle explains. openvino
+            leaves the other heads out; engines that are built ahead have them all the same.
         say: is given lines about what takes long, such as a build.
 
     Raises:
-        OptionError: unknown engine, device or precision, or one that goes not with the engine.
+        OptionError: unknown engine, device, precision or aim, or one that goes not with the engine
+            or the bundle.
         EngineUnavailable: the engine, device or precision can't be had here.
         EngineError: the bundle's graph can't be compiled.
         BundleError: the bundle can't be opened.
@@ -229,6 +235,14 @@ def open_engine(
                 f"allowed with {able}"
             )
     opened = open_bundle(bundle)
+    if aims is not None:
+        if not aims:
+            raise OptionError("aims: none; name at least one, or leave it out for all")
+        heads = opened.manifest.heads
+        chosen = {pick_aim(heads, aim, None) for aim in aims}
+        aims = tuple(aim for aim in heads if aim in chosen)
+    if "aims" in entry.takes:
+        options["aims"] = aims
     try:
         module = importlib.import_module(entry.module)
     except (ImportError, OSError) as error:  # installed, but its libraries don't load
@@ -243,6 +257,8 @@ def open_engine(
     made: Engine = kind(
         opened, device=device, precision=PRECISION_NAMES.get(precision, precision), **options
     )
+    if aims is not None:
+        made.aims = aims
     return made
 
 

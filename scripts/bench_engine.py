@@ -32,9 +32,9 @@ from torch import nn
 from engines import Latency, export_onnx, measure
 from engines.calibration import Pictures, read_pictures
 from engines.cpu import cpu_model
-from engines.onnx_passes import CLASSES, FRAMES, map_name
+from engines.onnx_passes import CLASSES, FRAMES
 from engines.ov import find_precision
-from engines.ov_graph import cut_resize, fix_sizes, has_port, make_config
+from engines.ov_graph import cut_resize, fix_sizes, has_port, keep_maps, make_config
 from engines.ov_int8 import round_graph
 from engines.ov_runtime import openvino as ov
 from engines.signal_stack import kept_signal_stack
@@ -74,10 +74,7 @@ def compiled(
     model = core.read_model(graph)
     cut_resize(model)
     if not maps:
-        names = {map_name(aim) for aim in AIMS}
-        for result in list(model.get_results()):
-            if names & result.input(0).get_source_output().get_names():
-                model.remove_result(result)
+        keep_maps(model, ())
     fix_sizes(model, 1, (size, size))
     if pictures is not None:
         model = round_graph(model, pictures, backbone.num_classes)

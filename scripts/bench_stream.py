@@ -80,6 +80,7 @@ def run_pipeline(
 ) -> dict[str, float]:
     """The product: four threads, YUV overlay, sound copied; int8 where calibrated."""
     from engines import open_engine
+    from nem.bundle import open_bundle
     from stream.overlay import Overlay
     from stream.pipeline import Pipeline
     from stream.sinks.file import FileSink
@@ -92,6 +93,7 @@ def run_pipeline(
         precision=precision,
         batch=None,
         calibration=calibration,
+        aims=open_bundle(model).manifest.heads[:1],  # as the command does for a file
     ) as engine:
         source = open_source(clip, decode=decode)
         sink = FileSink(out, codec=codec, copy_from=clip, overwrite=True)

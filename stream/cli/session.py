@@ -9,9 +9,9 @@ from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 
-from engines import Engine, choose_engine, open_engine
+from engines import Engine, choose_engine, open_engine, pick_aim
 from nem.bundle import Bundle, open_bundle
-from nem.explanation import Explanation
+from nem.explanation import Aim, Explanation
 from stream.aim import AimDial
 from stream.cli.console import Console
 from stream.cli.entry import COMMANDS
@@ -44,12 +44,15 @@ def run_session(options: Options, console: Console) -> int:
         video, show = plan_outputs(options, live=info.live, path=info.path)
         check_encoder(options, video)
         files = [file for file in (video, options.scores_file) if file is not None]
-        batch = pick_batch(options, watched=info.live or show)
+        watched = info.live or show
+        batch = pick_batch(options, watched=watched)
         dial = OverlayDial(options.overlay, fixed_size=video is not None, keep=show)
         # Before the engine: an output that can't be written is told of at once.
         sinks = _open_sinks(options, info, video, dial if show else None, stack, console)
         bundle = open_bundle(options.model)
-        engine = stack.enter_context(_open_engine(bundle, options, batch, console))
+        only = pick_aim(bundle.manifest.heads, options.explain, options.target)
+        aims = None if watched else (only,)  # keys of a window go on to others
+        engine = stack.enter_context(_open_engine(bundle, options, batch, aims, console))
         aim = AimDial(engine, options.explain, options.target)
         for sink in sinks:
             if isinstance(sink, WindowSink):
@@ -128,7 +131,13 @@ def _open_source(options: Options) -> Source:
     return open_source(place, **options.wishes)
 
 
-def _open_engine(bundle: Bundle, options: Options, batch: int | None, console: Console) -> Engine:
+def _open_engine(
+    bundle: Bundle,
+    options: Options,
+    batch: int | None,
+    aims: tuple[Aim, ...] | None,
+    console: Console,
+) -> Engine:
     """The engine asked for; what `auto` is here and why is told, as are builds that take long."""
     name, device = options.engine, options.device
     if name == "auto":
@@ -143,6 +152,7 @@ def _open_engine(bundle: Bundle, options: Options, batch: int | None, console: C
         precision=options.precision,
         batch=batch,
         calibration=options.calibrate,
+        aims=aims,
         say=console.say,
     )
 

@@ -52,6 +52,21 @@ def test_second_start_imports_what_the_first_built(
     assert entry.facts["shape"] == f"1x{SIZE}x{SIZE}x3"
 
 
+def test_heads_that_no_one_asks_for_are_left_out(bundle: Bundle, store: Store) -> None:
+    counts = {}
+    for aims in (("embedding",), None, ("embedding",)):
+        with OpenVinoEngine(bundle, store=store, aims=aims) as engine:
+            outputs = engine._request(1).get_compiled_model().outputs
+            maps = {name for port in outputs for name in port.get_names() if "mask_" in name}
+            assert maps == {f"mask_{aim}" for aim in engine.aims}
+            kinds = layer_types(engine)
+            counts[aims] = kinds.count("Convolution"), kinds.count("FullyConnected")
+    assert counts["embedding",][0] == counts[None][0] - 2  # those that draw the target
+    assert counts["embedding",][1] < counts[None][1]
+    assert [entry.facts.get("aims") for entry in list_stored(store)].count("embedding") == 1
+    assert len(list_stored(store)) == 2
+
+
 def test_precisions_are_stored_apart(bundle: Bundle, store: Store) -> None:
     used = set()
     for precision in ("f32", "auto", "f32"):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
+import numpy as np
 import pytest
 
 import engines
@@ -22,6 +25,7 @@ from engines import (
 )
 from nem.bundle import Bundle
 from nem.errors import BundleError
+from tests.engines.conftest import SIZE, random_frames
 
 
 def hide(monkeypatch: pytest.MonkeyPatch, *packages: str) -> None:
@@ -98,6 +102,33 @@ def test_a_dynamic_batch_is_for_those_that_have_one(bundle: Bundle) -> None:
         OptionError, match=r"inductor: takes no calibration; leave it out; allowed with .*openvino"
     ):
         open_engine(bundle, "inductor", calibration=Path())
+
+
+@pytest.mark.parametrize("engine", ["openvino", "eager", "fake"])
+def test_an_engine_opened_for_some_aims_explains_those_alike_and_no_other(
+    bundle: Bundle, engine: str
+) -> None:
+    frames = random_frames(2, SIZE, SIZE)
+    with (
+        open_engine(bundle, engine, precision="f32") as whole,
+        open_engine(bundle, engine, precision="f32", aims=["target", "class", "class"]) as some,
+    ):
+        assert some.aims == ("class", "target")
+        for asked in (("class",), ("target", "dog"), ()):
+            aim = asked or ("class",)
+            found, expected = some.run(frames, *asked), whole.run(frames, *aim)
+            np.testing.assert_allclose(found.mask, expected.mask, atol=1e-5)
+            assert found.method == expected.method
+        with pytest.raises(OptionError, match="explains class, target; take one of these"):
+            some.run(frames, "ranking")
+
+
+@pytest.mark.parametrize(
+    ("aims", "told"), [(["clas"], "did you mean class?"), ([], "name at least one")]
+)
+def test_aims_that_can_not_be_are_told(bundle: Bundle, aims: list[Any], told: str) -> None:
+    with pytest.raises(OptionError, match=re.escape(told)):
+        open_engine(bundle, "openvino", aims=aims)
 
 
 def test_precisions_have_two_names(bundle: Bundle) -> None:
