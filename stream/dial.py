@@ -9,7 +9,7 @@ from nem.explanation import Explanation
 from stream.frame import Frame
 from stream.overlay import STYLES, Overlay, Style
 
-RECENT = 12
+RECENT = 13
 """Frames kept as they came, more than can be between the drawing and a window."""
 STEP = 0.1
 """Strength per press of a key; it stays within STEP .. 1."""

@@ -44,8 +44,8 @@ log = logging.getLogger(__name__)
 
 QUEUE_FRAMES = 4
 """Frames between two stages of a file: evens out their jitter; more gained nothing measured."""
-FILE_FRAMES = 8
-"""Frames of a file under way: the queue before the slowest stage, and one in each hand."""
+FILE_FRAMES = 12
+"""Frames of a file under way: a queue before the slowest stages, and one in each hand."""
 LIVE_FRAMES = 2
 """Frames of a camera between the engine and the end of the sinks: one is written while the engine
 works on the next. More would only be older when they are shown."""
@@ -104,8 +104,8 @@ class Pipeline:
         self._decoded: Channel[tuple[Frame, Frames]] = Channel(capacity, newest=live)
         self._explained: Channel[Item] = Channel(capacity)
         # Without an overlay nothing stands between the engine and the caller. A drawn frame is a
-        # copy, so how many there are is kept down: drawing and encoding are alike in speed.
-        self._drawn: Channel[Item] = Channel(1) if overlay else self._explained
+        # copy, so there are few of them; with one, a small model waited for its encoder.
+        self._drawn: Channel[Item] = Channel(1 if live else 2) if overlay else self._explained
         turns = LIVE_FRAMES if live else FILE_FRAMES + 2 * (self._batch - 1)
         self._turns: Channel[None] = Channel(turns)
         for _ in range(turns):
