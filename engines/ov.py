@@ -117,7 +117,7 @@ class OpenVinoEngine(Engine):
             precision=found,
             input_size=(bundle.manifest.input_size,) * 2,
             names=(),
-            aims=tuple(aims or bundle.manifest.heads),
+            aims=bundle.manifest.heads if aims is None else tuple(aims),
         )
         self.batch = batch
         keep_in_children(self)
@@ -129,7 +129,8 @@ class OpenVinoEngine(Engine):
         if absent or self._targeted != ("target" in bundle.manifest.heads):
             raise EngineError(
                 f"{bundle.graph_path}: has not the heads of its manifest "
-                f"({', '.join(self.aims)}); save the bundle again with engines.save_bundle"
+                f"({', '.join(bundle.manifest.heads)}); save the bundle again with "
+                "engines.save_bundle"
             )
         count = model.output(SCORES).shape[1] if has_port(model.outputs, SCORES) else 0
         self.names = class_names(bundle.manifest.classes, count)

@@ -45,10 +45,10 @@ BOUNDS = {
     "f32": Bound(mask_max=1 / 255, mask_mean=1e-4, rank_mean=1e-3, score_max=1e-3),
     # bf16 rounds to 8 bits after each of some 25 layers. Measured with the trained default of the
     # time (resnet18d, lite decoder, four heads, 160 px; since cut to half, which moves less but
-    # ranks, 0.0034) on 23 frames of 8 real clips, OpenVINO / torch:
-    # masks moved by 0.0017 / 0.0013 on average (the worst head) and by 0.19 / 0.13 at the worst
-    # pixel (one on a steep edge, of a million); percentiles of the ranking by 0.0017 / 0.0014;
-    # scores by 0.013 / 0.007. On 100 golden frames, which tell classes and ranks less clearly,
+    # ranks, 0.0034) on 23 frames of 8 real clips, OpenVINO / torch: masks moved by 0.0017 / 0.0013
+    # on average (the worst head) and by 0.19 / 0.13 at the worst pixel (one on a steep edge, of a
+    # million); percentiles of the ranking by 0.0017 / 0.0014; scores by 0.013 / 0.007. On 100
+    # golden frames, which tell classes and ranks less clearly,
     # ranks moved by 0.003 in torch on a CPU, 0.006 in inductor's and 0.009 in TensorRT-RTX's
     # kernels on an H200, scores by 0.009, 0.021, 0.012. Means of masks, which no single pixel
     # decides, may be three times what was measured for other models and kernels; all else about

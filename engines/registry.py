@@ -193,7 +193,7 @@ def open_engine(
         dynamic: of TensorRT: `batch` frames or fewer; fewer cost less, but all a little more.
         calibration: of int8 or fp8: pictures or videos to find ranges with.
         aims: what `run` will be asked to explain, None for all that the bundle explains. openvino
-            leaves the other heads out; engines that are built ahead have them all the same.
+            leaves the other heads out, the other engines compute them all the same.
         say: is given lines about what takes long, such as a build.
 
     Raises:

@@ -81,7 +81,7 @@ def cut_backbone(model: nn.Module, config: BackboneConfig, num_classes: int) -> 
 
 
 def cut_decoder(
-    state: Mapping[str, Tensor], stages: list[tuple[int, Tensor]], width: tuple[int, int]
+    state: Mapping[str, Tensor], stages: list[tuple[int, Tensor]], width: int
 ) -> dict[str, Tensor]:
     """Weights of a `lite` decoder of `width` for a backbone that was cut.
 
@@ -90,19 +90,21 @@ def cut_decoder(
     Args:
         state: of the decoder for the whole backbone.
         stages: of that backbone: how many channels, and which were kept.
-        width: of that decoder, and the one wanted: of its channels those of the largest weights.
+        width: of the decoder that is wanted: of its channels those of the largest weights.
 
     Raises:
-        ModelError: two of these numbers are the same, or more is wanted than there is.
+        ModelError: `state` is of another decoder, is narrower, or two of its axes are as long.
     """
-    before, wanted = width
+    if "context.bias" not in state:
+        raise ModelError("to cut a decoder: expected that of a bundle with the decoder lite")
+    before = len(state["context.bias"])
     coarse_length, coarse = stages[-1]
     guided = 2 * len(stages)  # a factor and a shift for each level
     lengths = [length for length, _ in stages]
     lengths += [before, before + 1, 2 * before, coarse_length + guided * before]
-    if wanted > before or len(set(lengths)) < len(lengths):
+    if width > before or len(set(lengths)) < len(lengths):
         raise ModelError(
-            f"to cut a decoder of width {wanted} out of one of {before} for maps of "
+            f"to cut a decoder of width {width} out of one of {before} for maps of "
             f"{[length for length, _ in stages]} channels: expected a larger one, and axes of "
             f"different lengths, found {lengths}"
         )
@@ -112,7 +114,7 @@ def cut_decoder(
             if tensor.shape[axis] == before:
                 share = tensor.float().square().transpose(0, axis).flatten(1).sum(1)
                 weight += share / share.sum()
-    trunk = weight.topk(wanted).indices.sort().values
+    trunk = weight.topk(width).indices.sort().values
     places = dict(stages) | {before: trunk}
     places[before + 1] = torch.cat([trunk, torch.tensor([before])])  # and the evidence
     places[2 * before] = torch.cat([trunk, trunk + before])

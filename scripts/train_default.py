@@ -193,8 +193,7 @@ def main() -> None:
         teacher = large.model
         cut = cut_backbone(teacher, config, len(train.names))
         stages = list(zip(large.channels[-len(cut.kept) :], cut.kept, strict=True))
-        width = before.manifest.decoder.kwargs.get("width", args.decoder_width)
-        begin_with = cut_decoder(decoder_state(before), stages, (width, args.decoder_width))
+        begin_with = cut_decoder(decoder_state(before), stages, args.decoder_width)
         first = train_backbone(
             train, validation, args.out, config.slimmed(), args.device,
             start=cut.state, teacher=teacher,

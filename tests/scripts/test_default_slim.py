@@ -48,13 +48,7 @@ def test_to_cut_nothing_off_changes_nothing(large):
 def test_what_is_cut_out_computes_as_the_large_model_without_the_rest(large):
     """Channels that go are those with the smallest weights: at zero they are not missed."""
     whole = copy.deepcopy(large)
-    with torch.no_grad():
-        for layer, kept in zip(
-            (whole.layer2, whole.layer3, whole.layer4), (8, 16, 16), strict=True
-        ):
-            for module in layer.modules():
-                if isinstance(module, nn.Conv2d | nn.BatchNorm2d):
-                    module.weight[kept:] = 0
+    hide(whole)
     small = SMALL.build(3).eval()
     small.load_state_dict(cut_backbone(whole, SMALL, 3).state)
     del whole.layer2[1:]
@@ -117,7 +111,7 @@ def test_a_decoder_is_cut_with_its_backbone(large, tmp_path):
                     share = torch.tensor(stays[length]).view(-1, *[1] * (tensor.ndim - axis - 1))
                     tensor.mul_(share)
     stages = list(zip(LARGE.channels, cut.kept, strict=True))
-    state = cut_decoder(whole.decoder.state_dict(), stages, (WIDTH, SMALL_WIDTH))
+    state = cut_decoder(whole.decoder.state_dict(), stages, SMALL_WIDTH)
     small.decoder.load_state_dict(state)
     x = torch.randn(2, 3, 64, 64, generator=gen)
     asked = torch.tensor([0, 2])
@@ -132,4 +126,9 @@ def test_a_decoder_is_cut_with_its_backbone(large, tmp_path):
 def test_a_decoder_whose_axes_can_not_be_told_apart_is_refused(width, wanted):
     stages = [(length, torch.arange(8)) for length in LARGE.channels]
     with pytest.raises(ModelError, match=f"a decoder of width {wanted} out of one of {width}"):
-        cut_decoder({}, stages, (width, wanted))
+        cut_decoder({"context.bias": torch.zeros(width)}, stages, wanted)
+
+
+def test_another_decoder_is_refused():
+    with pytest.raises(ModelError, match="expected that of a bundle with the decoder lite"):
+        cut_decoder({"blocks.0.0.weight": torch.zeros(8, 8, 3, 3)}, [], 8)
