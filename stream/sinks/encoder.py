@@ -21,11 +21,12 @@ FAST: dict[str, tuple[str | None, int]] = {
     "libvpx": (None, 10),
 }
 """Preset and crf where none are given: fastest, and good enough to see no difference."""
-X264_QP = 22
-"""Quantiser of x264 at its fastest preset where no crf is given. To keep a crf it measures each
-picture, a good part of its time there, gives still scenes more bits than the eye needs and moving
-ones fewer. So what moves much looks better than at crf 20 and takes more bytes, what stands still
-the other way round."""
+X264_FASTEST = {"preset": ULTRAFAST, "qp": "23", "me_range": "4"}
+"""x264 at its fastest preset where no crf is given: one quantiser for all frames. To keep a crf it
+measures each picture, a good part of its time there, gives still scenes more bits than the eye
+needs and moving ones fewer. So what moves much looks better than at crf 20 and takes more bytes,
+what stands still the other way round. Motion is looked for up to 4 pixels from where neighbours
+moved: what this search finds further away fits by chance, and gives no better pictures."""
 ALWAYS = {"libx265": {"x265-params": "log-level=error"}, "libvpx": {"b": "100000000"}}
 """x265 writes some 20 lines to stderr each time it opens unless told not to; VP8 stays below a
 bit rate whatever the crf, and that is 256 kbit/s unless told otherwise."""
@@ -84,7 +85,7 @@ def choose_encoder(
         codec: FFmpeg's name of the encoder; "auto" is h264_nvenc where that works, else libx264.
         preset: speed; None for the default of x264, x265 and NVENC, or none at all for others.
         crf: constant quality, lower is better; None as for `preset`, and of x264's fastest preset
-            a constant quantiser, `X264_QP`. With NVENC its `cq`.
+            a constant quantiser, see `X264_FASTEST`. With NVENC its `cq`.
         container: FFmpeg's name of the format that will hold the video.
         size: (width, height) of the frames to come, as far as known: GPUs have limits.
 
@@ -140,7 +141,7 @@ def _cpu_options(codec: str, preset: str | None, crf: float | None) -> dict[str,
     usual_preset, usual_crf = FAST.get(codec, (None, None))
     chosen = {"preset": preset or usual_preset, "crf": usual_crf if crf is None else crf}
     if codec == "libx264" and crf is None and chosen["preset"] in (ULTRAFAST, "0"):
-        chosen = {"preset": ULTRAFAST, "qp": X264_QP}
+        return dict(X264_FASTEST)
     wished = {name: str(value) for name, value in chosen.items() if value is not None}
     return wished | ALWAYS.get(codec, {})
 

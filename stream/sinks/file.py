@@ -47,7 +47,7 @@ class FileSink(Sink):
             it works, else libx264, and `notes` tells which.
         preset: the encoder's; None for `ultrafast` of x264 and x265, `p4` of NVENC.
         crf: the encoder's quality, lower is better; None for 20 with x264, 24 x265, 10 VP8, and
-            with x264's `ultrafast` for the same quantiser, 22, in all frames. With NVENC it is
+            with x264's `ultrafast` for the same quantiser, 23, in all frames. With NVENC it is
             `cq`, a scale of its own.
 
     Raises:
