@@ -26,6 +26,8 @@ from stream.sinks.partial import PartialFile
 log = logging.getLogger(__name__)
 
 IO_BYTES = 1 << 18
+HEADER = {"probesize": "32"}
+"""Options of FFmpeg to read a file's header and to look no further."""
 USUAL = "libx264"
 """The encoder that takes what others refuse: any rate of frames and any colour tags."""
 
@@ -174,7 +176,7 @@ class FileSink(Sink):
         """
         self._output.file.flush()
         try:
-            with self._output.partial.open("rb") as file, av.open(file):
+            with self._output.partial.open("rb") as file, av.open(file, options=HEADER):
                 pass
         except av.InvalidDataError as error:
             raise SinkError(
