@@ -79,6 +79,7 @@ class CopiedStreams:
         self._timeline = Timeline(self._input, Counter())
         self._packets = self._read()
         self._next: Packet[Stream] | None = None
+        self._next_at = 0.0  # its time in seconds, asked for at every frame
         self._targets: dict[int, Stream] = {}
         self._filters: dict[int, BitStreamFilterContext] = {}
         self._clocks: dict[int, Stamps] = {}
@@ -149,7 +150,7 @@ class CopiedStreams:
         out.set_chapters(self._input.chapters())
         if self._container == "matroska" and "matroska" not in self._input.format.name:
             self._earliest = min(start, Fraction(0))
-        self._next = next(self._packets, None)
+        self._take_next()
         self._out = out
 
     def _name_language(self, stream: Stream, spoken: str) -> None:
@@ -161,13 +162,17 @@ class CopiedStreams:
 
     def copy_until(self, seconds: float | None) -> None:
         """Mux the packets up to this time; None for all that are left."""
-        while self._next is not None:
-            packet = self._next
-            assert packet.dts is not None
-            if seconds is not None and packet.dts * packet.time_base > seconds:
+        while (packet := self._next) is not None:
+            if seconds is not None and self._next_at > seconds:
                 return
-            self._next = next(self._packets, None)
+            self._take_next()
             self._out.mux_one(packet)
+
+    def _take_next(self) -> None:
+        self._next = next(self._packets, None)
+        if self._next is not None:
+            assert self._next.dts is not None
+            self._next_at = float(self._next.dts * self._next.time_base)
 
     def close(self) -> None:
         """Close the file read."""

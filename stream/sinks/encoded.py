@@ -80,6 +80,7 @@ class VideoEncoder:
         assert isinstance(stream, VideoStream)
         self._stream = stream
         stream.time_base = self._time_base = first.time_base
+        self._longest = int(LONGEST / first.time_base)
         context = stream.codec_context
         context.thread_type, context.thread_count = "FRAME", _threads()
         self._steady = _steady_clock(context.codec, first.time_base, rate)
@@ -124,7 +125,7 @@ class VideoEncoder:
         stamp = self._frames if self._steady else frame.pts
         self._frames += 1
         picture.pts, picture.time_base = stamp, self._steady or frame.time_base
-        self._shown[stamp] = frame.pts, min(frame.duration or gap, int(LONGEST / frame.time_base))
+        self._shown[stamp] = frame.pts, min(frame.duration or gap, self._longest)
         return self._timed(picture)
 
     def _where_it_is(self, surface: Surface) -> av.VideoFrame:
