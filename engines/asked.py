@@ -15,33 +15,40 @@ from nem.classes import Target
 from nem.errors import MethodError
 from nem.explanation import AIMS, Aim
 
+BUNDLE = "this bundle", "another bundle"
+"""What is asked where no engine is open yet, and what to take instead."""
 
-def pick_aim(aims: Sequence[Aim], explain: str | None, target: Target | None) -> Aim:
+
+def pick_aim(
+    aims: Sequence[Aim], explain: str | None, target: Target | None, *, opened: bool = False
+) -> Aim:
     """What is to be explained.
 
     Args:
-        aims: what the bundle explains, its default first.
+        aims: what can be explained, the default first.
         explain: one of them; None is `target` where a target is given, else the default.
         target: given or not; its value is not looked at.
+        opened: whether the aims are those of an open engine, which may be fewer than its bundle's.
 
     Raises:
-        OptionError: the bundle has no such aim, or the target goes with another one.
+        OptionError: there is no such aim, or the target goes with another one.
     """
+    asked_of, cure = ("this engine", "an engine opened for it") if opened else BUNDLE
     if explain is None:
         if target is None:
             return aims[0]
         if "target" in aims:
             return "target"
         raise OptionError(
-            f"target {target!r}: this bundle has no head that explains any class asked for, only "
-            f"{', '.join(aims)}; leave target out, or take another bundle"
+            f"target {target!r}: {asked_of} has no head that explains any class asked for, only "
+            f"{', '.join(aims)}; leave target out, or take {cure}"
         )
     if explain not in aims:
         near = difflib.get_close_matches(str(explain), aims, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         if explain in AIMS:
-            hint = "; take one of these, or another bundle"
-        raise OptionError(f"explain {explain!r}: this bundle explains {', '.join(aims)}{hint}")
+            hint = f"; take one of these, or {cure}"
+        raise OptionError(f"explain {explain!r}: {asked_of} explains {', '.join(aims)}{hint}")
     if target is not None and explain != "target":
         raise OptionError(
             f"target {target!r} goes with explain target, not with explain {explain}; "

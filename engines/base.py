@@ -116,7 +116,7 @@ class Engine(ABC):
         self._refuse_closed()
         check_frames(frames)
         began = time.perf_counter()
-        aim = pick_aim(self.aims, explain, target)
+        aim = pick_aim(self.aims, explain, target, opened=True)
         classes = class_numbers(self.names, target, len(frames)) if aim == "target" else None
         if frames.shape[1:3] != self.frame_size:
             frames = np.stack([resize(frame, self.frame_size) for frame in frames])

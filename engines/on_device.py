@@ -45,7 +45,7 @@ class DeviceEngine(Engine):
         if not self.device.startswith("cuda"):
             raise OptionError(f"engine {self.name}: runs on the {self.device} here; use run")
         count, stream = check_on_device(frames, self.frame_size, self.batch)
-        aim = pick_aim(self.aims, explain, target)
+        aim = pick_aim(self.aims, explain, target, opened=True)
         classes = class_numbers(self.names, target, count) if aim == "target" else None
         with self._busy:
             self._refuse_closed()

@@ -11,13 +11,19 @@ from tests.engines.conftest import random_frames
 FRAMES = random_frames(1, 32, 32)
 
 
-def test_a_bundle_without_a_target_head_says_so() -> None:
+def test_without_a_target_head_it_says_who_has_none() -> None:
     engine = FakeEngine(aims=("class", "embedding"))
     assert engine.run(FRAMES).method == "nemt"
-    with pytest.raises(OptionError, match=r"'cat': this bundle has no head .* class, embedding"):
+    none = "has no head .* only class, embedding; leave target out, or take an"
+    with pytest.raises(OptionError, match=f"'cat': this engine {none} engine opened for it"):
         engine.run(FRAMES, target="cat")
-    with pytest.raises(OptionError, match="explains class, embedding; take one of these"):
+    with pytest.raises(OptionError, match=f"'cat': this bundle {none}other bundle"):
+        pick_aim(engine.aims, None, "cat")
+    others = "explains class, embedding; take one of these, or an"
+    with pytest.raises(OptionError, match=f"this engine {others} engine opened for it"):
         engine.run(FRAMES, "target")
+    with pytest.raises(OptionError, match=f"this bundle {others}other bundle"):
+        pick_aim(engine.aims, "target", None)
 
 
 def test_a_model_without_classes_explains_its_features_only() -> None:

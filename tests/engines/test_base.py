@@ -126,9 +126,9 @@ def test_closed_while_a_run_was_on_its_way(
 ) -> None:
     pick = engines.base.pick_aim
 
-    def close_and_pick(*given: Any) -> Aim:
+    def close_and_pick(*given: Any, **how: Any) -> Aim:
         engine.close()
-        return pick(*given)
+        return pick(*given, **how)
 
     monkeypatch.setattr(engines.base, "pick_aim", close_and_pick)
     with pytest.raises(EngineClosed, match="fake is closed"):
