@@ -20,6 +20,7 @@ from pathlib import Path
 import av
 
 from engines import open_engine
+from nem.bundle import open_bundle
 from scripts.ending import launch, new_file
 from scripts.make_clip import frame_size, make_clip
 from stream.overlay import Overlay
@@ -72,7 +73,8 @@ def main() -> None:
         make_clip(part, width=width, height=height, frames=250, fps=30)
         repeat(part, clip, -(-args.frames // 250))
         began = time.perf_counter()
-        with open_engine(args.model, batch=None) as engine:
+        heads = open_bundle(args.model).manifest.heads[:1]  # as the command does for a file
+        with open_engine(args.model, batch=None, aims=heads) as engine:
             sink = FileSink(Path(name) / "out.mp4", copy_from=clip)
             pipeline = Pipeline(open_source(clip), engine, [sink], overlay=Overlay("heat"))
             report = pipeline.run(lambda _: samples.append(resident_mb()))
