@@ -7,7 +7,6 @@ all engines refuse, accept and mean the same.
 
 from __future__ import annotations
 
-import threading
 import time
 from abc import ABC, abstractmethod
 from typing import NamedTuple, Self
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from engines.asked import class_numbers, pick_aim
 from engines.errors import EngineClosed, FrameError
+from engines.slots import Slots
 from nem.classes import Target
 from nem.explanation import METHOD_OF, Aim, Explanation
 from nem.pictures import no_pictures, resize
@@ -65,6 +65,7 @@ class Engine(ABC):
         aims: what it explains, the bundle's default first, or those it was opened for. All are
             computed in one pass: asking for another one takes no other engine and no time.
         batch: frames computed at once. More are computed in turns; fewer may cost as much.
+        calls: runs that go on at the same time, each on its share of the cores; others wait.
     """
 
     name: str
@@ -79,6 +80,7 @@ class Engine(ABC):
         names: tuple[str, ...],
         aims: tuple[Aim, ...] = ("embedding",),
         frame_size: tuple[int, int] | None = None,
+        calls: int = 1,
     ) -> None:
         self.device = device
         self.precision = precision
@@ -87,14 +89,15 @@ class Engine(ABC):
         self.names = names
         self.aims = aims
         self._closed = False
-        self._busy = threading.Lock()
+        self.calls = calls
+        self._busy = Slots(calls)
 
     def run(
         self, frames: Frames, explain: Aim | None = None, target: Target | None = None
     ) -> Explanation:
         """Explain a batch of frames of any size.
 
-        May be called from any thread; calls at the same time are run one after the other.
+        May be called from any thread; of calls at the same time `calls` go on, the others wait.
 
         Args:
             frames: RGB uint8 (N, H, W, 3). Frames at `frame_size` are used as they are; others
@@ -138,8 +141,8 @@ class Engine(ABC):
         )
 
     def close(self) -> None:
-        """Free the runtime's resources, once a run in progress is done. Twice is fine."""
-        with self._busy:
+        """Free the runtime's resources, once runs in progress are done. Twice is fine."""
+        with self._busy.all():
             if not self._closed:
                 self._closed = True
                 self._close()

@@ -52,8 +52,8 @@ def check_on_device(frames: Any, frame_size: tuple[int, int], batch: int) -> tup
     return count, stream
 
 
-def check_batch(engine: str, batch: int) -> None:
-    """Refuse a batch that is none.
+def check_batch(engine: str, batch: int, calls: int = 1) -> None:
+    """Refuse a batch that is none, or such a number of calls at the same time.
 
     Raises:
         OptionError: names the engine.
@@ -61,6 +61,10 @@ def check_batch(engine: str, batch: int) -> None:
     if not (isinstance(batch, Integral) and batch >= 1):
         raise OptionError(
             f"engine {engine}: batch {batch!r}: frames per call, from 1, a whole number"
+        )
+    if not (isinstance(calls, Integral) and calls >= 1):
+        raise OptionError(
+            f"engine {engine}: calls {calls!r}: at the same time, from 1, a whole number"
         )
 
 

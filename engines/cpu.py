@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import os
 import platform
+import sys
 from pathlib import Path
 
 CPUINFO = Path("/proc/cpuinfo")
@@ -22,6 +24,12 @@ def cpu_flags() -> frozenset[str]:
     """Instruction sets as Linux names them ("avx512_bf16", ...); empty on other systems."""
     entries = _first_processor()
     return frozenset((entries.get("flags") or entries.get("Features") or "").split())
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    on_linux = sys.platform == "linux"  # the system that tells
+    return len(os.sched_getaffinity(0)) if on_linux else os.cpu_count() or 1
 
 
 def flags_digest() -> str:

@@ -15,8 +15,6 @@ from __future__ import annotations
 
 import io
 import platform
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -48,8 +46,10 @@ from engines.ov_graph import (
     keep_maps,
     make_config,
 )
+from engines.ov_requests import Requests
 from engines.ov_runtime import openvino as ov
 from engines.signal_stack import kept_signal_stack
+from engines.slots import Slots
 from engines.store import Store
 from nem.bundle import Bundle
 from nem.explanation import Aim, class_names
@@ -57,9 +57,6 @@ from nem.manifest import GRAPH
 
 RECIPE = "3"
 """Version of what this module does to a graph before compiling; part of the store's key."""
-
-SHAPES_KEPT = 4
-"""Compiled batch sizes kept in memory; each holds the weights once more."""
 
 BUILD_SECONDS = 900.0
 """How long to wait for another process that finds ranges for the same: minutes, on a busy CPU."""
@@ -78,6 +75,7 @@ class OpenVinoEngine(Engine):
             computed in turns, the last one filled up.
         calibration: those pictures, for int8 and nothing else: an image, a video or a folder.
         aims: heads that are computed, in the bundle's order; None is all of them.
+        calls: runs at the same time; the cores are shared out among them.
         store: where compiled models are kept; default the user's cache folder.
         say: told in a line what takes long; default nobody.
     """
@@ -93,6 +91,7 @@ class OpenVinoEngine(Engine):
         batch: int = 1,
         calibration: Path | None = None,
         aims: Sequence[Aim] | None = None,
+        calls: int = 1,
         store: Store | None = None,
         say: Callable[[str], None] | None = None,
     ) -> None:
@@ -101,7 +100,7 @@ class OpenVinoEngine(Engine):
                 f"engine openvino: device {device!r}, allowed: auto, cpu; for an NVIDIA GPU "
                 "device cuda with engine auto"
             )
-        check_batch(self.name, batch)
+        check_batch(self.name, batch, calls)
         with kept_signal_stack():
             self._core = ov.Core()
             found = find_precision(self._core, precision)
@@ -111,19 +110,20 @@ class OpenVinoEngine(Engine):
         self._say = say or (lambda _: None)
         self._rounded: Any = None
         self._store = store or Store()
-        self._requests: OrderedDict[int, Any] = OrderedDict()
+        self._requests = Requests(self._compiled)
         super().__init__(
             device="cpu",
             precision=found,
             input_size=(bundle.manifest.input_size,) * 2,
             names=(),
             aims=bundle.manifest.heads if aims is None else tuple(aims),
+            calls=calls,
         )
         self.batch = batch
         keep_in_children(self)
         if found == INT8:
             self._rounded = self._fetch_rounded()
-        model = self._request(batch).get_compiled_model()
+        model = self._requests.make(batch, calls)
         absent = [aim for aim in self.aims if not has_port(model.outputs, map_name(aim))]
         self._targeted = has_port(model.inputs, CLASSES)
         if absent or self._targeted != ("target" in bundle.manifest.heads):
@@ -141,14 +141,14 @@ class OpenVinoEngine(Engine):
 
         def infer(some: Frames, asked: NDArray[np.int64] | None) -> dict[str, NDArray[np.float32]]:
             given = filled(some, at_once)
-            request = self._request(len(given))
-            request.set_tensor(FRAMES, ov.Tensor(given, shared_memory=True))
-            if self._targeted:
-                request.get_tensor(CLASSES).data[:] = fill_classes(asked, len(given))
-            request.infer()
-            outputs = {name: request.get_tensor(name).data[: len(some)] for name in names}
-            # Copies: the memory is used again.
-            return {name: np.array(value, np.float32) for name, value in outputs.items()}
+            with self._requests.lent(len(given)) as request:
+                request.set_tensor(FRAMES, ov.Tensor(given, shared_memory=True))
+                if self._targeted:
+                    request.get_tensor(CLASSES).data[:] = fill_classes(asked, len(given))
+                request.infer()
+                outputs = {name: request.get_tensor(name).data[: len(some)] for name in names}
+                # Copies: the memory is used again.
+                return {name: np.array(value, np.float32) for name, value in outputs.items()}
 
         whole = run_pieces(infer, frames, classes, at_once)
         return Arrays(whole[map_name(aim)], whole.get(SCORES), whole[EMBEDDING])
@@ -160,27 +160,22 @@ class OpenVinoEngine(Engine):
 
     def forked(self) -> list[Any]:
         """What a forked process, which may close this but not run it, must not free."""
-        self._busy = threading.Lock()  # a thread of the parent may hold the one before
-        return [vars(self).get("_core"), self._rounded, *self._requests.values()]
+        self._busy = Slots(self.calls)  # threads of the parent may be in the one before
+        self._requests.forked()
+        return [vars(self).get("_core"), self._rounded, *self._requests.held()]
 
-    def _request(self, batch: int) -> Any:
-        """The request for frames (batch, S, S, 3), compiled when first asked for."""
-        request = self._requests.pop(batch, None)
-        if request is None:
-            # Others than the batch asked for are rare, and each fills 4 bytes a weight.
-            keep = batch == self.batch and self._rounded is None
-            compiled = self._stored() if keep else self._compile(batch)
-            request = compiled.create_infer_request()
-        self._requests[batch] = request
-        if len(self._requests) > SHAPES_KEPT:
-            with kept_signal_stack():  # freeing a compiled model replaces it, too
-                self._requests.popitem(last=False)
-        return request
+    def _compiled(self, batch: int) -> Any:
+        """The model for frames (batch, S, S, 3)."""
+        # Others than the batch asked for are rare, and each fills 4 bytes a weight.
+        keep = batch == self.batch and self._rounded is None
+        return self._stored() if keep else self._compile(batch)
 
     def _stored(self) -> Any:
         facts = self._facts(self.batch)
         if self.aims != self._bundle.manifest.heads:
             facts |= {"aims": " ".join(self.aims)}
+        if self.calls > 1:
+            facts |= {"calls": str(self.calls)}
         return self._store.fetch(
             facts,
             build=lambda: self._compile(self.batch),
@@ -248,15 +243,18 @@ class OpenVinoEngine(Engine):
             model = self._graph(batch)
             keep_maps(model, self.aims)
             with kept_signal_stack():
-                return self._core.compile_model(model, "CPU", make_config(self._plain))
+                return self._core.compile_model(model, "CPU", self._config())
         except RuntimeError as error:
             path = self._bundle.graph_path
             raise EngineError(f"{path}: OpenVINO can't compile it: {_line(error)}") from None
 
+    def _config(self) -> dict[str, Any]:
+        return make_config(self._plain, self.calls)
+
     def _import(self, blob: bytes) -> Any:
         try:
             with kept_signal_stack():
-                return self._core.import_model(blob, "CPU", make_config(self._plain))
+                return self._core.import_model(blob, "CPU", self._config())
         except RuntimeError as error:
             raise StoreError(f"OpenVINO can't import it: {_line(error)}") from None
 

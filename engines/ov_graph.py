@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
+from engines.cpu import usable_cores
 from engines.errors import EngineError
 from engines.onnx_passes import CLASSES, FRAMES, PIXELS, RESIZED, map_name
 from engines.ov_runtime import openvino as ov
@@ -16,12 +17,17 @@ INT8 = "int8"
 """What is rounded further, see `engines.ov_int8`."""
 
 
-def make_config(precision: str) -> dict[str, Any]:
-    """How a graph is compiled: for one call at a time, in "f32" or "bf16"."""
-    return {
+def make_config(precision: str, calls: int = 1) -> dict[str, Any]:
+    """How a graph is compiled: for so many calls at a time, in "f32" or "bf16"."""
+    config = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_PRECISION_HINT": PRECISIONS[precision],
     }
+    if calls > 1:
+        # Not tied to cores: what else the caller's threads do would wait for one of them.
+        share = max(1, usable_cores() // calls)
+        config |= {"INFERENCE_NUM_THREADS": share, "ENABLE_CPU_PINNING": False}
+    return config
 
 
 def has_port(ports: Any, name: str) -> bool:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
@@ -15,6 +13,7 @@ from av.video.frame import CudaContext
 from av.video.plane import VideoPlane
 from av.video.stream import VideoStream
 
+from engines.cpu import usable_cores
 from stream.colour import Matrix
 from stream.errors import SinkError
 from stream.frame import Frame, Plane
@@ -170,9 +169,7 @@ class VideoEncoder:
 
 def _threads() -> int:
     """One on two cores, where more would only move the waiting; of more cores half."""
-    on_linux = sys.platform == "linux"  # which tells those that this process may use
-    cores = len(os.sched_getaffinity(0)) if on_linux else os.cpu_count() or 1
-    return max(1, min(MOST_THREADS, cores // 2))
+    return max(1, min(MOST_THREADS, usable_cores() // 2))
 
 
 def _steady_clock(codec: av.Codec, time_base: Fraction, rate: Fraction) -> Fraction | None:

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,8 @@ import pytest
 
 from engines import EngineError, Store, list_stored
 from engines.cpu import has_bf16
-from engines.ov import SHAPES_KEPT, OpenVinoEngine
+from engines.ov import OpenVinoEngine
+from engines.ov_requests import SHAPES_KEPT
 from engines.store_files import key_of
 from nem.bundle import Bundle, sha256_of
 from nem.errors import BundleError
@@ -21,7 +23,8 @@ from tests.engines.conftest import SIZE, random_frames
 
 
 def layer_types(engine: OpenVinoEngine) -> list[str]:
-    compiled = engine._request(1).get_compiled_model()
+    with engine._requests.lent(1) as request:
+        compiled = request.get_compiled_model()
     nodes = compiled.get_runtime_model().get_ordered_ops()
     return [node.get_rt_info()["layerType"].astype(str) for node in nodes]
 
@@ -56,7 +59,8 @@ def test_heads_that_no_one_asks_for_are_left_out(bundle: Bundle, store: Store) -
     counts = {}
     for aims in (("embedding",), None, ("embedding",)):
         with OpenVinoEngine(bundle, store=store, aims=aims) as engine:
-            outputs = engine._request(1).get_compiled_model().outputs
+            with engine._requests.lent(1) as request:
+                outputs = request.get_compiled_model().outputs
             maps = {name for port in outputs for name in port.get_names() if "mask_" in name}
             assert maps == {f"mask_{aim}" for aim in engine.aims}
             kinds = layer_types(engine)
@@ -96,8 +100,24 @@ def test_batch_sizes_in_memory_are_limited(bundle: Bundle, store: Store) -> None
     with OpenVinoEngine(bundle, store=store) as engine:
         for count in (1, 2, 3, 4, 5, 6, 1):
             assert len(engine.run(random_frames(count, SIZE, SIZE)).mask) == count
-        assert len(engine._requests) == SHAPES_KEPT
+        assert len(list(engine._requests)) == SHAPES_KEPT
     assert len(list_stored(store)) == 1
+
+
+def test_calls_at_the_same_time_give_what_one_gives(bundle: Bundle, store: Store) -> None:
+    frames = [random_frames(2, SIZE, SIZE, seed=seed) for seed in range(12)]
+    with OpenVinoEngine(bundle, precision="f32", batch=2, store=store) as engine:
+        expected = [engine.run(pair).mask for pair in frames]
+    with OpenVinoEngine(bundle, precision="f32", batch=2, calls=2, store=store) as engine:
+        assert engine.calls == 2
+        with engine._requests.lent(2) as first, engine._requests.lent(2) as second:
+            assert first is not second
+        with ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(lambda pair: engine.run(pair).mask, frames))
+        assert len(engine._requests.held()) == 2
+    for mask, right in zip(found, expected, strict=True):
+        np.testing.assert_allclose(mask, right, atol=1e-4)
+    assert {entry.facts.get("calls") for entry in list_stored(store)} == {None, "2"}
 
 
 def test_a_batch_is_stored_for_itself_and_takes_any_number(bundle: Bundle, store: Store) -> None:
@@ -175,7 +195,7 @@ from engines import open_engine
 engine = open_engine(sys.argv[1], "openvino")
 frames = np.zeros((1, 64, 64, 3), np.uint8)
 engine.run(frames)
-engine._busy.acquire()  # as by a thread that runs it
+engine._busy.__enter__()  # as by a thread that runs it
 child = os.fork()
 if not child:
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
@@ -184,7 +204,7 @@ if not child:
         engine.close()
     sys.exit(7)
 status = os.waitpid(child, 0)[1]
-engine._busy.release()
+engine._busy.__exit__()
 engine.run(frames)
 engine.close()
 sys.exit(os.waitstatus_to_exitcode(status))

@@ -64,7 +64,8 @@ def engine(bundle: Bundle, pictures: Path, store: Store) -> Any:
 
 def rounded(engine: OpenVinoEngine) -> list[str]:
     """Layers that compute in 8 bits."""
-    nodes = engine._request(1).get_compiled_model().get_runtime_model().get_ordered_ops()
+    with engine._requests.lent(1) as request:
+        nodes = request.get_compiled_model().get_runtime_model().get_ordered_ops()
     infos = [node.get_rt_info() for node in nodes]
     return [
         info["layerType"].astype(str)

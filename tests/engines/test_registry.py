@@ -80,6 +80,10 @@ def test_an_engine_of_any_shape_takes_none(bundle: Bundle) -> None:
     for name in ("openvino", "eager"):
         with pytest.raises(OptionError, match=f"{name}: batch 0: frames .*, from 1"):
             open_engine(bundle, name, batch=0)
+    with pytest.raises(OptionError, match=r"eager: takes no calls; .* allowed with openvino"):
+        open_engine(bundle, "eager", calls=2)
+    with pytest.raises(OptionError, match="openvino: calls 0: at the same time, from 1"):
+        open_engine(bundle, "openvino", calls=0)
 
 
 def test_the_batch_of_a_file_is_one_the_engine_takes(bundle: Bundle) -> None:
