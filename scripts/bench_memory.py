@@ -74,7 +74,7 @@ def main() -> None:
         repeat(part, clip, -(-args.frames // 250))
         began = time.perf_counter()
         heads = open_bundle(args.model).manifest.heads[:1]  # as the command does for a file
-        with open_engine(args.model, batch=None, aims=heads) as engine:
+        with open_engine(args.model, batch=None, calls=None, aims=heads) as engine:
             sink = FileSink(Path(name) / "out.mp4", copy_from=clip)
             pipeline = Pipeline(open_source(clip), engine, [sink], overlay=Overlay("heat"))
             report = pipeline.run(lambda _: samples.append(resident_mb()))

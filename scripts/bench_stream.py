@@ -78,7 +78,7 @@ def run_pipeline(
     decode: Literal["cpu", "cuda"],
     codec: str,
 ) -> dict[str, float]:
-    """The product: four threads, YUV overlay, sound copied; int8 where calibrated."""
+    """The product: all cores share the stages, YUV overlay, sound copied; int8 where calibrated."""
     from engines import open_engine
     from nem.bundle import open_bundle
     from stream.overlay import Overlay
@@ -92,6 +92,7 @@ def run_pipeline(
         device=device,
         precision=precision,
         batch=None,
+        calls=None,
         calibration=calibration,
         aims=open_bundle(model).manifest.heads[:1],  # as the command does for a file
     ) as engine:

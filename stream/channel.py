@@ -109,17 +109,6 @@ class Channel(Generic[T]):
                 return
             yield item
 
-    def groups(self, size: int) -> Iterator[list[T]]:
-        """As `items`, `size` of them together; before a plain close what is left."""
-        group: list[T] = []
-        for item in self.items():
-            group.append(item)
-            if len(group) == size:
-                yield group
-                group = []
-        if group:
-            yield group
-
     def close(self, error: BaseException | None = None) -> None:
         """End the hand-over and wake both sides.
 

@@ -70,13 +70,15 @@ class Explainer:
             engine: as "openvino"; see `engines.open_engine`, also for the next two.
             device: as "cpu".
             precision: as "f32".
-            batch: frames of a file that `explain` computes at once; None: as many as are quickest.
+            batch: frames of a file that `explain` computes at once; None: as many, and in as many
+                runs side by side, as are quickest. One picture then takes longer.
 
         Raises:
             BundleError: the bundle can't be opened.
             EngineError: the engine can't be had, or can't run the bundle.
         """
-        return cls(open_engine(bundle, engine, device=device, precision=precision, batch=batch))
+        calls = None if batch is None else 1
+        return cls(open_engine(bundle, engine, device, precision, batch=batch, calls=calls))
 
     def __call__(
         self,
@@ -119,7 +121,7 @@ class Explainer:
     ) -> Generator[tuple[Frame, Explanation], None, None]:
         """Explain a source frame by frame: all of a file, the newest of a camera.
 
-        Decoding, model and drawing run in threads of their own, a few frames ahead of the loop.
+        Decoding, model and drawing run in other threads, a few frames ahead of the loop.
         Leaving the loop early stops them once the generator is closed: at once where nothing else
         refers to it, else by its `close`. Until then OpenCV works with one thread in the whole
         process. What was skipped or repaired is in the `counts` of a source that you open yourself.

@@ -1,18 +1,14 @@
-"""Source to sinks in four threads, one engine request at a time, all cores inside the engine.
+"""Source to sinks: every frame of a file as fast as can be, the newest one of a camera.
 
-    decode -> [4] -> infer -> [4] -> overlay -> [1] -> encode        files: full queues wait
-    decode -> [newest] -> infer -> overlay -> encode                 cameras: the newest frame
+Of a file the stages are shared by as many threads as there are cores (`stream.shared`), of a camera
+each has a thread of its own (`stream.live`). Decoding also makes the small picture for the engine.
+Of a file, sinks are served by these threads, too, one frame at a time and in order. Windows have to
+be served on the caller's thread, encoders of a GPU on the one that opened it; so are the sinks
+beside them, those of a camera, and whoever takes `frames`.
 
-decode (which also makes the small picture for the engine), infer and overlay have a thread of
-their own; encode (all sinks) runs on the caller's thread, where windows have to be served and from
-where `frames` yields. infer takes as many frames of a file at once as the engine computes
-(`Engine.batch`), of a camera one.
-
-The end of the sinks gives turns back, so what is under way is bounded: of a file `FILE_FRAMES`
-frames (1.4 MB each at 720p), and two for each that the engine takes beyond one. As many are held
-all the time, so that memory stays as it is after the first second. A camera drops frames at the
-first hand-over only, before the model was run on them, and at most `LIVE_FRAMES` are between there
-and the sinks: with a slow sink what it shows is not old.
+What is under way is bounded: of a file `FILE_FRAMES` frames (1.4 MB each at 720p), or as many as
+keep the engine's runs in work. As many are held all the time, so that memory stays as it is after
+the first second.
 
 The first error of any thread stops all others and is raised once, in the caller. `stop` lets no
 more frames in and finishes those under way; `abort` throws them away.
@@ -22,33 +18,32 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Generator, Sequence
-from contextlib import closing
-from itertools import repeat
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, nullcontext
+from threading import Lock
 from typing import Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
-from engines.base import Engine, Frames
+from engines.base import Engine
+from engines.cpu import usable_cores
 from nem.explanation import Explanation
 from nem.opencv import one_thread
 from stream.aim import AimDial
-from stream.channel import Channel, ChannelClosed
+from stream.channel import ChannelClosed
 from stream.frame import Frame
+from stream.live import LiveStages
+from stream.shared import DRAWN_FRAMES, SharedStages
 from stream.sinks.base import Sink, close_all
 from stream.sources.base import Source
 from stream.stats import Ages, Ending, Report, StageTimer
+from stream.steps import Decoded, Item, Steps
 from stream.worker import Crew
 
 log = logging.getLogger(__name__)
 
-QUEUE_FRAMES = 4
-"""Frames between two stages of a file: evens out their jitter; more gained nothing measured."""
 FILE_FRAMES = 12
-"""Frames of a file under way: a queue before the slowest stages, and one in each hand."""
-LIVE_FRAMES = 2
-"""Frames of a camera between the engine and the end of the sinks: one is written while the engine
-works on the next. More would only be older when they are shown."""
+"""Frames of a file under way, where the engine does not take more at once."""
 JOIN_SECONDS = 1.0
 """How long the threads get to end by themselves before the source is closed under them."""
 HUNG_SECONDS = 1.0
@@ -56,7 +51,6 @@ HUNG_SECONDS = 1.0
 REPLACED = "replaced by a newer frame"
 CUT_SHORT = "under way when the run was cut short"
 
-Item: TypeAlias = tuple[Frame, Explanation]
 Draw: TypeAlias = Callable[[Frame, Explanation], Frame]
 Smooth: TypeAlias = Callable[[Frame, Explanation], Explanation]
 
@@ -98,37 +92,32 @@ class Pipeline:
     ) -> None:
         self._source, self._engine, self._sinks = source, engine, tuple(sinks)
         self._overlay, self._smoother, self._aim = overlay, smoother, aim
-        live = source.info.live
-        self._batch = 1 if live else engine.batch
-        capacity = 1 if live else max(QUEUE_FRAMES, self._batch)
-        self._decoded: Channel[tuple[Frame, Frames]] = Channel(capacity, newest=live)
-        self._explained: Channel[Item] = Channel(capacity)
-        # Without an overlay nothing stands between the engine and the caller. A drawn frame is a
-        # copy, so there are few of them; with one, a small model waited for its encoder.
-        self._drawn: Channel[Item] = Channel(1 if live else 2) if overlay else self._explained
-        turns = LIVE_FRAMES if live else FILE_FRAMES + 2 * (self._batch - 1)
-        self._turns: Channel[None] = Channel(turns)
-        for _ in range(turns):
-            self._turns.put(None)
-        self._crew = Crew(self._close_channels)
+        self._frames: Iterator[Frame] | None = None
+        self._stages: SharedStages | LiveStages | None = None
+        self._crew = Crew(self._close_stages)
         self._timers = {name: StageTimer(name) for name in ("decode", "infer", "overlay", "encode")}
         self._windows = [sink for sink in self._sinks if isinstance(sink, _Window)]
         self._ages = Ages(clock)
         self._stopping = False
         self._used = False
         self._first_at: float | None = None
-        self.frames_in = 0
         self.frames_out = 0
+
+    @property
+    def frames_in(self) -> int:
+        """Frames taken from the source so far."""
+        return self._stages.taken if self._stages else 0
 
     @property
     def dropped(self) -> int:
         """Frames dropped so far because a newer one came."""
-        return self._decoded.dropped
+        return self._stages.dropped if self._stages else 0
 
     def stop(self) -> None:
         """Let no more frames in and finish those under way. Safe in a signal handler."""
         self._stopping = True
-        self._decoded.close()
+        if self._stages:
+            self._stages.end()
         for sink in self._sinks:
             sink.interrupt()
 
@@ -143,29 +132,47 @@ class Pipeline:
         else not.
 
         Args:
-            on_frame: called on this thread after each frame written.
+            on_frame: called after each frame written, on the thread that wrote it.
 
         Raises:
             StreamError, EngineError: the first error of any stage.
         """
         began = time.perf_counter()
+
+        def write(item: Item) -> None:
+            frame, explanation = item
+            for sink in self._sinks:
+                sink.write(frame, explanation)
+            self._written(frame)
+            if on_frame is not None:
+                on_frame(frame)
+            if any(sink.stop_requested() for sink in self._sinks):
+                self.stop()
+
+        writing = Lock()
+
+        def write_there(item: Item) -> None:
+            with writing:
+                if self._crew.error is not None:  # the sinks may be closed by now
+                    raise ChannelClosed(self._crew.error)
+                write(item)
+
+        here = self._source.info.live or self._windows or self._engine.device != "cpu"
         timer = self._timers["encode"]
         whole = False
         try:
-            with closing(self.frames()) as frames, timer.on_thread():
-                for frame, explanation in frames:
+            with (
+                closing(self._results(None if here else write_there)) as results,
+                timer.on_thread() if here else nullcontext(),
+            ):
+                for item in results:
                     with timer:
-                        for sink in self._sinks:
-                            sink.write(frame, explanation)
-                    self._written(frame)
-                    if on_frame is not None:
-                        on_frame(frame)
-                    if any(sink.stop_requested() for sink in self._sinks):
-                        self.stop()
+                        write(item)
             ended = self._ended()
             whole = ended == "end" or (ended == "stopped" and self._source.info.live)
         finally:
-            close_all(self._sinks, whole=whole)
+            with writing:  # no sink is closed while one is at work
+                close_all(self._sinks, whole=whole)
         return self._report(ended, began)
 
     def frames(self) -> Generator[Item, None, None]:
@@ -176,18 +183,22 @@ class Pipeline:
         Raises:
             StreamError, EngineError: the first error of any stage, after the threads ended.
         """
+        yield from self._results(None)
+
+    def _results(self, write: Callable[[Item], None] | None) -> Generator[Item, None, None]:
+        """Run; what is not written is yielded."""
         if self._used:
             raise RuntimeError("pipeline: already run; build a new one for another run")
         self._used = True
+        stages = self._stages = self._arrange(write)
+        if self._crew.error is not None:  # aborted before
+            stages.close(self._crew.error)
         with one_thread():
-            self._start("decode", self._decode)
-            self._start("infer", self._infer)
-            if overlay := self._overlay:
-                self._start("overlay", lambda: self._draw(overlay))
+            stages.start(self._crew)
             try:
-                for item in self._drawn.items(self._pump if self._windows else None):
+                while (item := stages.get(self._pump if self._windows else None)) is not None:
                     yield item
-                    self._turns.put(None)
+                    stages.written()
             except ChannelClosed:
                 pass  # the crew knows why
             except BaseException as error:
@@ -199,60 +210,48 @@ class Pipeline:
         if first is not None and not isinstance(first, _Aborted):
             raise first
 
-    def _start(self, stage: str, job: Callable[[], None]) -> None:
-        self._crew.start(stage, self._timers[stage].on_thread()(job))
+    def _arrange(self, write: Callable[[Item], None] | None) -> SharedStages | LiveStages:
+        draws = self._overlay is not None or self._smoother is not None
+        draw = self._draw if draws else None
+        steps = Steps(self._decode, self._infer, draw, write, self._timers)
+        if self._source.info.live:
+            return LiveStages(steps)
+        batch, calls = self._engine.batch, self._engine.calls
+        # Of a GPU, who runs the engine only waits for it.
+        threads = usable_cores() + (self._engine.device != "cpu")
+        return SharedStages(
+            steps,
+            threads=max(2, min(threads, len(steps.timers) - 1 + calls)),
+            batch=batch,
+            calls=calls,
+            # A group for each run, one that fills up, and a few on their way out.
+            limit=max(FILE_FRAMES, batch * (calls + 1) + DRAWN_FRAMES),
+        )
 
-    def _decode(self) -> None:
-        size = self._engine.frame_size
-        try:
-            frames = iter(self._source)
-            for _ in repeat(None) if self._source.info.live else self._turns:
-                if self._stopping:
-                    break
-                with self._timers["decode"]:
-                    frame = next(frames, None)
-                    if frame is None:
-                        break
-                    # Here and not beside the engine: its next input is ready when it is, which
-                    # keeps all cores busy (measured: 150 instead of 120 fps on a small model).
-                    pixels = frame.rgb(size)[None]
-                self._decoded.put((frame, pixels))
-                self.frames_in += 1
-        finally:
-            self._decoded.close()
+    def _decode(self) -> Decoded | None:
+        if self._stopping:
+            return None
+        if self._frames is None:
+            self._frames = iter(self._source)
+        frame = next(self._frames, None)
+        return None if frame is None else (frame, frame.rgb(self._engine.frame_size)[None])
 
-    def _infer(self) -> None:
-        timer = self._timers["infer"]
-        # Of a camera: first a turn, then the frame that is the newest by then.
-        turns = self._turns if self._source.info.live else repeat(None)
-        try:
-            for _, group in zip(turns, self._decoded.groups(self._batch), strict=False):
-                timer.frames = len(group)
-                with timer:
-                    asked = (None, None) if self._aim is None else self._aim.asked
-                    frames, pixels = zip(*group, strict=True)
-                    whole = self._engine.run(np.concatenate(pixels), *asked)
-                    found = whole.split()
-                    if self._smoother is not None:
-                        found = list(map(self._smoother, frames, found))
-                for item in zip(frames, found, strict=True):
-                    self._explained.put(item)
-        finally:
-            self._explained.close()
+    def _infer(self, group: list[Decoded]) -> list[Item]:
+        asked = (None, None) if self._aim is None else self._aim.asked
+        frames, pixels = zip(*group, strict=True)
+        found = self._engine.run(np.concatenate(pixels), *asked).split()
+        return list(zip(frames, found, strict=True))
 
-    def _draw(self, overlay: Draw) -> None:
-        try:
-            for frame, explanation in self._explained:
-                with self._timers["overlay"]:
-                    drawn = overlay(frame, explanation)
-                self._drawn.put((drawn, explanation))
-        finally:
-            self._drawn.close()
+    def _draw(self, item: Item) -> Item:
+        frame, explanation = item
+        if self._smoother is not None:
+            explanation = self._smoother(frame, explanation)
+        return (self._overlay(frame, explanation) if self._overlay else frame), explanation
 
-    def _close_channels(self, error: BaseException) -> None:
+    def _close_stages(self, error: BaseException) -> None:
         self._stopping = True
-        for channel in (self._turns, self._decoded, self._explained, self._drawn):
-            channel.close(error)
+        if self._stages:
+            self._stages.close(error)
         for sink in self._sinks:
             sink.interrupt()
 

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import Lock
 from typing import Literal
 
 AGES_KEPT = 4096
@@ -84,6 +85,7 @@ class StageTimer:
         self._wall = 0.0
         self._busy = 0.0
         self._began = 0.0
+        self._lock = Lock()
 
     def __enter__(self) -> None:
         self._began = time.perf_counter()
@@ -104,6 +106,19 @@ class StageTimer:
             yield
         finally:
             self._busy += time.thread_time() - began
+
+    def add(self, frames: int, wall: float, busy: float) -> None:
+        """Count so many frames that took these seconds; from threads that work side by side, too.
+
+        Args:
+            frames: how many.
+            wall: on the clock.
+            busy: on a processor.
+        """
+        with self._lock:
+            self._frames += frames
+            self._wall += wall
+            self._busy += busy
 
     def report(self) -> StageReport:
         """Means so far; zero before the first frame."""

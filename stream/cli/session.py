@@ -52,7 +52,7 @@ def run_session(options: Options, console: Console) -> int:
         bundle = open_bundle(options.model)
         only = pick_aim(bundle.manifest.heads, options.explain, options.target)
         aims = None if watched else (only,)  # keys of a window go on to others
-        engine = stack.enter_context(_open_engine(bundle, options, batch, aims, console))
+        engine = stack.enter_context(_open_engine(bundle, options, batch, aims, watched, console))
         aim = AimDial(engine, options.explain, options.target)
         for sink in sinks:
             if isinstance(sink, WindowSink):
@@ -136,6 +136,7 @@ def _open_engine(
     options: Options,
     batch: int | None,
     aims: tuple[Aim, ...] | None,
+    watched: bool,
     console: Console,
 ) -> Engine:
     """The engine asked for; what `auto` is here and why is told, as are builds that take long."""
@@ -151,6 +152,7 @@ def _open_engine(
         device=device,
         precision=options.precision,
         batch=batch,
+        calls=1 if watched else None,
         calibration=options.calibrate,
         aims=aims,
         say=console.say,

@@ -11,7 +11,10 @@ from stream.frame import Frame
 
 
 class Sink(ABC):
-    """Takes frames in order. The constructor opens and checks, before any frame is computed."""
+    """Takes frames in order. The constructor opens and checks, before any frame is computed.
+
+    A pipeline calls `write` on one thread at a time, but not always on the same one.
+    """
 
     @abstractmethod
     def write(self, frame: Frame, explanation: Explanation) -> None:

@@ -86,8 +86,10 @@ class FakeEngine(Engine):
 
     name = "test"
 
-    def __init__(self, hook: Hook = nothing, *, batch: int = 1) -> None:
-        super().__init__(device="cpu", precision="f32", input_size=(16, 16), names=("a", "b"))
+    def __init__(self, hook: Hook = nothing, *, batch: int = 1, calls: int = 1) -> None:
+        super().__init__(
+            device="cpu", precision="f32", input_size=(16, 16), names=("a", "b"), calls=calls
+        )
         self.hook, self.runs, self.batch = hook, 0, batch
         self.counts: list[int] = []
 

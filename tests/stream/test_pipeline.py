@@ -38,12 +38,6 @@ def test_every_frame_of_a_file_comes_out_once_in_order():
     engine.run(np.zeros((1, 4, 4, 3), np.uint8))  # still open: it is the caller's
 
 
-def test_sinks_run_on_the_callers_thread():
-    sink = MemorySink()
-    Pipeline(FakeSource(3), FakeEngine(), [sink], overlay=FakeOverlay()).run()
-    assert sink.threads == {threading.current_thread().name}
-
-
 def test_a_source_without_frames_is_a_plain_end():
     report = Pipeline(FakeSource(0), FakeEngine(), [MemorySink()]).run()
     assert (report.frames_in, report.frames_out, report.first_frame_seconds) == (0, 0, None)

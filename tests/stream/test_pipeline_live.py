@@ -4,7 +4,8 @@ import threading
 
 import pytest
 
-from stream.pipeline import LIVE_FRAMES, REPLACED, Pipeline
+from stream.live import LIVE_FRAMES
+from stream.pipeline import REPLACED, Pipeline
 from tests.stream.fakes import DEADLINE, FakeEngine, FakeOverlay, FakeSource, Gate, MemorySink
 
 
