@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -34,8 +35,13 @@ class Requests:
         return iter(self._idle)
 
     def make(self, batch: int, count: int) -> Any:
-        """Make so many for such a batch ahead of the calls; the last one's model."""
-        made = [self._compiled(batch).create_infer_request() for _ in range(count)]
+        """Make so many for such a batch ahead of the calls, side by side; the last one's model."""
+        if count == 1:
+            made = [self._compiled(batch).create_infer_request()]
+        else:
+            with ThreadPoolExecutor(count) as pool:
+                models = pool.map(self._compiled, [batch] * count)
+                made = [model.create_infer_request() for model in models]
         self._idle.setdefault(batch, []).extend(made)
         return made[-1].get_compiled_model()
 
