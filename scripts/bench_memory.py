@@ -23,6 +23,7 @@ from engines import open_engine
 from nem.bundle import open_bundle
 from scripts.ending import launch, new_file
 from scripts.make_clip import frame_size, make_clip
+from stream.heap import one_heap
 from stream.overlay import Overlay
 from stream.pipeline import Pipeline
 from stream.sinks.file import FileSink
@@ -73,7 +74,8 @@ def main() -> None:
         make_clip(part, width=width, height=height, frames=250, fps=30)
         repeat(part, clip, -(-args.frames // 250))
         began = time.perf_counter()
-        heads = open_bundle(args.model).manifest.heads[:1]  # as the command does for a file
+        one_heap()  # this and the heads as the command does for a file
+        heads = open_bundle(args.model).manifest.heads[:1]
         with open_engine(args.model, batch=None, calls=None, aims=heads) as engine:
             sink = FileSink(Path(name) / "out.mp4", copy_from=clip)
             pipeline = Pipeline(open_source(clip), engine, [sink], overlay=Overlay("heat"))

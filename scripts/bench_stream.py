@@ -81,11 +81,13 @@ def run_pipeline(
     """The product: all cores share the stages, YUV overlay, sound copied; int8 where calibrated."""
     from engines import open_engine
     from nem.bundle import open_bundle
+    from stream.heap import one_heap
     from stream.overlay import Overlay
     from stream.pipeline import Pipeline
     from stream.sinks.file import FileSink
     from stream.sources import open_source
 
+    one_heap()  # as the command
     precision = "int8" if calibration else "auto"
     with open_engine(
         model,

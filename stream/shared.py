@@ -24,8 +24,8 @@ from stream.worker import Crew
 
 T = TypeVar("T")
 
-DRAWN_FRAMES = 4
-"""Drawn frames that wait at most; each is a copy."""
+DRAWN_FRAMES = 2
+"""Drawn frames that wait at most. Each is a copy; more were only ever held by chance."""
 LOOK_SECONDS = 1.0
 """How often the caller looks whether all is done, should a notice of it have been lost."""
 

@@ -13,6 +13,7 @@ from typing import NoReturn
 
 from stream.cli.console import PROGRAM, Console
 from stream.cli.signals import requests
+from stream.heap import one_heap
 from stream.stdout import forget, occupy
 
 VERBOSE_COMMANDS = ("run", "train", "explain", "gallery")
@@ -43,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if sys.stderr is None:  # closed before the start: then no one wants to hear
         sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - as long as the process
     if arguments is None:
+        one_heap()
         # Through all `with` blocks, as Ctrl-C, so that no half-written file is left.
         for number in requests():
             signal.signal(number, _terminate)
