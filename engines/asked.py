@@ -15,9 +15,6 @@ from nem.classes import Target
 from nem.errors import MethodError
 from nem.explanation import AIMS, Aim
 
-BUNDLE = "this bundle", "another bundle"
-"""What is asked where no engine is open yet, and what to take instead."""
-
 
 def pick_aim(
     aims: Sequence[Aim], explain: str | None, target: Target | None, *, opened: bool = False
@@ -33,7 +30,9 @@ def pick_aim(
     Raises:
         OptionError: there is no such aim, or the target goes with another one.
     """
-    asked_of, cure = ("this engine", "an engine opened for it") if opened else BUNDLE
+    asked_of, cure = "this bundle", "another bundle"
+    if opened:
+        asked_of, cure = "this engine", "an engine opened for it"
     if explain is None:
         if target is None:
             return aims[0]

@@ -1,4 +1,4 @@
-"""OpenVINO, the engine of a CPU: one compiled model per batch size, one request, all cores in it.
+"""OpenVINO, the engine of a CPU: all cores in one call, or shared out among calls side by side.
 
 All heads of a bundle are outputs of one graph and are computed together, so that another aim or
 class is the next frame's; only the map that is asked for is copied out. Of four heads three cost an

@@ -29,7 +29,7 @@ class AimDial:
     def __init__(
         self, engine: Engine, explain: str | None = None, target: int | str | None = None
     ) -> None:
-        aim = pick_aim(engine.aims, explain, target)
+        aim = pick_aim(engine.aims, explain, target, opened=True)
         self._aims, self._names = engine.aims, engine.names
         number = -1 if target is None else find_class(engine.names, target)
         self.asked: tuple[Aim, int | None] = (aim, None if number < 0 else number)

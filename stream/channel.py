@@ -1,8 +1,7 @@
-"""Bounded hand-over between two threads: the only place where the stream waits.
+"""Bounded hand-over between two threads, as between the stages of a camera.
 
 A channel holds at most `capacity` items. When it is full the giver waits for room and nothing is
-ever dropped (files); or, with `newest`, the oldest item makes room and is counted in `dropped`
-(cameras).
+ever dropped; or, with `newest`, the oldest item makes room and is counted in `dropped`.
 
 Closing wakes both sides. A plain close is an end: what was handed over is still taken. A close
 with an error is a stop: the content is thrown away and both sides get `ChannelClosed`. There is
