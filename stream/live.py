@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from stream.channel import Channel, ChannelClosed
+from stream.channel import Channel
 from stream.steps import Decoded, Item, Steps
 from stream.worker import Crew
 
@@ -54,12 +54,7 @@ class LiveStages:
 
     def get(self, idle: Callable[[], object] | None = None) -> Item | None:
         """See `SharedStages.get`."""
-        try:
-            return self._drawn.get(idle)
-        except ChannelClosed as end:
-            if end.error is None:
-                return None
-            raise
+        return next(self._drawn.items(idle), None)
 
     def written(self) -> None:
         """See `SharedStages.written`."""

@@ -54,12 +54,10 @@ class SharedStages:
         self._explained: deque[Item] = deque()
         self._drawn: deque[Item] = deque() if steps.draw else self._explained
         self._ahead: dict[int, list[Item]] = {}  # explained before those that come before them
-        self._begun = self._done = 0  # groups
-        self._runs = self._under_way = self._asleep = 0
-        self.taken = 0
+        self._begun = self._done = 0  # groups; those in `_ahead` are not done, but run no more
+        self._under_way = self.taken = 0
         self._busy: set[str] = set()
         self._more = True
-        self._closed = False
         self._error: BaseException | None = None
         # Re-entrant: a signal handler may end or close this while its own thread is inside.
         lock = threading.RLock()
@@ -84,10 +82,7 @@ class SharedStages:
         """
         while True:
             with self._result_there:
-                ready = self._drawn and not self._steps.write
-                if not (ready or self._ended or self._closed):
-                    self._result_there.wait(IDLE_SECONDS if idle else LOOK_SECONDS)
-                if self._closed:
+                if self._error is not None:
                     raise ChannelClosed(self._error)
                 if self._drawn and not self._steps.write:
                     item = self._drawn.popleft()
@@ -95,7 +90,8 @@ class SharedStages:
                     return item
                 if self._ended:
                     return None
-            if idle:
+                noticed = self._result_there.wait(IDLE_SECONDS if idle else LOOK_SECONDS)
+            if idle and not noticed:
                 idle()
 
     def written(self) -> None:
@@ -113,7 +109,6 @@ class SharedStages:
     def close(self, error: BaseException) -> None:
         """Throw away what is under way. Safe in a signal handler."""
         with self._work_there:
-            self._closed = True
             self._error = self._error or error
             self._wake()
 
@@ -134,15 +129,13 @@ class SharedStages:
             with self._work_there:
                 finish()
                 while (begun := self._begin()) is None:
-                    if self._closed:
+                    if self._error is not None:
                         raise ChannelClosed(self._error)
                     if self._ended:
                         self._wake()
                         return
-                    self._asleep += 1
                     self._work_there.wait()
-                    self._asleep -= 1
-                if self._asleep and self._next():
+                if self._next():
                     self._work_there.notify()
             finish = begun()
 
@@ -150,7 +143,8 @@ class SharedStages:
         """The stage that should take something next; None where none can."""
         waiting = len(self._decoded)
         group = waiting >= self._batch or (waiting and not self._more)
-        if group and self._runs < self._calls:
+        runs = self._begun - self._done - len(self._ahead)
+        if group and runs < self._calls:
             return "infer"
         decodes = self._more and "decode" not in self._busy and self._under_way < self._limit
         if decodes and waiting < self._batch:
@@ -164,14 +158,13 @@ class SharedStages:
 
     def _begin(self) -> Callable[[], Callable[[], None]] | None:
         """What is to be done next, outside the lock; it gives what is to be noted within."""
-        stage = None if self._closed else self._next()
+        stage = None if self._error is not None else self._next()
         if stage is None:
             return None
         if stage == "infer":
             count = min(self._batch, len(self._decoded))
             group = [self._decoded.popleft() for _ in range(count)]
             number, self._begun = self._begun, self._begun + 1
-            self._runs += 1
             return partial(self._infer, group, number)
         self._busy.add(stage)
         if stage == "decode":
@@ -200,7 +193,6 @@ class SharedStages:
         items = self._timed("infer", len(group), partial(self._steps.infer, group))
 
         def finish() -> None:
-            self._runs -= 1
             self._ahead[number] = items
             while self._done in self._ahead:
                 self._explained.extend(self._ahead.pop(self._done))

@@ -72,15 +72,10 @@ class Report:
 
 
 class StageTimer:
-    """Times the body of a `with`, on the clock; see also `on_thread`.
-
-    Attributes:
-        frames: how many each body is about.
-    """
+    """Times the body of a `with`, about one frame, on the clock; see also `on_thread` and `add`."""
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.frames = 1
         self._frames = 0
         self._wall = 0.0
         self._busy = 0.0
@@ -91,8 +86,7 @@ class StageTimer:
         self._began = time.perf_counter()
 
     def __exit__(self, *_: object) -> None:
-        self._wall += time.perf_counter() - self._began
-        self._frames += self.frames
+        self.add(1, time.perf_counter() - self._began, 0.0)
 
     @contextmanager
     def on_thread(self) -> Generator[None, None, None]:
@@ -105,7 +99,7 @@ class StageTimer:
         try:
             yield
         finally:
-            self._busy += time.thread_time() - began
+            self.add(0, 0.0, time.thread_time() - began)
 
     def add(self, frames: int, wall: float, busy: float) -> None:
         """Count so many frames that took these seconds; from threads that work side by side, too.

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from engines import Engine, choose_engine, open_engine, pick_aim
 from nem.bundle import Bundle, open_bundle
-from nem.explanation import Aim, Explanation
+from nem.explanation import Explanation
 from stream.aim import AimDial
 from stream.cli.console import Console
 from stream.cli.entry import COMMANDS
@@ -50,9 +50,7 @@ def run_session(options: Options, console: Console) -> int:
         # Before the engine: an output that can't be written is told of at once.
         sinks = _open_sinks(options, info, video, dial if show else None, stack, console)
         bundle = open_bundle(options.model)
-        only = pick_aim(bundle.manifest.heads, options.explain, options.target)
-        aims = None if watched else (only,)  # keys of a window go on to others
-        engine = stack.enter_context(_open_engine(bundle, options, batch, aims, watched, console))
+        engine = stack.enter_context(_open_engine(bundle, options, batch, watched, console))
         aim = AimDial(engine, options.explain, options.target)
         for sink in sinks:
             if isinstance(sink, WindowSink):
@@ -135,11 +133,11 @@ def _open_engine(
     bundle: Bundle,
     options: Options,
     batch: int | None,
-    aims: tuple[Aim, ...] | None,
     watched: bool,
     console: Console,
 ) -> Engine:
     """The engine asked for; what `auto` is here and why is told, as are builds that take long."""
+    only = pick_aim(bundle.manifest.heads, options.explain, options.target)
     name, device = options.engine, options.device
     if name == "auto":
         choice = choose_engine(device)
@@ -154,7 +152,7 @@ def _open_engine(
         batch=batch,
         calls=1 if watched else None,
         calibration=options.calibrate,
-        aims=aims,
+        aims=None if watched else (only,),  # keys of a window go on to others
         say=console.say,
     )
 
