@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.colour import ColourTags
+from stream.letters import FONT, PLAIN, measure, write
 from stream.paint import Planes
 from stream.palette import yuv
 
-FONT = cv2.FONT_HERSHEY_SIMPLEX
 TEXT_SHARE = 1 / 36
 """Height of the letters per shorter side: 20 pixels at 720p, also of an upright picture."""
 MIN_TEXT = 8
@@ -76,6 +76,8 @@ def drawable(text: str) -> str:
 
     Half characters, as in file names that are no UTF-8, become "?".
     """
+    if PLAIN.issuperset(text):
+        return text
     return "".join(_drawable(char) for char in text.encode("utf-8", "replace").decode())
 
 
@@ -93,7 +95,7 @@ def fold(char: str) -> str:
 
 @lru_cache(maxsize=4096)
 def _drawable(char: str) -> str:
-    if " " <= char <= "~":
+    if char in PLAIN:
         return char
     drawn = _trial(char)
     # An unknown character comes out as one "?", or as one per byte of its UTF-8 form.
@@ -141,18 +143,14 @@ def _shortened(
 
 def _fitting(text: str, letters: int, height: int, width: int) -> NDArray[np.uint8] | None:
     text = drawable(text)
-    stroke = max(1, round(letters / 12))
-    scale = cv2.getFontScaleFromHeight(FONT, letters, stroke)
-    (text_width, text_height), below = cv2.getTextSize(text, FONT, scale, stroke)
+    size = measure(text, letters)
     margin = letters // 2
-    rows = _even(text_height + below + margin)
-    columns = _even(text_width + 2 * margin)
+    rows = _even(letters + size.below + margin)
+    columns = _even(size.width + 2 * margin)
     if columns > width or rows > height * MAX_STRIP_SHARE:
         return None
     ink = np.zeros((rows, columns), np.uint8)
-    cv2.putText(
-        ink, text, (margin, margin // 2 + text_height), FONT, scale, 255, stroke, cv2.LINE_AA
-    )
+    write(ink, text, (margin, margin // 2 + letters), letters)
     return ink
 
 

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nem.pictures import Picture, resize
-from stream.label import FONT, drawable
+from stream.label import drawable
+from stream.letters import FONT
 
 TILE_WIDTH, MIN_TILE_HEIGHT, MAX_TILE_HEIGHT = 320, 160, 480
 LETTERS, LINE, MARGIN = 11, 20, 8

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from nem.explanation import Explanation
-from stream import label
+from stream import label, letters
 from stream.colour import ColourTags
 from stream.label import draw_label, drawable, fold
 from stream.overlay import Overlay
@@ -204,8 +204,8 @@ def test_no_name_becomes_question_marks(char):
     drawable_form = drawable(char)
     for shown in drawable_form:
         image, unknown = np.zeros((2, 64, 64), np.uint8)
-        cv2.putText(image, shown, (8, 40), label.FONT, 1, 255, 1)
-        cv2.putText(unknown, "?", (8, 40), label.FONT, 1, 255, 1)
+        cv2.putText(image, shown, (8, 40), letters.FONT, 1, 255, 1)
+        cv2.putText(unknown, "?", (8, 40), letters.FONT, 1, 255, 1)
         assert not np.array_equal(image, unknown)
     assert "?" not in drawable_form
 

@@ -1,0 +1,142 @@
+"""Text in ink, in OpenCV's plain font.
+
+OpenCV loads its fonts anew in each thread that writes: 20 ms, as long as it takes to explain some
+frames. So the ASCII letters of a size are drawn once, by whichever thread is first, and set side by
+side as OpenCV does it: a whole number of pixels on for each, whatever its neighbours are. Other
+text is left to OpenCV as a whole, which joins and orders the letters of a script.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+FONT = cv2.FONT_HERSHEY_SIMPLEX
+PLAIN = frozenset(map(chr, range(ord(" "), ord("~") + 1)))
+"""What is set letter by letter."""
+
+
+class Size(NamedTuple):
+    """Of a line of text, in pixels.
+
+    Attributes:
+        width: from the left edge of the first letter to the right one of the last.
+        below: how far it reaches below the base line.
+    """
+
+    width: int
+    below: int
+
+
+class _Piece(NamedTuple):
+    """Letters in ink: uint8 (H, W), its corner `above` the base line and `left` of the pen."""
+
+    ink: NDArray[np.uint8]
+    above: int
+    left: int
+    size: Size
+
+
+def measure(text: str, height: int) -> Size:
+    """How much room a line of text takes.
+
+    Args:
+        text: of one line.
+        height: of a capital letter in pixels, from 1.
+    """
+    if not PLAIN.issuperset(text):
+        return _measured(text, height)
+    return _joined([_word(word, height).size for word in _words(text)], height)
+
+
+def write(image: NDArray[np.uint8], text: str, pen: tuple[int, int], height: int) -> None:
+    """Write a line of text.
+
+    Args:
+        image: uint8 (H, W), changed; 255 is full ink. It has to hold the text, and `height` / 4
+            more on the left.
+        text: as for `measure`.
+        pen: (column, row) of the left end of the base line.
+        height: as for `measure`.
+    """
+    if PLAIN.issuperset(text):
+        _set(image, [_word(word, height) for word in _words(text)], pen, height)
+    else:
+        _written(image, text, pen, height)
+
+
+def _words(text: str) -> list[str]:
+    """Its words and the spaces between them: most come again, if not in the same line."""
+    return re.findall(" +|[^ ]+", text)
+
+
+@lru_cache(maxsize=1024)
+def _word(word: str, height: int) -> _Piece:
+    letters = [_alphabet(height)[char] for char in word]
+    size = _joined([letter.size for letter in letters], height)
+    room = np.zeros((2 * height + size.below, height + size.width), np.uint8)
+    _set(room, letters, (height, 2 * height), height)
+    return _cut(room, (height, 2 * height), size)
+
+
+@lru_cache(maxsize=32)
+def _alphabet(height: int) -> dict[str, _Piece]:
+    letters = {}
+    for char in PLAIN:
+        size = _measured(char, height)
+        room = np.zeros((2 * height + size.below, height + size.width), np.uint8)
+        _written(room, char, (height, 2 * height), height)
+        letters[char] = _cut(room, (height, 2 * height), size)
+    return letters
+
+
+@lru_cache(maxsize=32)
+def _shared(height: int) -> int:
+    """Columns that neighbours have in common, each measured by itself."""
+    return 2 * _measured("x", height).width - _measured("xx", height).width
+
+
+def _joined(sizes: Sequence[Size], height: int) -> Size:
+    width = sum(size.width for size in sizes) - max(0, len(sizes) - 1) * _shared(height)
+    return Size(width, max((size.below for size in sizes), default=0))
+
+
+def _set(
+    image: NDArray[np.uint8], pieces: Sequence[_Piece], pen: tuple[int, int], height: int
+) -> None:
+    (column, row), shared = pen, _shared(height)
+    for piece in pieces:
+        rows, columns = piece.ink.shape
+        top, left = row - piece.above, column - piece.left
+        place = image[top : top + rows, left : left + columns]
+        np.maximum(place, piece.ink, out=place)
+        column += piece.size.width - shared
+
+
+def _cut(room: NDArray[np.uint8], pen: tuple[int, int], size: Size) -> _Piece:
+    """What is written there, cut out where there is ink."""
+    left, top, columns, rows = cv2.boundingRect(room)
+    ink = room[top : top + rows, left : left + columns].copy()
+    return _Piece(ink, pen[1] - top, pen[0] - left, size)
+
+
+def _style(height: int) -> tuple[float, int]:
+    """OpenCV's scale and thickness of letters."""
+    stroke = max(1, round(height / 12))
+    return cv2.getFontScaleFromHeight(FONT, height, stroke), stroke
+
+
+def _measured(text: str, height: int) -> Size:
+    (width, _), below = cv2.getTextSize(text, FONT, *_style(height))
+    return Size(width, below)
+
+
+def _written(image: NDArray[np.uint8], text: str, pen: tuple[int, int], height: int) -> None:
+    scale, stroke = _style(height)
+    cv2.putText(image, text, pen, FONT, scale, 255, stroke, cv2.LINE_AA)
