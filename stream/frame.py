@@ -78,6 +78,19 @@ class Frame:
         return int(self.y.shape[0])
 
     @property
+    def buffer(self) -> NDArray[np.uint8] | None:
+        """The array (n,) of just these planes, in order, as of `new_planes`; None without one."""
+        found = self.y.base
+        if not isinstance(found, np.ndarray) or found.shape != (self.y.size + 2 * self.u.size,):
+            return None
+        place = _address(found)
+        for plane in (self.y, self.u, self.v):
+            if not plane.flags.c_contiguous or _address(plane) != place:
+                return None
+            place += plane.size
+        return found
+
+    @property
     def pts_seconds(self) -> float:
         """Presentation time in seconds."""
         return float(self.pts * self.time_base)
@@ -111,6 +124,19 @@ class Frame:
         chroma = (2 * self.u.shape[0], 2 * self.u.shape[1]) if own else size
         colours = (shrink(plane, chroma)[:height, :width] for plane in (self.u, self.v))
         return [shrink(self.y, size), *colours]
+
+
+def new_planes(height: int, width: int) -> tuple[Plane, Plane, Plane]:
+    """Planes of a frame, still to be filled, one after the other in a `Frame.buffer`."""
+    half = (height + 1) // 2, (width + 1) // 2
+    luma, chroma = height * width, half[0] * half[1]
+    buffer = np.empty(luma + 2 * chroma, np.uint8)
+    y, u, v = np.split(buffer, (luma, luma + chroma))
+    return y.reshape(height, width), u.reshape(half), v.reshape(half)
+
+
+def _address(array: NDArray[np.uint8]) -> int:
+    return int(array.__array_interface__["data"][0])
 
 
 def thinning(length: int, lines: int) -> int:

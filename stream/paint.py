@@ -1,7 +1,8 @@
 """Drawing on YUV 4:2:0 planes: the cheapest order of work that is still correct.
 
 Tables are looked up at mask size, the small results are enlarged to the planes, and each plane
-then costs one multiply and one add, all uint8. Every function returns new planes.
+then costs one multiply and one add, all uint8. Every function returns new planes; those of `tint`
+and `outline` lie in one buffer.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nem.pictures import resize
-from stream.frame import Plane
+from stream.frame import Plane, new_planes
 from stream.palette import Table, Tints
 
 Planes: TypeAlias = tuple[Plane, Plane, Plane]
@@ -28,11 +29,11 @@ def tint(planes: Planes, levels: Levels, tints: Tints) -> Planes:
     y, u, v = planes
     keep = _look_up(levels, tints.keep)
     keep_chroma = _on_chroma(keep, y)
-    return (
-        _blend(y, resize(keep, _size(y)), resize(_look_up(levels, tints.y), _size(y))),
-        _blend(u, keep_chroma, _on_chroma(_look_up(levels, tints.u), y)),
-        _blend(v, keep_chroma, _on_chroma(_look_up(levels, tints.v), y)),
-    )
+    drawn = new_planes(*_size(y))
+    _blend(y, resize(keep, _size(y)), resize(_look_up(levels, tints.y), _size(y)), drawn[0])
+    _blend(u, keep_chroma, _on_chroma(_look_up(levels, tints.u), y), drawn[1])
+    _blend(v, keep_chroma, _on_chroma(_look_up(levels, tints.v), y), drawn[2])
+    return drawn
 
 
 def outline(
@@ -53,7 +54,7 @@ def outline(
         line: Y, U, V of the line.
         casing: Y, U, V of the casing, which sets the line off from a picture of its colour.
     """
-    y, u, v = planes
+    y, u, _ = planes
     inside = (_on_chroma(levels, y) >= threshold).astype(np.uint8)
     found, _ = cv2.findContours(inside, cv2.RETR_LIST, cv2.CHAIN_APPROX_TC89_L1)
     # Found on the chroma grid; sample i of it lies over luma pixels 2i and 2i + 1, and polylines
@@ -72,12 +73,11 @@ def outline(
         return image
 
     keep = round(255 * (1 - strength))
-    keep_chroma = lines(u, 255, keep, None)
-    return (
-        _blend(y, lines(y, 255, keep, None), lines(y, 0, strength * casing[0], strength * line[0])),
-        _blend(u, keep_chroma, lines(u, 0, strength * casing[1], strength * line[1])),
-        _blend(v, keep_chroma, lines(v, 0, strength * casing[2], strength * line[2])),
-    )
+    keeps = lines(y, 255, keep, None), *[lines(u, 255, keep, None)] * 2
+    drawn = new_planes(*_size(y))
+    for plane, kept, new, a, b in zip(planes, keeps, drawn, casing, line, strict=True):
+        _blend(plane, kept, lines(plane, 0, strength * a, strength * b), new)
+    return drawn
 
 
 def side_by_side(left: Planes, right: Planes) -> Planes:
@@ -90,9 +90,10 @@ def side_by_side(left: Planes, right: Planes) -> Planes:
     return y, np.hstack([left[1], right[1]]), np.hstack([left[2], right[2]])
 
 
-def _blend(plane: Plane, keep: Plane, add: Plane) -> Plane:
-    blended = cv2.multiply(plane, keep, scale=1 / 255)
-    return np.asarray(cv2.add(blended, add, dst=blended), dtype=np.uint8)
+def _blend(plane: Plane, keep: Plane, add: Plane, drawn: Plane) -> None:
+    """What is kept of a plane plus what is added, into `drawn`."""
+    cv2.multiply(plane, keep, drawn, scale=1 / 255)
+    cv2.add(drawn, add, drawn)
 
 
 def _look_up(levels: Levels, table: Table) -> Levels:

@@ -43,6 +43,8 @@ SLOWEST = 20
 below."""
 ON_GPU, LAYOUT = "cuda", "nv12"
 """What FFmpeg calls a picture on a GPU, and its layout there."""
+COPIES = frozenset({"libx264"})
+"""Encoders that make a copy of each picture, of any alignment, before they return."""
 MPEG4_TICKS = 2**16 - 1
 """Of a second at most."""
 MOST_THREADS = 8
@@ -100,6 +102,8 @@ class VideoEncoder:
             context.pix_fmt = ON_GPU
             self._cuda = CudaContext(primary_ctx=False, current_ctx=True)
         self._picture = av.VideoFrame(width, height, "yuv420p")
+        fits = (width, height) == self.size and height % 4 == 0  # PyAV cuts off what is over
+        self._wraps = fits and choice.codec in COPIES and not self._to_limited
         self._frames = 0
         self._last = first.pts - max(1, round(1 / (rate * first.time_base)))
         # By the encoder's time stamp: the frame's own, and how long it is shown.
@@ -134,6 +138,8 @@ class VideoEncoder:
             return av.VideoFrame.from_dlpack(planes, LAYOUT, cuda_context=self._cuda)
 
     def _filled(self, frame: Frame) -> av.VideoFrame:
+        if self._wraps and (whole := frame.buffer) is not None:
+            return av.VideoFrame.from_numpy_buffer(whole.reshape(-1, frame.width), "yuv420p")
         self._picture.make_writable()
         planes = frame.y, frame.u, frame.v
         if self._to_limited:

@@ -9,7 +9,7 @@ import pytest
 from nem.pictures import resize
 from stream.colour import ColourTags
 from stream.errors import UsageError
-from stream.frame import Frame, frame_from_rgb
+from stream.frame import Frame, frame_from_rgb, new_planes
 from tests.builders import make_frame
 
 TAGS = [ColourTags(m, f) for m in ("bt601", "bt709", "bt2020") for f in (False, True)]
@@ -68,6 +68,31 @@ def test_padded_rows_read_the_same():
     twin = Frame(*padded, 0, 0, Fraction(1, 25), 0.0, frame.colour)
     np.testing.assert_array_equal(twin.rgb(), frame.rgb())
     np.testing.assert_array_equal(twin.rgb((20, 20)), frame.rgb((20, 20)))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5, 7), (34, 50)])
+def test_new_planes_lie_one_after_the_other(size):
+    y, u, v = planes = new_planes(*size)
+    frame = Frame(*planes, 0, 0, Fraction(1, 25), 0.0)
+    y[:], u[:], v[:] = 1, 2, 3
+    assert frame.buffer is not None
+    assert frame.buffer.tolist() == [1] * y.size + [2] * u.size + [3] * v.size
+
+
+def test_planes_that_lie_otherwise_have_no_buffer():
+    y, u, v = new_planes(6, 8)
+    room = np.zeros((12, 8), np.uint8)
+    short = np.zeros(6 * 8 + 4 * 12, np.uint8)
+    for planes in (
+        (y, v, u),
+        (y, u, u),
+        (y[::-1], u, v),
+        (y.copy(), u, v),
+        (y.copy(), u.copy(), v.copy()),
+        (room[:6], room[6:9, :4], room[9:, :4]),
+        (short[:48].reshape(6, 8), short[48:72:2].reshape(3, 4), short[72::2].reshape(3, 4)),
+    ):
+        assert Frame(*planes, 0, 0, Fraction(1, 25), 0.0).buffer is None
 
 
 def test_a_small_picture_is_the_average_of_the_large_one():

@@ -154,6 +154,26 @@ def test_padded_rows_are_not_written(tmp_path):
     assert np.array_equal(first, second)
 
 
+@pytest.mark.parametrize("size", [(64, 96), (62, 50), (63, 95)])
+@pytest.mark.parametrize("colour", [ColourTags(), ColourTags("bt601", True)], ids=str)
+@pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
+def test_planes_in_one_buffer_are_written_as_any_others(tmp_path, size, colour, codec):
+    draw = Overlay("heat")
+    explanation = make_explanation(mask=np.random.default_rng(0).random((1, 8, 8), np.float32))
+    frames = [
+        draw(make_frame(*size, index=index, colour=colour), explanation) for index in range(4)
+    ]
+    assert all(frame.buffer is not None for frame in frames)
+    before = [frame.buffer.copy() for frame in frames]
+    apart = [replace(f, y=f.y.copy(), u=f.u.copy(), v=f.v.copy()) for f in frames]
+    for name, some in (("a.mp4", frames), ("b.mp4", apart)):
+        with FileSink(tmp_path / name, codec=codec) as sink:
+            for frame in some:
+                sink.write(frame, explanation)
+    assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
+    assert all(np.array_equal(f.buffer, b) for f, b in zip(frames, before, strict=True))
+
+
 def test_another_size_is_refused_and_the_rest_kept(tmp_path):
     path = tmp_path / "out.mp4"
     sink = FileSink(path)
