@@ -21,7 +21,7 @@ FAST: dict[str, tuple[str | None, int]] = {
     "libvpx": (None, 10),
 }
 """Preset and crf where none are given: fastest, and good enough to see no difference."""
-X264_FASTEST = {"preset": ULTRAFAST, "qp": "23", "me_range": "4"}
+X264_FASTEST = {"preset": ULTRAFAST, "qp": "24", "me_range": "4"}
 """x264 at its fastest preset where no crf is given: one quantiser for all frames. To keep a crf it
 measures each picture, a good part of its time there, gives still scenes more bits than the eye
 needs and moving ones fewer. So what moves much looks better than at crf 20 and takes more bytes,
