@@ -85,20 +85,18 @@ class NEM(nn.Module):
 
         `generator` is of the smoothing's random kernels in training, on the device of `x`.
         """
-        drawn = self._draw(features, x, target)
         size = self.backbone.input_size
         maps: dict[Aim, Tensor] = {}
-        # As channels of one tensor: a CPU spends more on starting such products than on them. In
-        # float32 also under autocast: 16 bits are too coarse near 1.
-        if sharp := [aim for aim in drawn if aim not in SMOOTHED]:
-            large = enlarge(torch.cat([drawn[aim] for aim in sharp], 1), size).float()
-            maps |= zip(sharp, torch.split(large, 1, 1), strict=True)
+        # Each map by itself, so that a runtime can leave out what no one asks for. In float32 also
+        # under autocast: 16 bits are too coarse near 1.
+        for aim, logits in self._draw(features, x, target).items():
+            if aim in SMOOTHED:
+                small = logits.float().sigmoid()
+                maps[aim] = swna(small, self.kernel, generator, training=self.training, size=size)
+            else:
+                maps[aim] = enlarge(logits, size).float()
         if "embedding" in maps:
             maps["embedding"] = maps["embedding"].sigmoid()
-        if smoothed := [aim for aim in drawn if aim in SMOOTHED]:
-            small = torch.cat([drawn[aim] for aim in smoothed], 1).float().sigmoid()
-            mean = swna(small, self.kernel, generator, training=self.training, size=size)
-            maps |= zip(smoothed, torch.split(mean, 1, 1), strict=True)
         return Output({aim: maps[aim] for aim in self.aims}, features.logits, features.embedding)
 
     def mask_logits(self, x: Tensor) -> Tensor:

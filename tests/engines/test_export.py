@@ -59,6 +59,23 @@ def test_file_stands_alone_and_tells_nothing_of_this_machine(bundle: Bundle) -> 
     assert {PIXELS, RESIZED, *(f"mask_{aim}" for aim in AIMS), "scores", "embedding"} <= names
 
 
+@pytest.mark.parametrize("aim", AIMS)
+def test_no_map_needs_what_only_another_does(bundle: Bundle, aim: str) -> None:
+    graph = onnx.load(bundle.graph_path).graph
+    makers = {name: node for node in graph.node for name in node.output}
+    needed: set[str] = set()
+    waiting = [f"mask_{aim}"]
+    while waiting:
+        name = waiting.pop()
+        if name in makers and name not in needed:
+            needed.add(name)
+            waiting += makers[name].input
+    large = [name for name in needed if makers[name].op_type == "Split"]
+    shapes = {info.name: info.type.tensor_type.shape.dim for info in graph.value_info}
+    assert large  # of the heads' maps, at their own stride
+    assert all(shapes[name][-1].dim_value < SIZE for name in large)
+
+
 def test_a_model_without_classes_has_no_scores(tmp_path: Path) -> None:
     bundle = save_bundle(tiny_model(classes=()), tmp_path / "plain", name="plain")
     with open_engine(bundle, "openvino") as compiled, open_engine(bundle, "eager") as eager:
