@@ -6,7 +6,8 @@ A thread for each stage sleeps whenever a neighbour is slower, and wakes where t
 two wait for one core, for milliseconds, while the other is idle. Here each thread takes the next
 thing that can be done, and sleeps only where there is none. Every stage takes the frames in their
 order, one at a time; but for the engine, of which `calls` runs go on side by side and are put in
-order again. What takes longest is begun first, so that there is other work beside it to its end.
+order again. What is furthest along comes first: writing, which one thread at a time can do, then
+never falls behind, and few frames are under way, so that caches still hold them.
 """
 
 from __future__ import annotations
@@ -141,19 +142,17 @@ class SharedStages:
 
     def _next(self) -> str | None:
         """The stage that should take something next; None where none can."""
+        if self._steps.write and self._drawn and "encode" not in self._busy:
+            return "encode"
+        room = len(self._drawn) < DRAWN_FRAMES
+        if self._steps.draw and self._explained and room and "overlay" not in self._busy:
+            return "overlay"
         waiting = len(self._decoded)
         group = waiting >= self._batch or (waiting and not self._more)
         runs = self._begun - self._done - len(self._ahead)
         if group and runs < self._calls:
             return "infer"
         decodes = self._more and "decode" not in self._busy and self._under_way < self._limit
-        if decodes and waiting < self._batch:
-            return "decode"
-        if self._steps.write and self._drawn and "encode" not in self._busy:
-            return "encode"
-        room = len(self._drawn) < DRAWN_FRAMES
-        if self._steps.draw and self._explained and room and "overlay" not in self._busy:
-            return "overlay"
         return "decode" if decodes else None
 
     def _begin(self) -> Callable[[], Callable[[], None]] | None:
