@@ -131,7 +131,7 @@ def new_planes(height: int, width: int) -> tuple[Plane, Plane, Plane]:
     half = (height + 1) // 2, (width + 1) // 2
     luma, chroma = height * width, half[0] * half[1]
     buffer = np.empty(luma + 2 * chroma, np.uint8)
-    y, u, v = np.split(buffer, (luma, luma + chroma))
+    y, u, v = buffer[:luma], buffer[luma:-chroma], buffer[-chroma:]
     return y.reshape(height, width), u.reshape(half), v.reshape(half)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import cv2
@@ -90,7 +90,7 @@ class Overlay:
             return frame.tinted(levels, self._tints(frame.colour), label)
         y, u, v = planes = self._draw(frame, levels)
         draw_label(planes, entries, frame.colour, lead)
-        return replace(frame, y=y, u=u, v=v)
+        return Frame(y, u, v, *frame.facts)
 
     def _draw(self, frame: Frame, levels: Levels) -> Planes:
         planes, tags = (frame.y, frame.u, frame.v), frame.colour

@@ -7,6 +7,7 @@ from fractions import Fraction
 
 import av
 import numpy as np
+from av.video.plane import VideoPlane
 from av.video.reformatter import Interpolation, VideoReformatter
 
 from nem.orientation import Orientation, read_orientation
@@ -133,11 +134,12 @@ class Door:
             frame = self._scale(frame, target, tags)
         height, width = frame.height, frame.width
         half = ((height + 1) // 2, (width + 1) // 2)
-        y = _plane(frame, 0, (height, width))
+        luma, *chroma = frame.planes
+        y = _plane(luma, (height, width))
         if grey:
             neutral = np.full(half, 128, np.uint8)
             return y, neutral, neutral
-        return y, _plane(frame, 1, half), _plane(frame, 2, half)
+        return y, _plane(chroma[0], half), _plane(chroma[1], half)
 
     def _scale(self, frame: av.VideoFrame, target: str, tags: ColourTags) -> av.VideoFrame:
         if not _read_alike(tags, self.colour) and not is_rgb(frame.format):
@@ -179,9 +181,8 @@ def _read_alike(one: ColourTags, other: ColourTags) -> bool:
     return (one.matrix, one.full_range) == (other.matrix, other.full_range)
 
 
-def _plane(frame: av.VideoFrame, index: int, shape: tuple[int, int]) -> Plane:
-    """A view of plane `index`; it keeps the decoder's buffer alive. Rows may be padded."""
-    plane = frame.planes[index]
+def _plane(plane: VideoPlane, shape: tuple[int, int]) -> Plane:
+    """A view of a plane; it keeps the decoder's buffer alive. Rows may be padded."""
     rows = np.frombuffer(memoryview(plane), np.uint8)
     return rows.reshape(-1, plane.line_size)[: shape[0], : shape[1]]
 
