@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import faulthandler
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engines import EngineUnavailable, Gpu, available_engines, find_gpus
+from engines.cpu import usable_cores
 from scripts.ending import count, launch, new_file, repeats
 from scripts.gpu_report import Report, place, table
 
@@ -34,7 +34,7 @@ ENGINES = ("tensorrt", "tensorrt-rtx", "inductor", "eager")
 PRECISIONS = ("f16", "bf16")
 BATCHES = (1, 8, 32)
 NATIVE = (1080, 1920)
-JOBS = max(1, min(12, (os.cpu_count() or 1) * 3 // 4))
+JOBS = max(1, min(12, usable_cores() * 3 // 4))
 """Builds at once: each takes a core or more, and some gigabytes."""
 
 

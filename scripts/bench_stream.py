@@ -28,6 +28,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
+from engines.cpu import usable_cores
 from scripts.ending import launch, new_file
 from scripts.make_clip import frame_size, make_clip
 
@@ -63,7 +64,7 @@ def measured(work: Callable[[], int]) -> dict[str, float]:
     return {
         "fps": fps,
         "core_ms": core_ms,
-        "efficiency": fps / (1000 * (os.cpu_count() or 1) / core_ms),
+        "efficiency": fps / (1000 * usable_cores() / core_ms),
         "rss_mb": peak_mb(),
         "frames": frames,
     }

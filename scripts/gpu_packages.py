@@ -15,6 +15,7 @@ from typing import NamedTuple
 import torch
 
 from engines import EngineError
+from engines.cpu import usable_cores
 from engines.inductor_build import build_package
 from scripts.gpu_calls import make_graph, make_model
 
@@ -48,7 +49,7 @@ def build_ahead(
     """
     made: Packages = {}
     context = multiprocessing.get_context("spawn")  # CUDA does not outlive a fork
-    threads = max(1, (os.cpu_count() or 1) // jobs)
+    threads = max(1, usable_cores() // jobs)
     with ProcessPoolExecutor(jobs, context, initializer=_limit, initargs=(threads,)) as pool:
         futures = {one: pool.submit(_build, model, one, device) for one in wanted}
         for one, future in futures.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Self, Unpack
@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines import Engine, Explanation, FrameError, Target, open_engine
-from nem.bundle import Bundle
+from engines.asked import pick_aim
+from nem.bundle import Bundle, open_bundle
 from nem.explanation import Aim
 from nem.pictures import no_pictures
 from stream.aim import AimDial
@@ -62,6 +63,7 @@ class Explainer:
         device: str = "auto",
         precision: str = "auto",
         batch: int | None = 1,
+        aims: Sequence[Aim] | None = None,
     ) -> Self:
         """Open a bundle with an engine.
 
@@ -72,13 +74,16 @@ class Explainer:
             precision: as "f32".
             batch: frames of a file that `explain` computes at once; None: as many, and in as many
                 runs side by side, as are quickest. One picture then takes longer.
+            aims: all that will be asked for, as ["class"]; None for all that the bundle explains.
 
         Raises:
             BundleError: the bundle can't be opened.
             EngineError: the engine can't be had, or can't run the bundle.
         """
         calls = None if batch is None else 1
-        return cls(open_engine(bundle, engine, device, precision, batch=batch, calls=calls))
+        return cls(
+            open_engine(bundle, engine, device, precision, batch=batch, calls=calls, aims=aims)
+        )
 
     def __call__(
         self,
@@ -207,12 +212,14 @@ def explain(
     """
     with ExitStack() as stack:
         opened = stack.enter_context(closing(_opened(source, wishes)))
+        model = open_bundle(bundle)
         explainer = Explainer.load(
-            bundle,
+            model,
             engine=engine,
             device=device,
             precision=precision,
             batch=1 if opened.info.live else None,
+            aims=(pick_aim(model.manifest.heads, explain, target),),
         )
         stack.enter_context(explainer)
         frames = explainer.explain(

@@ -6,7 +6,7 @@ import pytest
 
 import stream
 from engines import EngineClosed, FakeEngine, FrameError, OptionError, file_batch, open_engine
-from nem.explanation import AIMS
+from nem.explanation import AIMS, METHOD_OF
 from tests.builders import make_clip
 from tests.stream.cli.support import make_paper_bundle
 from tests.stream.fakes import FakeSource
@@ -120,6 +120,33 @@ def test_a_file_is_computed_in_batches_and_a_live_source_frame_by_frame(clip, mo
     assert told[1] == tuple(wanted.values())
     assert asked == [file_batch("openvino"), 1]
     assert asked[0] > 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "aim"),
+    [({}, "embedding"), ({"explain": "ranking"}, "ranking"), ({"target": "grey"}, "target")],
+)
+def test_only_what_is_asked_for_is_computed(clip, tmp_path, monkeypatch, asked, aim):
+    bundle = make_paper_bundle(tmp_path / "all", heads=AIMS)
+    opened = []
+
+    def open_recorded(*given, **options):
+        opened.append(open_engine(*given, **options))
+        return opened[0]
+
+    monkeypatch.setattr("stream.explainer.open_engine", open_recorded)
+    explanation = next(stream.explain(clip, bundle, engine="fake", **asked))[1]
+    assert opened[0].aims == (aim,)
+    assert explanation.method == METHOD_OF[aim]
+
+
+def test_an_explainer_takes_what_will_be_asked_for(tmp_path):
+    bundle = make_paper_bundle(tmp_path / "all", heads=AIMS)
+    image = np.zeros((20, 30, 3), np.uint8)
+    with stream.Explainer.load(bundle, engine="fake", aims=["class"]) as explainer:
+        assert explainer(image).method == METHOD_OF["class"]
+        with pytest.raises(OptionError, match="this engine"):
+            explainer(image, "ranking")
 
 
 def test_one_picture_or_a_batch(bundle):
