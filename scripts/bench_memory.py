@@ -67,6 +67,7 @@ def main() -> None:
     parser.add_argument("--model", default="nem-tiny", help="bundle (default nem-tiny)")
     parser.add_argument("--json", type=new_file, help="write the figures here")
     args = parser.parse_args()
+    one_heap()  # as the command, before any thread; and below the heads as for a file
     width, height = args.size
     samples: list[float] = []
     with tempfile.TemporaryDirectory() as name:
@@ -74,7 +75,6 @@ def main() -> None:
         make_clip(part, width=width, height=height, frames=250, fps=30)
         repeat(part, clip, -(-args.frames // 250))
         began = time.perf_counter()
-        one_heap()  # this and the heads as the command does for a file
         heads = open_bundle(args.model).manifest.heads[:1]
         with open_engine(args.model, batch=None, calls=None, aims=heads) as engine:
             sink = FileSink(Path(name) / "out.mp4", copy_from=clip)

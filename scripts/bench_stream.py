@@ -80,15 +80,17 @@ def run_pipeline(
     codec: str,
 ) -> dict[str, float]:
     """The product: all cores share the stages, YUV overlay, sound copied; int8 where calibrated."""
+    from stream.heap import one_heap
+
+    one_heap()  # as the command, before any thread
+
     from engines import open_engine
     from nem.bundle import open_bundle
-    from stream.heap import one_heap
     from stream.overlay import Overlay
     from stream.pipeline import Pipeline
     from stream.sinks.file import FileSink
     from stream.sources import open_source
 
-    one_heap()  # as the command
     precision = "int8" if calibration else "auto"
     with open_engine(
         model,

@@ -7,8 +7,8 @@ be served on the caller's thread, encoders of a GPU on the one that opened it; s
 beside them, those of a camera, and whoever takes `frames`.
 
 What is under way is bounded: of a file `FILE_FRAMES` frames (1.4 MB each at 720p), or as many as
-keep the engine's runs in work. As many are held all the time, so that memory stays as it is after
-the first second.
+keep the engine's runs in work. The bound is low enough to be reached again and again, so that
+memory stays as it is after the first second.
 
 The first error of any thread stops all others and is raised once, in the caller. `stop` lets no
 more frames in and finishes those under way; `abort` throws them away.
@@ -42,7 +42,7 @@ from stream.worker import Crew
 
 log = logging.getLogger(__name__)
 
-FILE_FRAMES = 12
+FILE_FRAMES = 8
 """Frames of a file under way, where the engine does not take more at once."""
 JOIN_SECONDS = 1.0
 """How long the threads get to end by themselves before the source is closed under them."""
@@ -218,15 +218,12 @@ class Pipeline:
             return LiveStages(steps)
         batch, calls = self._engine.batch, self._engine.calls
         # Of a GPU, who runs the engine only waits for it.
-        threads = usable_cores() + (self._engine.device != "cpu")
-        return SharedStages(
-            steps,
-            threads=max(2, min(threads, len(steps.timers) - 1 + calls)),
-            batch=batch,
-            calls=calls,
-            # A group for each run, one that fills up, and a few on their way out.
-            limit=max(FILE_FRAMES, batch * (calls + 1) + DRAWN_FRAMES),
-        )
+        cores = usable_cores() + (self._engine.device != "cpu")
+        threads = max(2, min(cores, len(steps.timers) - 1 + calls))
+        # One for each run, and one that fills up where threads are left beside the runs.
+        groups = calls + (threads > calls)
+        limit = max(FILE_FRAMES, batch * groups + DRAWN_FRAMES)
+        return SharedStages(steps, threads=threads, batch=batch, calls=calls, limit=limit)
 
     def _decode(self) -> Decoded | None:
         if self._stopping:
