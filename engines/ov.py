@@ -1,8 +1,8 @@
 """OpenVINO, the engine of a CPU: all cores in one call, or shared out among calls side by side.
 
 All heads of a bundle are outputs of one graph and are computed together, so that another aim or
-class is the next frame's; only the map that is asked for is copied out. Of four heads three cost an
-eighth of the time of a small model, so where it is known which will be asked for, the others are
+class is the next frame's; only the map that is asked for is copied out. Of four heads three cost a
+tenth of the time of a small model, so where it is known which will be asked for, the others are
 left out.
 
 The base class hands over frames of model size, so the resize is cut out of the graph (as an
