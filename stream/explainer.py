@@ -10,8 +10,7 @@ from typing import Self, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from engines import Engine, Explanation, FrameError, Target, open_engine
-from engines.asked import pick_aim
+from engines import Engine, Explanation, FrameError, Target, open_engine, pick_aim
 from nem.bundle import Bundle, open_bundle
 from nem.explanation import Aim
 from nem.pictures import no_pictures

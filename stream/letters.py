@@ -9,7 +9,7 @@ text is left to OpenCV as a whole, which joins and orders the letters of a scrip
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -80,20 +80,16 @@ def _words(text: str) -> list[str]:
 def _word(word: str, height: int) -> _Piece:
     letters = [_alphabet(height)[char] for char in word]
     size = _joined([letter.size for letter in letters], height)
-    room = np.zeros((2 * height + size.below, height + size.width), np.uint8)
-    _set(room, letters, (height, 2 * height), height)
-    return _cut(room, (height, 2 * height), size)
+    return _cut(size, height, lambda room, pen: _set(room, letters, pen, height))
 
 
 @lru_cache(maxsize=32)
 def _alphabet(height: int) -> dict[str, _Piece]:
-    letters = {}
-    for char in PLAIN:
+    def drawn(char: str) -> _Piece:
         size = _measured(char, height)
-        room = np.zeros((2 * height + size.below, height + size.width), np.uint8)
-        _written(room, char, (height, 2 * height), height)
-        letters[char] = _cut(room, (height, 2 * height), size)
-    return letters
+        return _cut(size, height, lambda room, pen: _written(room, char, pen, height))
+
+    return {char: drawn(char) for char in PLAIN}
 
 
 @lru_cache(maxsize=32)
@@ -119,8 +115,13 @@ def _set(
         column += piece.size.width - shared
 
 
-def _cut(room: NDArray[np.uint8], pen: tuple[int, int], size: Size) -> _Piece:
-    """What is written there, cut out where there is ink."""
+def _cut(
+    size: Size, height: int, fill: Callable[[NDArray[np.uint8], tuple[int, int]], None]
+) -> _Piece:
+    """What `fill` writes into an empty image, the pen where it is told, cut out."""
+    pen = height, 2 * height
+    room = np.zeros((pen[1] + size.below, pen[0] + size.width), np.uint8)
+    fill(room, pen)
     left, top, columns, rows = cv2.boundingRect(room)
     ink = room[top : top + rows, left : left + columns].copy()
     return _Piece(ink, pen[1] - top, pen[0] - left, size)
