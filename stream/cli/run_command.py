@@ -213,7 +213,7 @@ def run(
             "--crf",
             panel=OUTPUT,
             metavar="N",
-            text="Quality, lower is better; default of libx264: 20, of its ultrafast qp 23.",
+            text="Quality, lower is better; default of libx264: 20, of its ultrafast qp 25.",
         ),
     ] = None,
     no_progress: NoProgress = False,

@@ -49,8 +49,8 @@ class FileSink(Sink):
             it works, else libx264, and `notes` tells which.
         preset: the encoder's; None for `ultrafast` of x264 and x265, `p4` of NVENC.
         crf: the encoder's quality, lower is better; None for 20 with x264, 24 x265, 10 VP8, and
-            with x264's `ultrafast` for the same quantiser, 23, in all frames. With NVENC it is
-            `cq`, a scale of its own.
+            with x264's `ultrafast` for one quantiser in all frames (`encoder.X264_FASTEST`). With
+            NVENC it is `cq`, a scale of its own.
 
     Raises:
         UsageError: for an unknown suffix or encoder, or an output that is an input.

@@ -63,3 +63,11 @@ def test_a_group_without_a_command_is_its_help_alone(cli, group):
     code, out, err = cli(group)
     assert (code, err) == (2, "")
     assert f"Usage: nem-stream {group}" in out
+
+
+def test_help_tells_the_quality_that_is_meant_where_none_is_asked(cli):
+    from stream.sinks.encoder import FAST, ULTRAFAST, X264_FASTEST
+
+    told = " ".join(cli("--help")[1].replace("│", " ").split())
+    fast = f"of libx264: {FAST['libx264'][1]}, of its {ULTRAFAST} qp {X264_FASTEST['qp']}."
+    assert fast in told

@@ -132,7 +132,7 @@ def test_x264_gives_all_frames_one_quantiser_unless_asked_for_a_crf(tmp_path):
     written(tmp_path / "usual.mp4", range(5))
     written(tmp_path / "crf.mp4", range(5), preset="ultrafast", crf=20)
     usual, by_crf = ((tmp_path / f"{name}.mp4").read_bytes() for name in ("usual", "crf"))
-    assert b"rc=cqp mbtree=0 qp=24" in usual
+    assert b"rc=cqp mbtree=0 qp=25" in usual
     assert b"me_range=4" in usual
     assert b"rc=crf mbtree=0 crf=20.0" in by_crf
 
