@@ -1,8 +1,8 @@
 """The label line: class names and percentages on a dark strip in the top left corner.
 
-`cv2.putText` of OpenCV 5 draws most scripts, that of OpenCV 4 draws ASCII only and a row of "?"
-for the rest. So each character is tried once; what can't be drawn is folded to ASCII letters
-where it has some (é -> e, ß -> ss) and else spelled as its code (U+1F408).
+`cv2.putText` draws most scripts, and "?" for what its font lacks. So each character is tried once;
+what can't be drawn is folded to ASCII letters where it has some (é -> e, ß -> ss) and else spelled
+as its code (U+1F408).
 """
 
 from __future__ import annotations
@@ -98,8 +98,7 @@ def _drawable(char: str) -> str:
     if char in PLAIN:
         return char
     drawn = _trial(char)
-    # An unknown character comes out as one "?", or as one per byte of its UTF-8 form.
-    missing = any(np.array_equal(drawn, _trial("?" * count)) for count in range(5))
+    missing = any(np.array_equal(drawn, _trial(sign)) for sign in ("", "?"))
     return fold(char) if missing else char
 
 
