@@ -70,13 +70,29 @@ def _run(given: list[str], console: Console) -> int:
         code = app(with_command(given), prog_name=PROGRAM, standalone_mode=False)
     except parser_error as error:
         message = " ".join(error.format_message().split())  # type: ignore[attr-defined]
-        asked = error.ctx.command_path  # type: ignore[attr-defined]
         if message:  # without one it is that a command is missing, and its help was printed
+            asked = _called(with_command(given))
             console.error(f"{message.rstrip('.')}; see {asked} --help")
         return 2
     if not given:
         return 2
     return code if isinstance(code, int) else 0
+
+
+def _called(arguments: Sequence[str]) -> str:
+    """The command that was called, from its arguments: not every parser error knows it."""
+    import typer
+
+    from stream.cli.app import app
+
+    names = [PROGRAM]
+    command: object = typer.main.get_command(app)
+    for word in arguments:
+        command = getattr(command, "commands", {}).get(word)
+        if command is None:
+            break
+        names.append(word)
+    return " ".join(names)
 
 
 def _terminate(number: int, _: object) -> NoReturn:
