@@ -14,12 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
+from safetensors import SafetensorError
 
 from nem.errors import BundleError, first_line
+from nem.hashes import sha256_of, stored_sha256
 from nem.logs import quiet_hub
-from nem.manifest import CARD, FORMAT, GRAPH, MANIFEST, WEIGHTS, Manifest
+from nem.manifest import CARD, FORMAT, GRAPH, MANIFEST, PARTS, WEIGHTS, Manifest
 
-__all__ = ["Bundle", "Manifest", "is_bundle", "list_bundles", "open_bundle", "sha256_of"]
+__all__ = ["Bundle", "Manifest", "is_bundle", "list_bundles", "open_bundle"]
 
 EMBEDDED = Path(__file__).parent / "bundles"
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
@@ -106,10 +108,12 @@ def open_bundle(name_or_path: Bundle | Path | str) -> Bundle:
             `owner/name`. A `Path` is always a folder. One that is open is given back.
 
     Returns:
-        The bundle; manifest and file hashes are checked, nothing is executed.
+        The bundle; manifest and hashes, of files and of the backbone's tensors, are checked,
+        nothing is executed.
 
     Raises:
-        BundleError: not found, hub not reachable, damaged, or of another format version.
+        BundleError: not found, hub not reachable, damaged, of another format version, or with
+            another backbone than its decoder was trained on.
     """
     if isinstance(name_or_path, Bundle):
         return name_or_path
@@ -134,12 +138,6 @@ def open_bundle(name_or_path: Bundle | Path | str) -> Bundle:
     )
 
 
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _open_folder(path: Path) -> Bundle:
     if not path.is_dir():
         found = "a file" if path.exists() else "nothing"
@@ -161,7 +159,23 @@ def _open_folder(path: Path) -> Bundle:
                 f"bundle {path}: {name} is damaged (SHA-256 {actual[:12]}..., "
                 f"{MANIFEST} says {expected[:12]}...); get the bundle again"
             )
+    _check_backbone(path, manifest)
     return Bundle(path, manifest)
+
+
+def _check_backbone(path: Path, manifest: Manifest) -> None:
+    try:
+        actual = stored_sha256(path / WEIGHTS, PARTS[0])
+    except (OSError, SafetensorError) as error:
+        raise BundleError(
+            f"bundle {path}: can't read {WEIGHTS}: {first_line(error)}; get the bundle again"
+        ) from None
+    expected = manifest.backbone.sha256
+    if actual != expected:
+        raise BundleError(
+            f"bundle {path}: backbone {manifest.backbone.name} has tensors of SHA-256 "
+            f"{actual[:12]}..., the decoder was trained on {expected[:12]}...; get the bundle again"
+        )
 
 
 def _read_manifest(path: Path) -> Manifest:

@@ -15,6 +15,8 @@ MANIFEST = "nem.json"
 WEIGHTS = "weights.safetensors"
 GRAPH = "graph.onnx"
 CARD = "README.md"
+PARTS = ("backbone.", "decoder.")
+"""Prefixes of the names of a bundle's tensors."""
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]

@@ -17,8 +17,9 @@ from engines.cpu import has_bf16
 from engines.ov import OpenVinoEngine
 from engines.ov_requests import SHAPES_KEPT
 from engines.store_files import key_of
-from nem.bundle import Bundle, sha256_of
+from nem.bundle import Bundle
 from nem.errors import BundleError
+from nem.hashes import sha256_of
 from tests.engines.conftest import SIZE, random_frames
 
 

@@ -9,19 +9,28 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+from safetensors.numpy import save
+
 from nem.explanation import Aim
-from nem.manifest import GRAPH, MANIFEST, WEIGHTS, BackboneInfo, DecoderInfo, Manifest
+from nem.hashes import stored_sha256
+from nem.manifest import GRAPH, MANIFEST, PARTS, WEIGHTS, BackboneInfo, DecoderInfo, Manifest
 
 ROOT = Path(__file__).parents[3]
 SECONDS = 100.0
 
 
 def make_paper_bundle(
-    folder: Path, *, input_size: int = 32, heads: tuple[Aim, ...] = ("embedding",)
+    folder: Path,
+    *,
+    input_size: int = 32,
+    heads: tuple[Aim, ...] = ("embedding",),
+    bias: float = 0,
 ) -> Path:
     """A bundle whose manifest is true and whose files are dummies: enough for the fake engine."""
     folder.mkdir(parents=True)
-    contents = {WEIGHTS: b"weights", GRAPH: b"graph"}
+    weights = save({f"{PARTS[0]}bias": np.float32([bias])})
+    contents = {WEIGHTS: weights, GRAPH: b"graph"}
     for name, data in contents.items():
         (folder / name).write_bytes(data)
     manifest = Manifest(
@@ -32,7 +41,11 @@ def make_paper_bundle(
         mean=(0.5, 0.5, 0.5),
         std=(0.25, 0.25, 0.25),
         classes=("dark", "grey", "bright"),
-        backbone=BackboneInfo(name="dummy", source="made by a test", sha256="0" * 64),
+        backbone=BackboneInfo(
+            name="dummy",
+            source="made by a test",
+            sha256=stored_sha256(folder / WEIGHTS, PARTS[0]),
+        ),
         decoder=DecoderInfo(kind="lite"),
         files={name: hashlib.sha256(data).hexdigest() for name, data in contents.items()},
     )
