@@ -80,9 +80,10 @@ class Watch(pl.Callback):
         """Picture, log line, checkpoint and told line of an epoch."""
         epoch, values = trainer.current_epoch + 1, {}
         pl_module.check_weights()
+        metrics = trainer.callback_metrics  # means over all processes: each has to ask
         if trainer.is_global_zero:
             try:
-                values = self._write(epoch, trainer, pl_module)
+                values = self._write(epoch, metrics, trainer, pl_module)
             except OSError as error:
                 raise WriteError(f"out {self.out}: can't be written: {error}") from None
         # Last, so that whatever ends the process here, nothing is missing of a finished epoch. All
@@ -91,12 +92,13 @@ class Watch(pl.Callback):
         if trainer.is_global_zero:
             self.say(epoch_line(epoch, trainer.max_epochs, values))
 
-    def _write(self, epoch: int, trainer: Any, pl_module: Any) -> dict[str, float]:
+    def _write(
+        self, epoch: int, metrics: Mapping[str, Any], trainer: Any, pl_module: Any
+    ) -> dict[str, float]:
         """Picture and log line of an epoch; returns its values."""
         model = pl_module.model
         maps = explain_pictures(model, self.pictures)
         write_masks(model, self.pictures, maps, self.out / f"masks-epoch-{epoch:03d}.png")
-        metrics = trainer.callback_metrics
         line = {"epoch": epoch, "steps": trainer.global_step}
         means = {k.removesuffix("_epoch"): v for k, v in metrics.items() if k.endswith("_epoch")}
         values = {k: float(v) for k, v in means.items() if math.isfinite(float(v))}  # else of 0

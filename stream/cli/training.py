@@ -65,8 +65,10 @@ def train_bundle(
         raise UsageError(f"--name {name}: letters, digits and . _ - only, a letter or digit first")
     if folder.exists() and not config.resume:
         raise UsageError(f"{folder}: exists already; give another --out, or move it away")
-    console.say(f"training {config.decoder} for {config.model}, into {out}")
-    console.detail(f"{config}")
+    first = os.environ.get("LOCAL_RANK", "0") == "0"  # of several processes that train together
+    if first:
+        console.say(f"training {config.decoder} for {config.model}, into {out}")
+        console.detail(f"{config}")
 
     from engines.export import save_bundle
     from nem.bundle_io import installed_versions
@@ -82,8 +84,8 @@ def train_bundle(
     shown = progress and console.verbosity >= 0 and console.interactive
     try:
         model = fit(config, progress=shown, say=console.say)
-        if int(os.environ.get("LOCAL_RANK", "0")):
-            return 0  # one of several processes that trained together; the first one writes
+        if not first:
+            return 0
         bundle = save_bundle(
             model,
             folder,

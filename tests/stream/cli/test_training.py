@@ -1,7 +1,12 @@
 """From pictures to an explained clip, by the command line alone."""
 
+import contextlib
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
 
 import cv2
 import numpy as np
@@ -9,9 +14,11 @@ import pytest
 
 from nem.bundle import open_bundle
 from tests.builders import make_clip
+from tests.stream.cli.support import environment
 
 pytest.importorskip("torch")
 
+from nem.checkpoint import load_tree
 
 TINY = "--model test_resnet --weights none --input-size 64 --batch-size 2 --accumulate 1"
 TINY += " --accelerator cpu --no-progress"
@@ -52,6 +59,33 @@ def test_train_then_use(cli, tmp_path, monkeypatch):
     assert code == 0, err
     assert "on openvino cpu f32" in err
     assert "12 frames in, 12 out" in err
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_two_processes_train_together(tmp_path):
+    pictures, out = make_pictures(tmp_path / "pictures"), tmp_path / "run"
+    script = tmp_path / "train.py"  # by a file: Lightning starts it again for the second process
+    script.write_text("import sys; from stream.cli import main; sys.exit(main())")
+    command = [sys.executable, script, "train", *TINY.split(), "--max-steps", "2", "--epochs", "2"]
+    with subprocess.Popen(
+        [*map(str, command), "--devices", "2", "--out", str(out), "--data", str(pictures)],
+        env=environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            _, err = process.communicate(timeout=200)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # one that waits for the other, too
+    assert process.returncode == 0, err
+    assert err.count("training lite for test_resnet") == 1
+    assert err.count("loss") == 2
+    checkpoint = load_tree(out / "last.safetensors")
+    assert checkpoint["recipe"]["processes"] == 2
+    assert open_bundle(out / "bundle").manifest.training["recipe"]["max_steps"] == 2
 
 
 @pytest.mark.slow
