@@ -113,16 +113,19 @@ class PartialFile:
             self.leave()
 
     def leave(self) -> None:
-        """Close the file and keep it under its partial name; closing twice is fine."""
+        """Close the file; what there is of it keeps its partial name. Closing twice is fine."""
         with suppress(OSError):  # bytes that could not be stored were reported when written
             self.file.close()
+        with suppress(OSError):
+            if self._is_own() and not self.partial.stat().st_size:
+                self.partial.unlink()
 
     def discard(self) -> None:
         """Close and remove the file."""
         own = self._is_own()
         self.leave()
         if own:
-            self.partial.unlink()
+            self.partial.unlink(missing_ok=True)
 
     def _is_own(self) -> bool:
         """Whether the partial name is still that of the file written here."""

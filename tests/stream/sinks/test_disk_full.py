@@ -18,9 +18,10 @@ from stream.errors import SinkError
 from stream.sinks import FileSink
 
 out, frames, copy = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "sound"
+most = int(sys.argv[4])
 clip = make_clip(out.with_name("in.mp4"), frames=300, audio=True) if copy else None
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
 sink = FileSink(out, copy_from=clip)
 rng = np.random.default_rng(0)
 try:
@@ -35,9 +36,9 @@ sink.close(whole=False)
 """
 
 
-def run(path: Path, frames: int, copy: str) -> str:
+def run(path: Path, frames: int, copy: str, most: int = 200_000) -> str:
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", PROGRAM, str(path), str(frames), copy],
+        [sys.executable, "-W", "error", "-c", PROGRAM, str(path), str(frames), copy, str(most)],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -70,3 +71,10 @@ def test_the_disk_fills_up_at_the_very_end(tmp_path, frames, fits):
     assert said.startswith("written ")
     assert said.startswith("written 5: ") == (not fits)
     assert [p.name for p in tmp_path.iterdir()] == ["out.mp4" if fits else "out.mp4.partial"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on file sizes")
+def test_where_nothing_could_be_stored_nothing_stays(tmp_path):
+    said = run(tmp_path / "out.mp4", 200, "silent", most=0)
+    assert said.startswith(f"5: {tmp_path / 'out.mp4'}: writing failed: File too large; free some")
+    assert list(tmp_path.iterdir()) == []
