@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import NoReturn
 
@@ -66,33 +67,41 @@ def _run(given: list[str], console: Console) -> int:
 
     # The parser's own errors; its module differs between versions of typer.
     parser_error: type[Exception] = typer.BadParameter.__mro__[2]
+    named, is_group = _named(given)
+    incomplete = is_group and len(named) == len(given)
+    # Help that was not asked for is no result.
+    place = redirect_stdout(sys.stderr) if incomplete else nullcontext()
     try:
-        code = app(with_command(given), prog_name=PROGRAM, standalone_mode=False)
+        with place:
+            code = app(with_command(given), prog_name=PROGRAM, standalone_mode=False)
     except parser_error as error:
         message = " ".join(error.format_message().split())  # type: ignore[attr-defined]
         if message:  # without one it is that a command is missing, and its help was printed
-            asked = _called(with_command(given))
-            console.error(f"{message.rstrip('.')}; see {asked} --help")
+            asked, _ = _named(with_command(given))
+            console.error(f"{message.rstrip('.')}; see {' '.join((PROGRAM, *asked))} --help")
         return 2
-    if not given:
+    if incomplete:
         return 2
     return code if isinstance(code, int) else 0
 
 
-def _called(arguments: Sequence[str]) -> str:
-    """The command that was called, from its arguments: not every parser error knows it."""
+def _named(arguments: Sequence[str]) -> tuple[list[str], bool]:
+    """The words that name a command, and whether one of its own is still to be named.
+
+    Asked of the arguments: not every error of the parser knows the command.
+    """
     import typer
 
     from stream.cli.app import app
 
-    names = [PROGRAM]
-    command: object = typer.main.get_command(app)
+    names, within = [], typer.main.get_command(app)
     for word in arguments:
-        command = getattr(command, "commands", {}).get(word)
+        command = getattr(within, "commands", {}).get(word)
         if command is None:
             break
         names.append(word)
-    return " ".join(names)
+        within = command
+    return names, hasattr(within, "commands")
 
 
 def _terminate(number: int, _: object) -> NoReturn:

@@ -269,9 +269,9 @@ def test_a_path_that_may_not_be_entered_is_no_bug(cli, monkeypatch):
 
 
 def test_nothing_asked_is_help_and_a_usage_code(cli):
-    code, out, _ = cli()
-    assert code == 2
-    assert "Usage" in out
+    code, out, err = cli()
+    assert (code, out) == (2, "")
+    assert "Usage" in err
 
 
 def test_version(cli):
