@@ -21,13 +21,15 @@ from stream import Explainer
 from stream.frame import frame_from_rgb
 from stream.overlay import Overlay
 
-PHOTOS = ("astronaut", "chelsea", "coffee", "rocket")
+PHOTOS = ("chelsea", "stereo_motorcycle", "astronaut", "coffee")
 TILE = (300, 400)
 
 
 def photo(name: str) -> NDArray[np.uint8]:
     """A bundled photo, its middle at 4:3, RGB uint8 of twice `TILE`."""
     image = getattr(data, name)()
+    if isinstance(image, tuple):  # of two eyes, and how far apart they see
+        image = image[0]
     height, width = image.shape[:2]
     h, w = min(height, width * 3 // 4), min(width, height * 4 // 3)
     top, left = (height - h) // 2, (width - w) // 2
@@ -53,7 +55,8 @@ def main() -> None:
             drawn = draw(frame, explainer(picture)).rgb()
             columns.append(np.vstack([resize(picture, TILE), resize(drawn, TILE)]))
     sheet = np.hstack(columns)[..., ::-1]
-    encoded = cv2.imencode(args.path.suffix, sheet, [cv2.IMWRITE_JPEG_QUALITY, 88])[1]
+    options = [cv2.IMWRITE_JPEG_QUALITY, 88] if args.path.suffix == ".jpg" else []
+    encoded = cv2.imencode(args.path.suffix, sheet, options)[1]
     args.path.write_bytes(encoded.tobytes())
 
 
