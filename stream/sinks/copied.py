@@ -82,7 +82,7 @@ class CopiedStreams:
         self._next_at = 0.0  # its time in seconds, asked for at every frame
         self._targets: dict[int, Stream] = {}
         self._filters: dict[int, BitStreamFilterContext] = {}
-        self._clocks: dict[int, Stamps] = {}
+        self._clocks: dict[int, Stamps[Packet[Stream]]] = {}
         # Matroska has no time before the first frame but for a run-in of sound that it knows the
         # length of, and only its own reader tells that. It would move all tracks, so the run-in
         # is moved instead, to this time in seconds.
@@ -178,7 +178,7 @@ class CopiedStreams:
         """Close the file read."""
         self._input.close()
 
-    def _clock(self, stream: Stream) -> Stamps:
+    def _clock(self, stream: Stream) -> Stamps[Packet[Stream]]:
         base = stream.time_base or Fraction(1, 1000)
         # As FFmpeg's muxers: of these, several packets may have one time.
         several = self._container == "matroska" or stream.type not in ("audio", "video")
@@ -186,9 +186,16 @@ class CopiedStreams:
             # Short packets with the coarse stamps of Matroska need a finer clock to be put apart.
             rate = getattr(stream.codec_context, "sample_rate", 0)
             base = min(base, Fraction(1, rate)) if rate else base
-        return Stamps(base, None, self.counts, strict=not several)
+        sounds = stream.type == "audio"  # the others come once in a while
+        start = self._input.start_time
+        return Stamps(base, None, self.counts, start=start, strict=not several, waits=sounds)
 
     def _read(self) -> Iterator[Packet[Stream]]:
+        yield from self._demuxed()
+        for clock in self._clocks.values():
+            yield from _marked(clock.flush())
+
+    def _demuxed(self) -> Iterator[Packet[Stream]]:
         bad = 0
         while self._streams:
             try:
@@ -222,7 +229,7 @@ class CopiedStreams:
             ready.stream = self._targets[index]
             ready.time_base = time_base
             if not self._is_cut(ready):
-                yield self._in_order(ready, self._clocks[index])
+                yield from self._in_order(ready, self._clocks[index])
 
     def _is_cut(self, packet: Packet[Stream]) -> bool:
         """What an edit list cuts away, more than a decoder needs to get going, is not moved."""
@@ -231,18 +238,28 @@ class CopiedStreams:
         assert packet.dts is not None
         return packet.dts * packet.time_base < self._earliest - RUN_IN
 
-    def _in_order(self, packet: Packet[Stream], clock: Stamps) -> Packet[Stream]:
+    def _in_order(
+        self, packet: Packet[Stream], clock: Stamps[Packet[Stream]]
+    ) -> Iterator[Packet[Stream]]:
         """Muxers refuse stamps that go back, as in damaged files and files put end to end."""
         assert packet.dts is not None
         scale = packet.time_base / clock.time_base
         said, duration = round(packet.dts * scale), round((packet.duration or 0) * scale)
         if self._earliest is not None:
             said = max(said, round(self._earliest / clock.time_base))
-        dts = clock.next(said, duration)
         if packet.pts is not None:
-            packet.pts = max(round(packet.pts * scale) + dts - said, dts)
-        packet.dts, packet.duration, packet.time_base = dts, duration, clock.time_base
-        return packet
+            packet.pts = round(packet.pts * scale)
+        packet.dts, packet.duration, packet.time_base = said, duration, clock.time_base
+        yield from _marked(clock.take(packet, said, duration))
+
+
+def _marked(ready: list[tuple[Packet[Stream], int]]) -> Iterator[Packet[Stream]]:
+    for packet, dts in ready:
+        assert packet.dts is not None
+        if packet.pts is not None:
+            packet.pts = max(packet.pts + dts - packet.dts, dts)
+        packet.dts = dts
+        yield packet
 
 
 def _open(source: Path) -> InputContainer:

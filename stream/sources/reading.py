@@ -128,14 +128,20 @@ class Reading:
         return deinterlace(self._stamped(frames), self.counts)
 
     def _stamped(self, frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
-        stamps = Stamps(self.time_base, self.fps, self.counts)
+        stamps: Stamps[av.VideoFrame] = Stamps(
+            self.time_base, self.fps, self.counts, start=self._container.start_time
+        )
         # AVI stores no times of showing. FFmpeg makes some up for H.264: a frame late, and back and
         # forth where there are B-frames.
         made_up = self._container.format.name == "avi" and self.decoder.canonical_name == "h264"
-        for frame in frames:
-            said = frame.dts if frame.pts is None or made_up else frame.pts
-            frame.pts = stamps.next(said, frame.duration)
-            yield frame
+        try:
+            for frame in frames:
+                said = frame.dts if frame.pts is None or made_up else frame.pts
+                yield from _marked(stamps.take(frame, said, frame.duration))
+        except SourceError:
+            yield from _marked(stamps.flush())  # came before what can't be read
+            raise
+        yield from _marked(stamps.flush())
 
     def _decoded(self, opened: Opened) -> Iterator[av.VideoFrame]:
         """Every frame once, in the order of showing."""
@@ -210,3 +216,9 @@ class Reading:
                 "damaged or encrypted, check that a player shows it"
             ) from self._failure
         raise SourceError(f"{self._name}: holds a video track without frames; nothing to explain")
+
+
+def _marked(ready: list[tuple[av.VideoFrame, int]]) -> Iterator[av.VideoFrame]:
+    for frame, stamp in ready:
+        frame.pts = stamp
+        yield frame

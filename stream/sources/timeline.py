@@ -21,9 +21,9 @@ from stream.sources.stamps import BACK, CONTINUED, NUDGED
 StreamT = TypeVar("StreamT", bound=Stream)
 
 AHEAD = 10.0
-"""Seconds that a stamp may lie ahead of all others before it has to be confirmed by the next."""
+"""Seconds that tracks of one clock, and two stamps of one picture, lie apart at most."""
 HELD = 500
-"""Packets held at most until then."""
+"""Packets held at most until a stamp ahead of all others is confirmed by its track's next."""
 WRAP = 1 << 33
 """Ticks of 1/90000 s after which the stamps of MPEG start over: 26.5 hours."""
 
@@ -121,8 +121,8 @@ class Clock:
 
     A jump back by more than `BACK` begins a new part, which continues after the latest end of all
     tracks; the last packets of a part may come after the first ones of the next. A single stamp
-    far ahead, that the track's next one takes back, is damage and becomes the end of the packet
-    before it. A gap that lasts is left as it is.
+    ahead of all others, that the track's next one takes back, is damage and becomes the end of the
+    packet before it. A gap that lasts is left as it is.
 
     Args:
         counts: where changes are counted.
@@ -151,10 +151,10 @@ class Clock:
             suspect = self._held[0][0].stream.index
             self._held.append((packet, said))
             again = said is not None and packet.stream.index == suspect
-            return self._release(said) if again or len(self._held) > HELD else []
+            return self._release(said, again=again) if again or len(self._held) > HELD else []
         if said is None:
             return [packet]
-        far = bool(self._ends) and said - self.now > AHEAD
+        far = bool(self._ends) and said - self.now > BACK
         if far and self._fitting(packet, said) is None:
             self._held.append((packet, said))
             return []
@@ -164,20 +164,34 @@ class Clock:
         """What is held, at the end of the file."""
         return self._release(None)
 
-    def _release(self, confirmed: float | None) -> list[Packet[Stream]]:
-        """What was held; `confirmed` is what the track of the first says next."""
+    def _release(self, confirmed: float | None, *, again: bool = False) -> list[Packet[Stream]]:
+        """What was held; `confirmed` is said next, by the track of the first if `again`."""
         held, self._held = self._held, []
         ready = []
         for number, (packet, said) in enumerate(held):
             if said is None:
                 ready.append(packet)
-            elif not number and (confirmed is None or confirmed < said - BACK):
+            elif not number and self._is_damage(packet, said, confirmed, again):
                 self._counts[NUDGED] += 1
-                end = self._ends.get(packet.stream.index, max(self._ends.values()))
+                end = self._end(packet)
                 ready.append(self._put(packet, said, end - said))
             else:
                 ready.append(self._moved(packet, said))
         return ready
+
+    def _is_damage(
+        self, packet: Packet[Stream], said: float, confirmed: float | None, again: bool
+    ) -> bool:
+        taken_back = confirmed is None or confirmed < said - BACK
+        if said - self.now > AHEAD:
+            return taken_back
+        # That near, it may be a short gap before a new start, or a subtitle that comes early.
+        goes_on = confirmed is not None and confirmed + self._shift >= self._end(packet)
+        return taken_back and again and goes_on
+
+    def _end(self, packet: Packet[Stream]) -> float:
+        """Where its track ends so far or, before its first packet, all of them."""
+        return self._ends.get(packet.stream.index, max(self._ends.values()))
 
     def _fitting(self, packet: Packet[Stream], said: float) -> float | None:
         """The shift by which the packet follows its track's last one, None if none does.

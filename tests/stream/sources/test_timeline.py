@@ -7,6 +7,7 @@ from itertools import pairwise
 from types import SimpleNamespace
 
 import av
+import pytest
 
 from stream.sinks import FileSink
 from stream.sources.file import FileSource
@@ -72,6 +73,26 @@ def test_a_stamp_that_the_next_one_takes_back_is_damage():
         [(0, 1.0), (1, 1.0), (0, 1.04), (1, 1.02), (0, 1.08), (1, 1.04)],
         {NUDGED: 1},
     )
+
+
+def test_nor_need_it_be_far_where_its_track_goes_on_without_it():
+    told = [(0, 1.0), (1, 1.0), (0, 3.0), (1, 1.02), (0, 1.08), (1, 1.04)]
+    assert joined(*told) == (
+        [(0, 1.0), (1, 1.0), (0, 1.04), (1, 1.02), (0, 1.08), (1, 1.04)],
+        {NUDGED: 1},
+    )
+
+
+def test_a_short_gap_before_a_new_start_or_the_end_is_none():
+    told = [(0, 1.0), (0, 4.0), (0, 0.0), (0, 0.04)]
+    assert joined(*told) == ([(0, 1.0), (0, 4.0), (0, 4.04), (0, 4.08)], {CONTINUED: 1})
+    assert joined(*told[:2]) == (told[:2], {})
+
+
+def test_a_subtitle_that_comes_early_stays_where_it_is(monkeypatch):
+    monkeypatch.setattr("stream.sources.timeline.HELD", 3)
+    told = [(2, 0.5), (0, 1.0), (2, 4.0), (0, 1.04), (0, 1.08), (0, 1.12), (0, 1.16)]
+    assert joined(*told) == (told, {})
 
 
 def test_a_gap_stays_where_it_is_beside_a_track_without_stamps():
@@ -208,13 +229,15 @@ def test_sound_before_zero_stays_beside_a_picture_that_begins_there(tmp_path):
     assert max(b - a for a, b in pairwise(sound)) < 0.03
 
 
-def test_one_wild_stamp_moves_one_picture_only(tmp_path):
+@pytest.mark.parametrize(("byte", "bit"), [(9, 0x04), (11, 0x08), (11, 0x10), (11, 0x20)])
+def test_one_wild_stamp_moves_one_picture_only(tmp_path, byte, bit):
+    """By 6.6 hours, and by 1.5, 2.9 and 5.8 seconds."""
     clip = recording(tmp_path / "c.ts", 50, sound=2.0)
     data = bytearray(clip.read_bytes())
     starts = [i for i in range(len(data) - 4) if data[i : i + 4] == b"\0\0\1\xe0"]
     pes = starts[20]
     assert data[pes + 7] >> 6 == 2  # a pts, and no dts
-    data[pes + 9] ^= 0x04  # its bit 31: 6.6 hours
+    data[pes + byte] ^= bit
     clip.write_bytes(data)
     video, sound, counts = explained(clip)
     assert [index for _, index in video] == list(range(50))
