@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from engines import (
     StoredEngine,
@@ -22,7 +22,7 @@ from engines.export_files import SUFFIXES, Format
 from nem.bundle import open_bundle
 from stream.cli.console import Console, show
 from stream.cli.errors import MODEL
-from stream.cli.options import read_size
+from stream.cli.options import engine_wishes, read_size
 
 DAY = 86_400
 
@@ -51,12 +51,13 @@ def _ago(used_at: float) -> str:
 
 
 def _describe(facts: Mapping[str, str]) -> str:
-    """What a compiled model is, as "nem-tiny on openvino cpu f32, batch 4"."""
+    """What a compiled model is, as "nem-tiny on openvino cpu f32, batch 4, embedding alone"."""
     names = ("bundle", "engine", "precision", "batch")
     bundle, engine, precision, batch = (facts.get(name, "?") for name in names)
     device = facts.get("GPU") or facts.get("device", "?")
     frames = f" of {facts['frame']}" if "frame" in facts else ""
-    return f"{bundle} on {engine} {device} {precision}, batch {batch}{frames}"
+    alone = f", {facts['aims']} alone" if "aims" in facts else ""
+    return f"{bundle} on {engine} {device} {precision}, batch {batch}{frames}{alone}"
 
 
 def build(
@@ -72,7 +73,8 @@ def build(
 ) -> None:
     """Open an engine, which compiles what the store lacks, and tell what it took.
 
-    Without a batch it is opened for each that runs take: one frame, and several of a file.
+    It is opened as runs open it: as live ones do, and as a file's where an engine compiles another
+    model for those. With a batch above 1 only as a file's, which alone may have one.
 
     Raises:
         UsageError: `frame` isn't WIDTHxHEIGHT.
@@ -83,15 +85,22 @@ def build(
         choice = choose_engine(device)
         engine, device = choice.engine, choice.device
         console.say(f"engine auto is {engine}: {choice.why}")
-    for count in sorted({1, file_batch(engine)}) if batch is None else [batch]:
+    bundle = open_bundle(model)
+    heads = bundle.manifest.heads
+    runs: list[dict[str, Any]] = [{"batch": 1 if batch is None else batch}]
+    if file_batch(engine) > 1:  # and so it compiles for a file's head and calls, too
+        kinds = (True, False) if batch in (None, 1) else (False,)
+        runs = [engine_wishes(batch, heads[0], watched=watched) for watched in kinds]
+    for wishes in runs:
         began = time.perf_counter()
         with open_engine(
-            model, engine, device, precision, frame_size=size, batch=count, dynamic=dynamic,
-            calibration=calibrate, say=console.say,
+            bundle, engine, device, precision, frame_size=size, dynamic=dynamic,
+            calibration=calibrate, say=console.say, **wishes,
         ) as opened:  # fmt: skip
             seconds = time.perf_counter() - began
-            runs = f"{opened.name} {opened.device} {opened.precision}, batch {opened.batch}"
-            show(f"{runs}: ready after {seconds:.1f} s")
+            what = f"{opened.name} {opened.device} {opened.precision}, batch {opened.batch}"
+            alone = "" if opened.aims == heads else f", {' '.join(opened.aims)} alone"
+            show(f"{what}{alone}: ready after {seconds:.1f} s")
 
 
 def export_bundle(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from stream.errors import UsageError
 
 if TYPE_CHECKING:
+    from nem.explanation import Aim
     from stream.overlay import Overlay
 
 NO_VIDEO = "none"
@@ -205,6 +206,19 @@ def pick_batch(options: Options, *, watched: bool) -> int | None:
             "one; leave it out, or give --headless for a file"
         )
     return 1
+
+
+def engine_wishes(batch: int | None, only: Aim, *, watched: bool) -> dict[str, Any]:
+    """What `engines.open_engine` is told of a run; what is built ahead has to be the same.
+
+    Args:
+        batch: see `pick_batch`.
+        only: what is explained from the first frame on.
+        watched: keys go on to other heads, and frames come one by one.
+    """
+    if watched:
+        return {"batch": 1, "calls": 1, "aims": None}
+    return {"batch": batch, "calls": None, "aims": (only,)}
 
 
 def check_encoder(options: Options, video: Path | None) -> None:

@@ -98,6 +98,9 @@ def build_engine(
 ) -> None:
     """Compile a model ahead of time, so that the first run starts at once.
 
+    Built is what runs open: of a camera or window all heads, of a file on a CPU
+    the bundle's first head alone.
+
     A GPU's engine fits this very GPU, driver and TensorRT; it is built on the
     machine that runs it.
     """

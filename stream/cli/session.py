@@ -16,7 +16,14 @@ from stream.aim import AimDial
 from stream.cli.console import Console
 from stream.cli.entry import COMMANDS
 from stream.cli.errors import OUTPUT
-from stream.cli.options import STDOUT, Options, check_encoder, pick_batch, plan_outputs
+from stream.cli.options import (
+    STDOUT,
+    Options,
+    check_encoder,
+    engine_wishes,
+    pick_batch,
+    plan_outputs,
+)
 from stream.cli.progress import open_progress
 from stream.cli.signals import Interrupts
 from stream.dial import OverlayDial
@@ -149,11 +156,9 @@ def _open_engine(
         name,
         device=device,
         precision=options.precision,
-        batch=batch,
-        calls=1 if watched else None,
         calibration=options.calibrate,
-        aims=None if watched else (only,),  # keys of a window go on to others
         say=console.say,
+        **engine_wishes(batch, only, watched=watched),
     )
 
 

@@ -91,6 +91,9 @@ def test_the_batch_of_a_file_is_one_the_engine_takes(bundle: Bundle) -> None:
     # The others are built ahead, for the batch that was asked for then, or are the reference.
     assert {file_batch(name) for name in engine_names() if name != "openvino"} == {1}
     assert file_batch("no such") == 1
+    # `nem-stream engines build` counts on it: who compiles for heads and calls is such an engine.
+    for name, entry in engines.registry._ENGINES.items():
+        assert ("aims" in entry.takes or entry.calls > 1) <= (file_batch(name) > 1)
     for batch in (None, file_batch("openvino")):
         with open_engine(bundle, "openvino", batch=batch) as engine:
             assert engine.batch == file_batch("openvino")

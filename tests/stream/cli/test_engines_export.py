@@ -2,6 +2,7 @@
 
 import pytest
 
+import stream
 import stream.cli.session
 from engines import Choice, file_batch
 
@@ -17,7 +18,8 @@ def test_an_engine_is_built_once_and_kept(cli):
     assert code == 0
     one, many = out.splitlines()
     assert one.startswith("openvino cpu f32, batch 1: ready after ")
-    assert many.startswith(f"openvino cpu f32, batch {file_batch('openvino')}: ready after ")
+    quick = f"openvino cpu f32, batch {file_batch('openvino')}, embedding alone"
+    assert many.startswith(f"{quick}: ready after ")
     assert err == "engine auto is openvino: the CPU was asked for\n"
     assert "stored: 2," in cli("engines", "list")[1]
     code, _, err = cli("engines", "build", "--engine", "openvino", "--precision", "f32", "-q")
@@ -25,11 +27,26 @@ def test_an_engine_is_built_once_and_kept(cli):
     assert "stored: 2," in cli("engines", "list")[1]
     code, out, _ = cli("engines", "build", "--device", "cpu", "--precision", "f32", "--batch", 3)
     assert code == 0
-    assert out.startswith("openvino cpu f32, batch 3: ready after ")
+    assert out.startswith("openvino cpu f32, batch 3, embedding alone: ready after ")
     listed = cli("engines", "list")[1]
     assert "stored: 3," in listed
-    for batch in (1, 3, file_batch("openvino")):
-        assert f"nem-tiny on openvino cpu f32, batch {batch}, " in listed
+    assert "nem-tiny on openvino cpu f32, batch 1, " in listed
+    for batch in (3, file_batch("openvino")):
+        assert f"nem-tiny on openvino cpu f32, batch {batch}, embedding alone, " in listed
+
+
+@pytest.mark.parametrize("batch", [(), ("--batch", 1), ("--batch", 3)])
+def test_the_first_run_after_a_build_compiles_nothing(cli, own_cache, clip, batch):
+    pytest.importorskip("skimage")
+    assert cli("engines", "build", "--device", "cpu", *batch)[0] == 0
+    built = sorted(own_cache.rglob("*.blob"))
+    assert len(built) == (1 if batch == ("--batch", 3) else 2)
+    assert cli(clip, "none", "--scores", "-", *batch)[0] == 0
+    if not batch:
+        assert len(list(stream.explain(clip))) == 20
+    if batch != ("--batch", 3):  # which a live run refuses
+        assert cli("demo", "none", "--scores", "-", "--frames", 2)[0] == 0
+    assert sorted(own_cache.rglob("*.blob")) == built
 
 
 @pytest.mark.parametrize(
