@@ -126,6 +126,7 @@ class _Opening:
             dump=lambda _: pack(self.built),
             load=self._load,
             wait=WAIT_SECONDS,
+            say=self.say,
         )
 
     def _build(self) -> Program:

@@ -181,6 +181,7 @@ class OpenVinoEngine(Engine):
             build=lambda: self._compile(self.batch),
             dump=_dump,
             load=self._import,
+            say=self._say,
         )
 
     def _fetch_rounded(self) -> Any:
@@ -197,6 +198,7 @@ class OpenVinoEngine(Engine):
             dump=dump_graph,
             load=lambda blob: load_graph(self._core, blob),
             wait=BUILD_SECONDS,
+            say=self._say,
         )
 
     def _round(self) -> Any:

@@ -61,6 +61,7 @@ class Store:
         dump: Callable[[T], bytes],
         load: Callable[[bytes], T],
         wait: float = WAIT_SECONDS,
+        say: Callable[[str], None] | None = None,
     ) -> T:
         """The engine for `facts`: from the store, else built and stored.
 
@@ -72,6 +73,7 @@ class Store:
             dump: its bytes; StoreError where it has none.
             load: the engine of such bytes; StoreError counts as damage.
             wait: seconds to wait for another process that builds it, before building it here, too.
+            say: told in a line where an engine is kept that was built.
 
         Returns:
             The engine. Trouble with the store is logged in one line and raises nothing.
@@ -95,6 +97,10 @@ class Store:
                 write_entry(self.folder, facts, dump(made))
             except (OSError, StoreError) as error:
                 _log.warning("engine not kept in store %s: %s", self.folder, error)
+            else:
+                if say is not None:
+                    what = f"engine {facts['engine']}: compiled {facts['bundle']}"
+                    say(f"{what}, kept in {self.folder}")
             return made
 
     def prepare(self) -> None:

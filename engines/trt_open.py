@@ -88,6 +88,7 @@ class _Opening:
             dump=lambda _: pack(self.built),
             load=self._load,
             wait=BUILD_SECONDS,
+            say=self.say,
         )
 
     def _facts(self) -> dict[str, str]:

@@ -291,6 +291,7 @@ class Pipeline:
             first_frame_seconds=None if self._first_at is None else self._first_at - began,
             latency_p50_ms=self._ages.percentile_ms(50),
             latency_p95_ms=self._ages.percentile_ms(95),
+            latency_p99_ms=self._ages.percentile_ms(99),
             stages=tuple(t.report() for t in self._timers.values()),
             ended=ended,
         )

@@ -50,6 +50,7 @@ class Report:
         first_frame_seconds: from the start of the threads to the first frame written, or None.
         latency_p50_ms: median age (capture to written) of the newest frames; NaN without frames.
         latency_p95_ms: 95th percentile of the same.
+        latency_p99_ms: 99th percentile of the same.
         stages: in the order the frames pass.
         ended: "end" of the source, "stopped" and drained, or "aborted" at once.
     """
@@ -62,6 +63,7 @@ class Report:
     first_frame_seconds: float | None
     latency_p50_ms: float
     latency_p95_ms: float
+    latency_p99_ms: float
     stages: tuple[StageReport, ...]
     ended: Ending
 

@@ -104,10 +104,11 @@ def run_session(options: Options, console: Console) -> int:
 
 
 def describe_source(info: SourceInfo) -> str:
-    """What is read, and how: all frames of a file, the newest of a camera."""
+    """What is read, who decodes it, and how: all frames of a file, the newest of a camera."""
     rate = "" if info.fps_declared is None else f" {float(info.fps_declared):.4g} fps"
     policy = "live, newest frame" if info.live else "all frames"
-    return f"{info.name}: {info.codec} {info.width}x{info.height}{rate}, {policy}"
+    codec = info.codec if info.codec == "raw" else f"{info.codec} by {info.decoder}"
+    return f"{info.name}: {codec}, {info.width}x{info.height}{rate}, {policy}"
 
 
 def describe_report(report: Report) -> str:
@@ -117,7 +118,8 @@ def describe_report(report: Report) -> str:
     line += f"dropped: {dropped}" if dropped else "0 dropped"
     line += f"; {report.fps:.1f} fps"
     if report.frames_out:
-        line += f", age p50 {report.latency_p50_ms:.0f} ms, p95 {report.latency_p95_ms:.0f} ms"
+        ages = report.latency_p50_ms, report.latency_p95_ms, report.latency_p99_ms
+        line += f", age p50/p95/p99 {'/'.join(f'{age:.0f}' for age in ages)} ms"
     return line
 
 

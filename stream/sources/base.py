@@ -29,6 +29,7 @@ class SourceInfo:
         time_base: seconds per tick of `Frame.pts`.
         colour: tags of the first frame.
         codec: as "h264", or "raw".
+        decoder: who decodes it, "the CPU" or "NVDEC".
         path: the file on disk from which sound and subtitles can be copied, or None.
         notes: conversions done at the door, one sentence each ("10-bit reduced to 8-bit").
         pictures: the files of a source of pictures.
@@ -47,6 +48,7 @@ class SourceInfo:
     seconds_declared: float | None = None
     notes: tuple[str, ...] = ()
     pictures: tuple[Path, ...] = ()
+    decoder: str = "the CPU"
 
 
 class Source(ABC):

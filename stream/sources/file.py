@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -77,6 +78,7 @@ class FileSource(PulledSource):
             self._door = Door(self._name, cpu.first, codec, cpu.aspect, self.counts)
             self.info = self._describe(codec, note)
             if self._video is not cpu:
+                self.info = replace(self.info, decoder="NVDEC")
                 cpu.close()
         except BaseException:
             cpu.close()

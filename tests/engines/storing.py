@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import pytest
 
 from engines import Store, StoreError
 
-FACTS = {"engine": "test", "graph": "0123", "precision": "f32"}
+FACTS = {"engine": "test", "bundle": "small", "graph": "0123", "precision": "f32"}
 POSIX_ONLY = pytest.mark.skipif(sys.platform == "win32", reason="POSIX permissions")
 
 
@@ -19,7 +20,7 @@ class Builder:
         self.text = text
         self.builds = 0
 
-    def fetch(self, store: Store, facts: dict[str, str] = FACTS, **options: float) -> str:
+    def fetch(self, store: Store, facts: dict[str, str] = FACTS, **options: Any) -> str:
         def load(blob: bytes) -> str:
             if blob.startswith(b"unloadable"):
                 raise StoreError("the runtime can't import it")

@@ -66,9 +66,10 @@ def builds(kept: GoldenEngine, monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_the_build_tells_what_it_does_and_how_long_it_took(filled: Store, said: list[str]) -> None:
-    begin, end = said
+    begin, end, place = said
     assert begin.startswith("engine inductor: compiling resnet18 for frames of 64x64, batch 2, f32")
     assert end.startswith("engine inductor: compiled in ")
+    assert place.endswith(f", kept in {filled.folder}")
 
 
 def test_it_agrees_with_eager(engine: InductorEngine, bundle: Bundle) -> None:
@@ -125,8 +126,9 @@ def test_a_stored_package_that_fails_is_built_anew(
         frames = random_frames(1, SIZE, SIZE)
         np.testing.assert_array_equal(engine.run(frames).mask, other.run(frames).mask)
     assert builds == [BATCH]
-    (line,) = [record.getMessage() for record in caplog.records]
+    line, place = [record.getMessage() for record in caplog.records]
     assert reason in line
+    assert place.endswith(f", kept in {store.folder}")
     assert "\n" not in line
 
 

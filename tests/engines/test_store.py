@@ -33,6 +33,16 @@ def test_built_once(store: Store, caplog: pytest.LogCaptureFixture) -> None:
     assert manifest["size"] == len("engine")
 
 
+def test_a_build_is_told_with_the_folder_and_only_where_it_is_kept(store: Store) -> None:
+    said: list[str] = []
+    for _ in range(2):
+        Builder().fetch(store, say=said.append)
+    assert said == [f"engine test: compiled small, kept in {store.folder}"]
+    store.folder.joinpath("file").touch()
+    Builder().fetch(Store(store.folder / "file"), say=said.append)
+    assert len(said) == 1
+
+
 @pytest.mark.parametrize("name", sorted(FACTS))
 def test_every_fact_counts(store: Store, name: str) -> None:
     builder = Builder()

@@ -224,7 +224,8 @@ def test_memory_that_is_short_halves_the_batch(
         assert engine.batch == 2
         assert engine.run(random_frames(5, SIZE, SIZE)).mask.shape == (5, SIZE, SIZE)
     assert [options.batch for options in fakes.builds] == [8, 4, 2]
-    assert len(said) == 2
+    assert len(said) == 3
+    assert said[2].endswith(f", kept in {store.folder}")
     assert said[0].startswith("engine tensorrt: batch 8 does not fit (cuda:0: too little GPU mem")
     assert "going on with batch 4" in said[0]
     assert fakes.cuda.leaks() == 0

@@ -204,7 +204,8 @@ def test_where_one_frame_is_all_that_fits_the_engine_is_fixed(
         assert engine.batch == 1
         assert engine.run(random_frames(3, SIZE, SIZE)).mask.shape == (3, SIZE, SIZE)
     assert [(one.batch, one.dynamic) for one in fakes.builds] == [(4, True), (2, True), (1, False)]
-    assert len(said) == 2
+    assert len(said) == 3
+    assert said[2].endswith(f", kept in {store.folder}")
 
 
 def test_a_dynamic_batch_of_one_is_refused(bundle: Bundle, fakes: Fakes) -> None:

@@ -19,6 +19,7 @@ def test_a_stage_s_time_is_told_in_ms_per_frame(monkeypatch):
 def test_the_speed_is_that_of_frames_that_came_out():
     report = Report(
         frames_in=100, frames_out=50, drops={"replaced": 50}, source_counts={}, seconds=2.0,
-        first_frame_seconds=0.1, latency_p50_ms=1.0, latency_p95_ms=2.0, stages=(), ended="end",
+        first_frame_seconds=0.1, latency_p50_ms=1.0, latency_p95_ms=2.0, latency_p99_ms=3.0,
+        stages=(), ended="end",
     )  # fmt: skip
     assert report.fps == 25

@@ -13,14 +13,17 @@ def own_cache(tmp_path, monkeypatch):
     return tmp_path / "cache"
 
 
-def test_an_engine_is_built_once_and_kept(cli):
+def test_an_engine_is_built_once_and_kept(cli, own_cache):
     code, out, err = cli("engines", "build", "--device", "cpu", "--precision", "fp32")
     assert code == 0
     one, many = out.splitlines()
     assert one.startswith("openvino cpu f32, batch 1: ready after ")
     quick = f"openvino cpu f32, batch {file_batch('openvino')}, embedding alone"
     assert many.startswith(f"{quick}: ready after ")
-    assert err == "engine auto is openvino: the CPU was asked for\n"
+    why, *compiled = err.splitlines()
+    assert why == "engine auto is openvino: the CPU was asked for"
+    folder = own_cache / "engines"
+    assert compiled == [f"engine openvino: compiled nem-tiny, kept in {folder}"] * 2
     assert "stored: 2," in cli("engines", "list")[1]
     code, _, err = cli("engines", "build", "--engine", "openvino", "--precision", "f32", "-q")
     assert (code, err) == (0, "")
@@ -47,6 +50,17 @@ def test_the_first_run_after_a_build_compiles_nothing(cli, own_cache, clip, batc
     if batch != ("--batch", 3):  # which a live run refuses
         assert cli("demo", "none", "--scores", "-", "--frames", 2)[0] == 0
     assert sorted(own_cache.rglob("*.blob")) == built
+
+
+def test_what_a_run_compiles_is_told_with_its_place_and_only_then(
+    cli, clip, own_cache, monkeypatch
+):
+    run = (clip, "none", "--scores", "-", "--engine", "openvino")
+    said = f"engine openvino: compiled nem-tiny, kept in {own_cache / 'engines'}"
+    assert said in cli(*run)[2].splitlines()
+    assert ", kept in " not in cli(*run)[2]
+    monkeypatch.setenv("NEM_CACHE", str(own_cache / "other"))
+    assert cli(*run, "-q")[2] == ""
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
-import errno
 import json
-from pathlib import Path
+import re
 
 import av
 import cv2
@@ -45,10 +44,11 @@ def test_a_clip_gets_its_explained_clip_beside_it(cli, clip, fake):
     output = clip.with_name("clip.nem.mp4")
     assert indices(output) == list(range(20))
     lines = err.strip().splitlines()
-    for part in (str(clip), "h264 96x64 25 fps", "all frames", "on fake cpu f32", str(output)):
-        assert part in lines[0]
-    for part in ("20 frames in, 20 out, 0 dropped", " fps", "p50", "p95", str(output), " MB"):
-        assert part in lines[-1]
+    source = f"{clip}: h264 by the CPU, 96x64 25 fps, all frames | "
+    assert lines[0].startswith(source)
+    assert lines[0].endswith(f"on fake cpu f32, explains embedding | to {output}")
+    told = r"20 frames in, 20 out, 0 dropped; [\d.]+ fps, age p50/p95/p99 \d+/\d+/\d+ ms; .* MB"
+    assert re.match(told, lines[-1])
     assert sorted(path.name for path in clip.parent.iterdir()) == ["clip.mp4", "clip.nem.mp4"]
 
 
@@ -254,18 +254,6 @@ def test_tracebacks_need_two_v(cli, clip, fake, monkeypatch):
     code, _, err = cli(clip, *fake, "--overwrite", "-vv")
     assert code == 1
     assert "Traceback" in err
-
-
-def test_a_path_that_may_not_be_entered_is_no_bug(cli, monkeypatch):
-    def denied(self, exists=Path.exists):
-        if "locked" in self.parts:
-            raise PermissionError(errno.EACCES, "Permission denied", str(self))
-        return exists(self)
-
-    monkeypatch.setattr(Path, "exists", denied)
-    code, _, err = cli("train", "--model", "resnet18", "--data", "a.png", "--out", "locked/out")
-    assert code == 2
-    assert last_line(err).startswith("nem-stream: error: locked/out: Permission denied;")
 
 
 def test_nothing_asked_is_help_and_a_usage_code(cli):

@@ -63,7 +63,7 @@ def test_the_cpu_unless_asked(clip, gpu):
 def test_the_gpu_reads_on_where_its_first_frame_is_right(clip, gpu, asked):
     fake = gpu()
     with open_source(clip, decode=asked) as source:
-        assert source.info.notes[-1] == GPU_NOTE
+        assert (source.info.decoder, source.info.notes[-1]) == ("NVDEC", GPU_NOTE)
         assert indices(source) == list(range(6))
     (opened,) = fake.opened
     with pytest.raises(AssertionError):
@@ -118,6 +118,7 @@ UNLIKE = {
 def test_a_gpu_that_gives_other_frames_is_not_taken(clip, gpu, change):
     fake = gpu(change)
     with FileSource(clip, decode="auto") as source:
+        assert source.info.decoder == "the CPU"
         assert source.info.notes[-1].startswith("decoded by the CPU: NVDEC")
         assert indices(source) == list(range(6))
         assert not source.counts
