@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from threading import Lock
 from typing import TypeVar
 
 import platformdirs
@@ -28,6 +29,9 @@ WAIT_SECONDS = 120.0
 T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
+
+_warned: set[tuple[str, Path, type[Exception]]] = set()
+_warning = Lock()
 
 
 def default_folder() -> Path:
@@ -90,13 +94,13 @@ class Store:
                 if found is not None:
                     return found
             except (OSError, StoreError) as error:
-                _log.warning("engine store %s not used: %s", self.folder, error)
+                self._warn("engine store %s not used: %s", error)
                 return build()
             made = build()
             try:
                 write_entry(self.folder, facts, dump(made))
             except (OSError, StoreError) as error:
-                _log.warning("engine not kept in store %s: %s", self.folder, error)
+                self._warn("engine not kept in store %s: %s", error)
             else:
                 if say is not None:
                     what = f"engine {facts['engine']}: compiled {facts['bundle']}"
@@ -118,6 +122,14 @@ class Store:
             raise StoreError("it belongs to another user; set NEM_CACHE to a folder of your own")
         if state.st_mode & 0o077:
             self.folder.chmod(0o700)
+
+    def _warn(self, text: str, error: Exception) -> None:
+        """Log it once: engines, and calls side by side of one, meet the same trouble."""
+        with _warning:
+            trouble = (text, self.folder, type(error))
+            if trouble not in _warned:
+                _warned.add(trouble)
+                _log.warning(text, self.folder, error)
 
     def _load(self, key: str, load: Callable[[bytes], T], *, repair: bool) -> T | None:
         """The stored engine, or None. A damaged one is None too, and moved aside by `repair`."""

@@ -117,6 +117,16 @@ def open_bundle(name_or_path: Bundle | Path | str) -> Bundle:
     """
     if isinstance(name_or_path, Bundle):
         return name_or_path
+    try:
+        return _open_named(name_or_path)
+    except PermissionError as error:
+        raise BundleError(
+            f"bundle {name_or_path}: no permission to read {error.filename}; "
+            f"try: chmod -R u+rX {name_or_path}"
+        ) from None
+
+
+def _open_named(name_or_path: Path | str) -> Bundle:
     if isinstance(name_or_path, Path):
         return _open_folder(name_or_path)
     if not isinstance(name_or_path, str):
@@ -150,6 +160,8 @@ def _open_folder(path: Path) -> Bundle:
     for name, expected in manifest.files.items():
         try:
             actual = sha256_of(path / name)
+        except PermissionError:
+            raise
         except OSError as error:
             raise BundleError(
                 f"bundle {path}: can't read {name} ({error.strerror}); get the bundle again"
@@ -186,8 +198,12 @@ def _read_manifest(path: Path) -> Manifest:
         inside = sorted(path.glob(f"*/{MANIFEST}"))  # as in the folder of a training
         hint = f"give {inside[0].parent}" if inside else "is it a bundle?"
         raise BundleError(f"bundle {path}: no {MANIFEST} inside; {hint}") from None
+    except PermissionError:
+        raise
     except (OSError, ValueError, RecursionError) as error:
-        raise BundleError(f"bundle {path}: can't read {MANIFEST}: {first_line(error)}") from None
+        raise BundleError(
+            f"bundle {path}: can't read {MANIFEST}: {first_line(error)}; get the bundle again"
+        ) from None
     version = raw.get("format") if isinstance(raw, dict) else None
     if version != FORMAT or isinstance(version, bool):
         raise BundleError(
@@ -200,7 +216,9 @@ def _read_manifest(path: Path) -> Manifest:
         first, *others = error.errors(include_url=False)
         where = ".".join(str(part) for part in first["loc"]) or "manifest"
         more = f" (and {len(others)} more)" if others else ""
-        raise BundleError(f"bundle {path}: {MANIFEST}: {where}: {first['msg']}{more}") from None
+        raise BundleError(
+            f"bundle {path}: {MANIFEST}: {where}: {first['msg']}{more}; get the bundle again"
+        ) from None
 
 
 def _download(hub_id: str) -> Path:

@@ -17,6 +17,9 @@ Variant = Literal["intent", "code", "printed"]
 Precision = Literal["32", "bf16"]
 Score = Literal["softmax", "logits"]
 
+CHECKPOINT = "last.safetensors"
+"""In `out`, of the training so far."""
+
 # What may change between a training and its continuation; of the devices not their number.
 _FREE = frozenset({"out", "resume", "workers", "accelerator", "devices", "memory_mb", "data"})
 

@@ -15,13 +15,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, DistributedSampler
 
 from nem.backbone import Features
-from nem.config import TrainConfig
+from nem.config import CHECKPOINT, TrainConfig
 from nem.data import Collection, PictureData, normalise
 from nem.errors import TrainError
 from nem.explanation import AIM_OF, Aim
 from nem.model import NEM
 from nem.objectives import Seen, aim_terms, draw_targets
-from nem.watch import CHECKPOINT
 
 SEEDS_APART = 1_000_003
 """More than a training has epochs."""

@@ -25,13 +25,13 @@ from torch import Tensor
 from nem.backbone import Backbone, create_backbone
 from nem.bundle_io import load_backbone, state_sha256
 from nem.checkpoint import SafetensorsIO, load_tree
-from nem.config import TrainConfig
+from nem.config import CHECKPOINT, TrainConfig
 from nem.data import Collection, check_there, collect, normalise
 from nem.errors import DataError, TrainError, first_line
 from nem.learner import Learner
 from nem.logs import at_level
 from nem.model import NEM
-from nem.watch import CHECKPOINT, Watch
+from nem.watch import Watch
 
 __all__ = ["TrainConfig", "fit"]
 

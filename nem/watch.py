@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nem.config import Fill
+from nem.config import CHECKPOINT, Fill
 from nem.data import Collection, normalise
 from nem.errors import WriteError
 from nem.explanation import AIMS, Aim
@@ -25,7 +25,6 @@ from nem.pictures import Picture
 from nem.quiet import quiet
 from nem.ranks import percentiles
 
-CHECKPOINT = "last.safetensors"
 LOG = "log.jsonl"
 
 TOLD = {

@@ -16,6 +16,11 @@ def occupy() -> None:
     os.close(number)
 
 
+def refused(what: str, error: OSError) -> str:
+    """The line that tells of a stdout that takes no more, with what to do."""
+    return f"stdout: {what} failed: {error.strerror}; make room, or send it elsewhere"
+
+
 def forget(stream: TextIO) -> None:
     """Point stdout or stderr at nothing, so that nothing written to it later fails again."""
     nowhere = os.open(os.devnull, os.O_WRONLY)

@@ -8,7 +8,7 @@ import sys
 
 from stream.errors import SinkError, UsageError
 from stream.redact import redact
-from stream.stdout import forget
+from stream.stdout import forget, refused
 
 PROGRAM = "nem-stream"
 
@@ -44,7 +44,7 @@ def show(text: str) -> None:
         raise
     except OSError as error:
         forget(sys.stdout)
-        raise SinkError(f"stdout: writing failed: {error.strerror}") from error
+        raise SinkError(refused("writing", error)) from error
 
 
 class Console:

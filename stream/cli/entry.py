@@ -15,7 +15,7 @@ from typing import NoReturn
 from stream.cli.console import PROGRAM, Console
 from stream.cli.signals import requests
 from stream.heap import one_heap
-from stream.stdout import forget, occupy
+from stream.stdout import forget, occupy, refused
 
 VERBOSE_COMMANDS = ("run", "train", "explain", "gallery")
 COMMANDS = (*VERBOSE_COMMANDS, "bundles", "engines", "export", "doctor")
@@ -115,7 +115,7 @@ def _leave(code: int) -> int:
             sys.stdout.flush()
     except OSError as error:
         if not isinstance(error, BrokenPipeError):  # that is: the reader left
-            Console().error(f"stdout: writing failed: {error.strerror}")
+            Console().error(refused("writing", error))
         forget(sys.stdout)
         code = code or 5
     if any(thread.name.startswith("nem-") for thread in threading.enumerate()):

@@ -117,7 +117,9 @@ def open_picture(file: Path) -> Picture:
     try:
         return read_image(file)
     except (OSError, ValueError) as error:
-        raise SourceError(f"{file}: picture can't be read: {reason_of(error)}") from None
+        absent = isinstance(error, FileNotFoundError)
+        cure = "check the path" if absent else "check that a viewer shows it"
+        raise SourceError(f"{file}: picture can't be read: {reason_of(error)}; {cure}") from None
 
 
 def print_nearest(query: NDArray[np.float32], kept: Gallery, count: int, *, as_json: bool) -> None:

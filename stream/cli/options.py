@@ -111,6 +111,8 @@ def pick_places(
     place = given[0] if given else output
     if place == STDOUT:
         raise UsageError("OUTPUT -: a video can't go to stdout; give a file, or --scores -")
+    if camera is not None and not camera.strip():
+        raise UsageError(f"--camera: names none; {WANTED['--camera']}")
     for option, value in (("--camera", camera), ("OUTPUT", place)):
         if value is not None and "://" in value:
             raise UsageError(f"{option} {value}: is an address; {WANTED[option]}")

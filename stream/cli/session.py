@@ -34,6 +34,7 @@ from stream.refine import Refiner
 from stream.sinks import FileSink, ScoresSink, Sink, WindowSink
 from stream.sinks.partial import SUFFIX as PARTIAL
 from stream.sources import Source, SourceInfo, open_source
+from stream.sources.base import counted
 from stream.stats import Report
 from stream.temporal import Smoother
 
@@ -114,7 +115,7 @@ def describe_source(info: SourceInfo) -> str:
 def describe_report(report: Report) -> str:
     """Frames in, out and dropped by cause; speed; ages."""
     dropped = ", ".join(f"{count} {cause}" for cause, count in report.drops.items())
-    line = f"{report.frames_in} frames in, {report.frames_out} out, "
+    line = f"{counted(report.frames_in, 'frames in')}, {report.frames_out} out, "
     line += f"dropped: {dropped}" if dropped else "0 dropped"
     line += f"; {report.fps:.1f} fps"
     if report.frames_out:
@@ -228,7 +229,7 @@ def _say_last(
         console.detail(
             f"{stage.name}: {stage.frames} x {stage.wall_ms:.2f} ms, busy {stage.busy_ms:.2f} ms"
         )
-    for note in (*notes, *(f"{n} {cause}" for cause, n in report.source_counts.items())):
+    for note in (*notes, *(counted(n, cause) for cause, n in report.source_counts.items())):
         console.say(f"note: {note}")
     console.say("; ".join([describe_report(report), *written]))
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nem.config import TrainConfig
+from nem.config import CHECKPOINT, TrainConfig
 from nem.errors import TrainError
 from stream.cli.console import PROGRAM, Console
 from stream.errors import UsageError
@@ -65,6 +65,8 @@ def train_bundle(
         raise UsageError(f"--name {name}: letters, digits and . _ - only, a letter or digit first")
     if folder.exists() and not config.resume:
         raise UsageError(f"{folder}: exists already; give another --out, or move it away")
+    if (out / CHECKPOINT).exists() and not config.resume:
+        raise UsageError(f"{out}: holds a training; go on with --resume, or give another --out")
     first = os.environ.get("LOCAL_RANK", "0") == "0"  # of several processes that train together
     if first:
         console.say(f"training {config.decoder} for {config.model}, into {out}")
@@ -73,7 +75,6 @@ def train_bundle(
     from engines.export import save_bundle
     from nem.bundle_io import installed_versions
     from nem.train import fit
-    from nem.watch import CHECKPOINT
 
     told = {
         "command": shlex.join([PROGRAM, *sys.argv[1:]]),

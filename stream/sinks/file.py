@@ -22,6 +22,7 @@ from stream.sinks.copied import CopiedStreams
 from stream.sinks.encoded import VideoEncoder
 from stream.sinks.encoder import choose_encoder, even
 from stream.sinks.partial import PartialFile
+from stream.sources.base import counted
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +100,8 @@ class FileSink(Sink):
         """What is not as in the source, one sentence each; complete after `close`."""
         if self._copied is None:
             return tuple(self._notes)
-        repairs = (f"copied tracks: {n} {cause}" for cause, n in self._copied.counts.items())
+        counts = self._copied.counts.items()
+        repairs = (f"copied tracks: {counted(n, cause)}" for cause, n in counts)
         return (*self._notes, *self._copied.notes, *repairs)
 
     def write(self, frame: Frame, explanation: Explanation) -> None:

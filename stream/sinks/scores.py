@@ -30,7 +30,7 @@ from stream.errors import SinkError
 from stream.frame import Frame
 from stream.sinks.base import Sink
 from stream.sinks.partial import PartialFile
-from stream.stdout import forget
+from stream.stdout import forget, refused
 
 SCHEMA = 1
 AREA_THRESHOLD = 0.5
@@ -114,7 +114,7 @@ class ScoresSink(Sink):
                 forget(sys.stdout)
         except OSError as error:
             if self._output is None:
-                raise SinkError(f"stdout: writing scores failed: {error.strerror}") from error
+                raise SinkError(refused("writing scores", error)) from error
             self.close(whole=False)
             raise self._output.failed(error) from error
         self._frames += 1

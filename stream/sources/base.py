@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator
@@ -12,6 +13,20 @@ from typing import Self
 
 from stream.colour import ColourTags
 from stream.frame import Frame
+
+_PLURALS = re.compile(r"\b(packet|frame|picture|stamp|jump|change|read|video|animation|page)s\b")
+"""What causes in `Source.counts` are numbers of."""
+
+
+def counted(count: int, cause: str) -> str:
+    """A count in words, as "3 bad packets skipped" or "1 bad packet skipped".
+
+    What can't be counted is told without a number: "file is truncated".
+    """
+    if count != 1:
+        return f"{count} {cause}"
+    one = _PLURALS.sub(r"\1", cause)
+    return cause if one == cause else f"1 {one}"
 
 
 @dataclass(frozen=True, slots=True)

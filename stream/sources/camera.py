@@ -120,7 +120,8 @@ class CameraSource(PulledSource):
             raise SourceError(f"{self._name}: can't be opened ({error})") from error
         if granted is None:
             raise SourceError(
-                f"{self._name}: can't be opened; it is busy in another program, or no camera"
+                f"{self._name}: can't be opened, busy in another program or no camera; "
+                "close that program, or try another one: nem-stream doctor lists them"
             )
         return granted
 

@@ -31,7 +31,7 @@ KINDS = (
     "a camera (0 or /dev/video0), or demo"
 )
 
-VIDEOS = "videos in the directory left out; name each by itself"
+VIDEOS = "videos in the directory left out; to have one, name it"
 _NUMBERS: dict[str, type[Any]] = {
     "width": Integral,
     "height": Integral,
@@ -205,11 +205,15 @@ def _in_directory(folder: Path) -> tuple[list[Path], int]:
         found = pictures_in(folder)
         files = sorted(folder.iterdir())
     except PermissionError:
-        raise SourceError(f"{folder}: no permission to list it; try: chmod u+rx") from None
+        raise _forbidden(folder) from None
     if not found:
         what = f"it holds {', '.join(p.name for p in files[:3])}" if files else "it is empty"
         raise SourceError(f"{folder}: no pictures in this directory ({what}); name one video in it")
     return found, sum(map(is_video, files))
+
+
+def _forbidden(folder: Path) -> SourceError:
+    return SourceError(f"{folder}: no permission to list it; try: chmod u+rx '{folder}'")
 
 
 def _matching(pattern: str, options: Options) -> Source:
@@ -218,6 +222,14 @@ def _matching(pattern: str, options: Options) -> Source:
     paths = sorted(map(Path, found), key=natural_key)
     files = [path for path in paths if os.path.isfile(path)]  # noqa: PTH113
     if not files:
+        folder = Path(pattern)
+        while glob.has_magic(str(folder)):
+            folder = folder.parent
+        with suppress(FileNotFoundError, NotADirectoryError):
+            try:  # glob finds nothing in a folder that may not be listed, or not be entered
+                os.listdir(os.path.join(folder, "."))  # noqa: PTH118, PTH208 - pathlib drops the .
+            except PermissionError:
+                raise _forbidden(folder) from None
         raise SourceError(f"{pattern}: no file matches; check the pattern, and quote it")
     pictures = [path for path in files if is_image(path)]
     if len(pictures) == len(files):

@@ -19,13 +19,14 @@ from stream.errors import SourceError
 from stream.frame import Frame, frame_from_rgb
 from stream.redact import redact
 from stream.sources.base import SourceInfo
+from stream.sources.door import SEE_THROUGH
 from stream.sources.modes import exact_rate
 from stream.sources.names import natural_key
 from stream.sources.pulled import PulledSource
 
 UNREADABLE = "unreadable pictures skipped"
 OTHER_SIZE = "pictures of another size than the first"
-STILLED = "animations or pages shown as their first picture; a GIF or a video is shown whole"
+STILLED = "animations or pages with only the first picture shown; a GIF or a video is shown whole"
 LOOK = 4096
 """Bytes in which a picture tells that it is animated."""
 _TIFF: dict[bytes, Literal["little", "big"]] = {b"II*\0": "little", b"MM\0*": "big"}
@@ -58,6 +59,7 @@ class ImagesSource(PulledSource):
         self._base = 1 / rate
         self._position = 0
         self._index = 0
+        self._seen_through: tuple[str, ...] = ()
         ahead = self._next_picture()
         if ahead is None:
             raise SourceError(self._none_readable())
@@ -73,7 +75,7 @@ class ImagesSource(PulledSource):
             time_base=self._base,
             colour=COLOUR,
             codec=self._paths[ahead[0]].suffix.lower().lstrip(".") or "raw",
-            notes=("RGB converted to YUV 4:2:0",),
+            notes=("RGB converted to YUV 4:2:0", *self._seen_through),
             pictures=tuple(self._paths),
         )
 
@@ -107,6 +109,10 @@ class ImagesSource(PulledSource):
                 picture = read_image(self._paths[position])
                 if _has_more(self._paths[position]):
                     self.counts[STILLED] += 1
+                if not self._seen_through and _has_alpha(self._paths[position]):
+                    self._seen_through = (SEE_THROUGH,)
+                    if self._index:  # the first one's is in the notes
+                        self.counts[SEE_THROUGH] = 1
                 return position, picture
             except (OSError, ValueError) as error:
                 self._reason = reason_of(error)
@@ -132,6 +138,15 @@ def _has_more(path: Path) -> bool:
     if head[8:16] == b"WEBPVP8X":
         return bool(head[20] & 2)
     return head[12:16] == b"IHDR" and b"acTL" in head.partition(b"IDAT")[0]
+
+
+def _has_alpha(path: Path) -> bool:
+    """Whether a PNG or WebP says of its pixels how far they are seen through."""
+    with path.open("rb") as file:
+        head = file.read(LOOK)
+    if head[12:16] in (b"VP8X", b"VP8L"):
+        return bool(head[20 if head[15:16] == b"X" else 24] & 16)
+    return head[12:16] == b"IHDR" and (head[25] in (4, 6) or b"tRNS" in head.partition(b"IDAT")[0])
 
 
 def pictures_in(folder: Path) -> list[Path]:

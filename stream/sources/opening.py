@@ -105,8 +105,10 @@ def _similar(path: Path) -> str:
     folder = path.parent
     try:
         if not folder.is_dir():
-            return f" (nor a directory {folder})"
+            return f" (nor a directory {folder}); check the path"
         names = get_close_matches(path.name, [entry.name for entry in folder.iterdir()], 3, 0.75)
     except OSError:
-        return ""  # a folder that may be entered, but not listed
-    return f"; did you mean {' or '.join(names)}?" if names else f" in {folder.resolve()}"
+        return "; check the path"  # a folder that may be entered, but not listed
+    if names:
+        return f"; did you mean {' or '.join(names)}?"
+    return f" in {folder.resolve()}; check the path"

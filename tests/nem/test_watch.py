@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from nem.config import Fill, TrainConfig
+from nem.config import CHECKPOINT, Fill, TrainConfig
 from nem.data import collect
 from nem.learner import Learner
-from nem.watch import CHECKPOINT, epoch_line, explain_pictures, gauge_pictures
+from nem.watch import epoch_line, explain_pictures, gauge_pictures
 from tests.nem.toys import shapes, tiny_nem, write_pictures
 
 

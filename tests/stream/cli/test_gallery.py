@@ -200,8 +200,16 @@ def test_what_can_not_be_read_is_told(cli, fake, built, image, tmp_path):
     bad = tmp_path / "bad.png"
     bad.write_bytes(b"no picture")
     for file, picture, say in (
-        (built[0], bad, "bad.png: picture can't be read: not a readable image"),
-        (built[0], tmp_path / "gone.png", "gone.png: picture can't be read: No such file"),
+        (
+            built[0],
+            bad,
+            "bad.png: picture can't be read: not a readable image; check that a viewer shows it",
+        ),
+        (
+            built[0],
+            tmp_path / "gone.png",
+            "gone.png: picture can't be read: No such file or directory; check the path",
+        ),
         (bad, image, "bad.png: can't be read"),
         (tmp_path / "gone", image, "gone: no such file"),
     ):

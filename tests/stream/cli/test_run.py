@@ -124,6 +124,7 @@ CASES = {
     "not a video": (3, "not a video", lambda t: [broken_file(t / "x.mp4")]),
     "empty": (3, "empty", lambda t: [empty_file(t / "x.mp4")]),
     "no camera": (3, "camera 97", lambda t: ["--camera", 97]),
+    "camera without a name": (2, "--camera: names none; give a number", lambda t: ["--camera", ""]),
     "no camera by path": (3, "video97", lambda t: ["--camera", "video97"]),
     "unknown option": (2, "--frob", lambda t: ["--frob"]),
     "unknown style": (2, "style", lambda t: [t / "c.mp4", "--style", "pink"]),

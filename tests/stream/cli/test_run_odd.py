@@ -52,7 +52,8 @@ def test_a_list_onto_a_full_disk_is_no_success(tmp_path, monkeypatch, unbuffered
     monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
     done = shell(">/dev/full", "bundles", "list", cwd=tmp_path)
     assert done.returncode == 5
-    assert done.stderr == "nem-stream: error: stdout: writing failed: No space left on device\n"
+    told = "stdout: writing failed: No space left on device; make room, or send it elsewhere"
+    assert done.stderr == f"nem-stream: error: {told}\n"
 
 
 def test_terminated_while_it_works_a_gallery_leaves_nothing(tmp_path, fake):

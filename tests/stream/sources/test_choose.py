@@ -101,7 +101,8 @@ def test_files_called_like_a_keyword_or_pattern(folder):
         ("-", UsageError, "the standard input is no source yet; give"),
         ("rtsp://me:pa@ss/w@host/1", UsageError, r"rtsp://\*\*\*@host/1: rtsp sources are not"),
         ("http://host/x.mp4", UsageError, "http sources are not supported; give a video"),
-        ("nope.mp4", SourceError, "nope.mp4: no such file"),
+        ("nope.mp4", SourceError, r"nope.mp4: no such file in /.*; check the path$"),
+        ("no/nope.mp4", SourceError, r"no such file \(nor a directory no\); check the path$"),
         ("nope.jpg", SourceError, r"nope.jpg: picture can't be read \(No such file"),
         ("clipp.mp4", SourceError, r"did you mean clip\.mp4\?"),
         ("*.avi", SourceError, "no file matches; check the pattern, and quote it"),
@@ -203,7 +204,7 @@ def test_a_folder_that_may_not_be_listed(folder, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("pathlib.Path.iterdir", denied)
-    with pytest.raises(SourceError, match=r"none\.mp4: no such file$"):
+    with pytest.raises(SourceError, match=r"none\.mp4: no such file; check the path$"):
         open_source("none.mp4")
 
 
