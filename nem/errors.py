@@ -15,9 +15,12 @@ from __future__ import annotations
 
 
 def first_line(error: BaseException) -> str:
-    """The beginning of an error's text, in one line."""
+    """The beginning of an error's text, in one line; of a long one its first whole sentences."""
     line = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return line if len(line) <= 160 else f"{line[:157]}..."
+    if len(line) <= 160:
+        return line
+    sentences, end, _ = line[:157].rpartition(". ")
+    return sentences if end else f"{line[:157]}..."
 
 
 def reason_of(error: BaseException) -> str:

@@ -11,6 +11,8 @@ from stream.redact import redact
 from stream.stdout import forget, refused
 
 PROGRAM = "nem-stream"
+OWN = ("nem", "engines", "stream")
+"""The packages of the program."""
 
 
 def start_console(*, quiet: bool, verbose: int = 0) -> Console:
@@ -83,13 +85,25 @@ class Console:
         """Send what the packages log to stderr, from the level that was asked for."""
         levels = {-1: logging.ERROR, 0: logging.WARNING, 1: logging.INFO}
         handler = logging.StreamHandler()
-        handler.setFormatter(_Plain(f"{PROGRAM}: %(levelname)s: %(name)s: %(message)s"))
+        handler.setFormatter(_Plain(named=self.verbosity > 0))
         logging.basicConfig(level=levels.get(self.verbosity, logging.DEBUG), handlers=[handler])
 
 
 class _Plain(logging.Formatter):
+    """Log lines that read as the program's own.
+
+    Args:
+        named: tell the logger's name of the program's packages, too.
+    """
+
+    def __init__(self, *, named: bool) -> None:
+        super().__init__()
+        self._named = named
+
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
-        return _plain(super().formatMessage(record))
+        named = self._named or record.name.partition(".")[0] not in OWN
+        name = f"{record.name}: " if named else ""
+        return _plain(f"{PROGRAM}: {record.levelname.lower()}: {name}{record.message}")
 
 
 def _plain(text: str) -> str:

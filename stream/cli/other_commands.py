@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from stream.cli.console import Console
+from stream.cli.console import start_console
 from stream.cli.shared import (
     MODEL,
     Calibrate,
@@ -106,7 +106,7 @@ def build_engine(
     """
     from stream.cli.engines import build
 
-    console = Console(-1 if quiet else 0)
+    console = start_console(quiet=quiet)
     build(model, engine, device, precision, frame, batch, dynamic, calibrate, console)
 
 
@@ -168,9 +168,8 @@ def export(
     """
     from stream.cli.engines import export_bundle
 
-    export_bundle(
-        model, output, format_, precision, frame, batch, overwrite, Console(-1 if quiet else 0)
-    )
+    console = start_console(quiet=quiet)
+    export_bundle(model, output, format_, precision, frame, batch, overwrite, console)
 
 
 def doctor() -> int:

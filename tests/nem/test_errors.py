@@ -12,6 +12,7 @@ from nem.errors import first_line
         ("", "OSError"),
         ("x" * 160, "x" * 160),
         ("x" * 161, "x" * 157 + "..."),  # that something is missing is seen
+        ("No file there. Nor in the cache. " + "x" * 161, "No file there. Nor in the cache"),
     ],
 )
 def test_an_error_is_one_short_line(text: str, told: str) -> None:

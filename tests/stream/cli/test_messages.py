@@ -1,6 +1,7 @@
 """What goes wrong is told with its cause and its cure, and ends with the right code."""
 
 import errno
+import logging
 import os
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from engines import Store
 from nem.config import CHECKPOINT
+from stream.cli.console import start_console
 from stream.errors import SourceError
 from stream.sources import open_source
 from stream.sources.base import counted
@@ -133,3 +135,19 @@ def test_a_folder_that_holds_a_training_is_no_place_for_another(cli, tmp_path):
     assert last_line(err).endswith(
         "run: holds a training; go on with --resume, or give another --out"
     )
+
+
+@pytest.mark.parametrize("verbose", [0, 1])
+def test_warnings_read_as_the_program_s_own(monkeypatch, capsys, verbose):
+    monkeypatch.setattr(logging, "root", logging.RootLogger(logging.WARNING))  # without pytest's
+    start_console(quiet=False, verbose=verbose)
+    own, other = ("nem.logs", "trying again"), ("av.codec", "odd")
+    (handler,) = logging.root.handlers
+    for name, text in (own, other):
+        handler.handle(logging.LogRecord(name, logging.WARNING, "", 1, text, (), None))
+    told = "nem.logs: " if verbose else ""
+    err = capsys.readouterr().err.splitlines()
+    assert err == [
+        f"nem-stream: warning: {told}trying again",
+        "nem-stream: warning: av.codec: odd",
+    ]
