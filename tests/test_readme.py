@@ -1,8 +1,10 @@
 """README and CI can't drift apart, and README names only options that exist."""
 
+import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -10,7 +12,8 @@ import numpy as np
 import pytest
 
 from nem.bundle import open_bundle
-from tests.builders import make_clip
+from stream.sinks.scores import score_line
+from tests.builders import make_clip, make_explanation, make_frame
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -51,6 +54,13 @@ def test_readme_options_exist():
     assert named, "README names no option"
     missing = sorted(option for option in named if not any(option in page for page in pages))
     assert not missing
+
+
+def test_all_keys_of_a_line_of_scores_are_told():
+    (told,) = re.findall(r"^A line of `--scores`.+?\n\n", README, re.S | re.M)
+    frame = replace(make_frame(), file="a.png")
+    keys = json.loads(score_line(frame, make_explanation()))
+    assert [key for key in keys if f"`{key}`" not in told] == []
 
 
 def test_pictures_and_pages_linked_in_readme_exist():

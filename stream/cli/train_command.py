@@ -183,7 +183,7 @@ def train(
 
     [bold]nem-stream train --model resnet18 --data photos/ clip.mp4[/]
 
-    The model is never changed. Data needs no labels. Needs the extra:
+    Training never changes the model. Data needs no labels. Needs the extra:
     [bold]pip install 'nem-stream\[train]'[/]
     """
     from stream.cli.training import train_bundle
