@@ -84,6 +84,7 @@ def test_it_is_made_without_a_word_printed(
 ) -> None:
     """What the other tests then find in the store."""
     monkeypatch.setattr(rich.get_console(), "stderr", True)  # as a training leaves it
+    monkeypatch.delitem(sys.modules, "openvino_telemetry", raising=False)  # of other tests
     told: list[str] = []
     options = {"precision": "int8", "calibration": pictures, "say": told.append}
     OpenVinoEngine(bundle, store=store, **options).close()
