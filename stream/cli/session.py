@@ -212,7 +212,7 @@ def _say_first(
 ) -> None:
     places = [] if video is None else [str(video)]
     if options.scores is not None:
-        places.append("scores to stdout" if options.scores == STDOUT else options.scores)
+        places.append("stdout" if options.scores == STDOUT else options.scores)
     if show:
         places.append("a window")
     runs = f"{options.model} on {engine.name} {engine.device} {engine.precision}"
