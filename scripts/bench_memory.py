@@ -23,6 +23,7 @@ from engines import open_engine
 from nem.bundle import open_bundle
 from scripts.ending import launch, new_file
 from scripts.make_clip import frame_size, make_clip
+from stream.cli.options import engine_wishes
 from stream.heap import one_heap
 from stream.overlay import Overlay
 from stream.pipeline import Pipeline
@@ -67,7 +68,7 @@ def main() -> None:
     parser.add_argument("--model", default="nem-tiny", help="bundle (default nem-tiny)")
     parser.add_argument("--json", type=new_file, help="write the figures here")
     args = parser.parse_args()
-    one_heap()  # as the command, before any thread; and below the heads as for a file
+    one_heap()  # as the command, before any thread
     width, height = args.size
     samples: list[float] = []
     with tempfile.TemporaryDirectory() as name:
@@ -75,8 +76,9 @@ def main() -> None:
         make_clip(part, width=width, height=height, frames=250, fps=30)
         repeat(part, clip, -(-args.frames // 250))
         began = time.perf_counter()
-        heads = open_bundle(args.model).manifest.heads[:1]
-        with open_engine(args.model, batch=None, calls=None, aims=heads) as engine:
+        bundle = open_bundle(args.model)
+        wishes = engine_wishes(None, bundle.manifest.heads[0], watched=False)
+        with open_engine(bundle, **wishes) as engine:
             sink = FileSink(Path(name) / "out.mp4", copy_from=clip)
             pipeline = Pipeline(open_source(clip), engine, [sink], overlay=Overlay("heat"))
             report = pipeline.run(lambda _: samples.append(resident_mb()))

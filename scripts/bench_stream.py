@@ -86,20 +86,19 @@ def run_pipeline(
 
     from engines import open_engine
     from nem.bundle import open_bundle
+    from stream.cli.options import engine_wishes
     from stream.overlay import Overlay
     from stream.pipeline import Pipeline
     from stream.sinks.file import FileSink
     from stream.sources import open_source
 
-    precision = "int8" if calibration else "auto"
+    bundle, precision = open_bundle(model), "int8" if calibration else "auto"
     with open_engine(
-        model,
+        bundle,
         device=device,
         precision=precision,
-        batch=None,
-        calls=None,
         calibration=calibration,
-        aims=open_bundle(model).manifest.heads[:1],  # as the command does for a file
+        **engine_wishes(None, bundle.manifest.heads[0], watched=False),
     ) as engine:
         source = open_source(clip, decode=decode)
         sink = FileSink(out, codec=codec, copy_from=clip, overwrite=True)
