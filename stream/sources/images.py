@@ -107,9 +107,10 @@ class ImagesSource(PulledSource):
             position, self._position = self._position, self._position + 1
             try:
                 picture = read_image(self._paths[position])
-                if _has_more(self._paths[position]):
+                more, alpha = _look(self._paths[position])
+                if more:
                     self.counts[STILLED] += 1
-                if not self._seen_through and _has_alpha(self._paths[position]):
+                if alpha and not self._seen_through:
                     self._seen_through = (SEE_THROUGH,)
                     if self._index:  # the first one's is in the notes
                         self.counts[SEE_THROUGH] = 1
@@ -127,26 +128,25 @@ class ImagesSource(PulledSource):
         return f"{self._name}: picture can't be read ({self._reason}); check that a viewer shows it"
 
 
-def _has_more(path: Path) -> bool:
-    """Whether a PNG, WebP or TIFF holds more than one picture."""
+def _look(path: Path) -> tuple[bool, bool]:
+    """What a PNG, WebP or TIFF says: it holds more than one picture; of the first two, has alpha.
+
+    Alpha is how far pixels are seen through.
+    """
     with path.open("rb") as file:
         head = file.read(LOOK)
         if order := _TIFF.get(head[:4]):
             file.seek(int.from_bytes(head[4:8], order))
             file.seek(12 * int.from_bytes(file.read(2), order), os.SEEK_CUR)
-            return any(file.read(4))  # where the next page is
+            return any(file.read(4)), False  # where the next page is
     if head[8:16] == b"WEBPVP8X":
-        return bool(head[20] & 2)
-    return head[12:16] == b"IHDR" and b"acTL" in head.partition(b"IDAT")[0]
-
-
-def _has_alpha(path: Path) -> bool:
-    """Whether a PNG or WebP says of its pixels how far they are seen through."""
-    with path.open("rb") as file:
-        head = file.read(LOOK)
-    if head[12:16] in (b"VP8X", b"VP8L"):
-        return bool(head[20 if head[15:16] == b"X" else 24] & 16)
-    return head[12:16] == b"IHDR" and (head[25] in (4, 6) or b"tRNS" in head.partition(b"IDAT")[0])
+        return bool(head[20] & 2), bool(head[20] & 16)
+    if head[8:16] == b"WEBPVP8L":
+        return False, bool(head[24] & 16)
+    if head[12:16] != b"IHDR":
+        return False, False
+    before = head.partition(b"IDAT")[0]
+    return b"acTL" in before, head[25] in (4, 6) or b"tRNS" in before
 
 
 def pictures_in(folder: Path) -> list[Path]:
