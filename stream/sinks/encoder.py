@@ -24,10 +24,9 @@ FAST: dict[str, tuple[str | None, int]] = {
 X264_FASTEST = {"preset": ULTRAFAST, "qp": "25", "me_range": "4"}
 """x264 at its fastest preset where no crf is given: one quantiser for all frames. To keep a crf it
 measures each picture, a good part of its time there, gives still scenes more bits than the eye
-needs and moving ones fewer. 25 is the coarsest at which recordings that move look as at crf 20:
-over ten of them a mean PSNR of 39.2 instead of 39.1 dB, of the worst frames 38.6 instead of 37.9;
-still ones keep 46 dB of 50. Motion is looked for up to 4 pixels from where neighbours moved: what
-this search finds further away fits by chance, and gives no better pictures."""
+needs and moving ones fewer. 25 is the coarsest at which recordings that move look as at crf 20, in
+the mean and in their worst frames. Motion is looked for up to 4 pixels from where neighbours moved:
+what this search finds further away fits by chance, and gives no better pictures."""
 ALWAYS = {"libx265": {"x265-params": "log-level=error"}, "libvpx": {"b": "100000000"}}
 """x265 writes some 20 lines to stderr each time it opens unless told not to; VP8 stays below a
 bit rate whatever the crf, and that is 256 kbit/s unless told otherwise."""

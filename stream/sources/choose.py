@@ -225,11 +225,12 @@ def _matching(pattern: str, options: Options) -> Source:
         folder = Path(pattern)
         while glob.has_magic(str(folder)):
             folder = folder.parent
-        with suppress(FileNotFoundError, NotADirectoryError):
-            try:  # glob finds nothing in a folder that may not be listed, or not be entered
-                os.listdir(os.path.join(folder, "."))  # noqa: PTH118, PTH208 - pathlib drops the .
-            except PermissionError:
-                raise _forbidden(folder) from None
+        try:  # glob finds nothing in a folder that may not be listed, or not be entered
+            os.listdir(os.path.join(folder, "."))  # noqa: PTH118, PTH208 - pathlib drops the .
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        except PermissionError:
+            raise _forbidden(folder) from None
         raise SourceError(f"{pattern}: no file matches; check the pattern, and quote it")
     pictures = [path for path in files if is_image(path)]
     if len(pictures) == len(files):

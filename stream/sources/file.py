@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -76,9 +75,9 @@ class FileSource(PulledSource):
                 self.counts[TRUNCATED] = 1
             codec = cpu.decoder.canonical_name
             self._door = Door(self._name, cpu.first, codec, cpu.aspect, self.counts)
-            self.info = self._describe(codec, note)
-            if self._video is not cpu:
-                self.info = replace(self.info, decoder="NVDEC")
+            on_gpu = self._video is not cpu
+            self.info = self._describe(codec, "NVDEC" if on_gpu else "the CPU", note)
+            if on_gpu:
                 cpu.close()
         except BaseException:
             cpu.close()
@@ -131,7 +130,7 @@ class FileSource(PulledSource):
     def _free(self) -> None:
         self._video.close()
 
-    def _describe(self, codec: str, note: tuple[str, ...]) -> SourceInfo:
+    def _describe(self, codec: str, decoder: str, note: tuple[str, ...]) -> SourceInfo:
         notes = self._door.notes
         if self._video.alpha and SEE_THROUGH not in notes:
             notes += (SEE_THROUGH,)
@@ -150,4 +149,5 @@ class FileSource(PulledSource):
             codec=codec,
             path=self._path,
             notes=(*notes, *note),
+            decoder=decoder,
         )
