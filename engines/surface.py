@@ -108,13 +108,16 @@ class Surface:
             planes = _resized(self.y[None], size), _resized(self.uv.permute(2, 0, 1), size)
             return list(_level(torch.cat(planes)).to(torch.uint8).cpu().numpy())
 
-    def tinted(self, levels: NDArray[np.uint8], tables: NDArray[np.uint8]) -> Surface:
+    def tinted(
+        self, levels: NDArray[np.uint8], tables: NDArray[np.uint8], *, squares: bool = False
+    ) -> Surface:
         """A new picture, blended with the colour of each pixel's mask level.
 
         Args:
             levels: uint8 (S, S), stretched over the whole picture.
             tables: uint8 (4, 256), by level: share of the picture to keep (255 is all), and Y, U
                 and V to add.
+            squares: 2x2 pixels share a level as they share their colour; for even sides.
         """
         device = self.y.device
         new = Surface(*self.size, device)
@@ -122,11 +125,14 @@ class Surface:
             table, index = (torch.from_numpy(array).to(device) for array in (tables, levels))
             tints = table[:, index.int()].float()[None]
             tints[:, 0] /= 255
-            keep, add = resize_planes(tints[:, :2], self.size)[0]
-            new.y.copy_(_blend(self.y, keep, add))
             half = self.uv.shape[0], self.uv.shape[1]
-            keep, u, v = resize_planes(tints[:, [0, 2, 3]], half)[0]
+            keep, y, u, v = resize_planes(tints, half)[0]
             new.uv.copy_(_blend(self.uv, keep[..., None], torch.stack([u, v], -1)))
+            if squares:
+                keep, y = _squares(keep), _squares(y)
+            else:
+                keep, y = resize_planes(tints[:, :2], self.size)[0]
+            new.y.copy_(_blend(self.y, keep, y))
         return new
 
     def paste(self, y: NDArray[np.uint8], u: NDArray[np.uint8], v: NDArray[np.uint8]) -> None:
@@ -174,6 +180,13 @@ class Surface:
     def _finish(self) -> None:
         if self.y.device.type == "cuda":
             torch.cuda.default_stream(self.y.device).synchronize()
+
+
+def _squares(values: Tensor) -> Tensor:
+    """Each of (H, W) four times, as a square."""
+    height, width = values.shape
+    twice = values[:, None, :, None].expand(height, 2, width, 2)
+    return twice.reshape(2 * height, 2 * width)
 
 
 def _resized(planes: Tensor, size: tuple[int, int]) -> Tensor:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stream.frame import Frame, Plane, thinning
-from stream.paint import Levels, Planes
+from stream.paint import Levels, Planes, is_fine
 from stream.palette import Tints
 
 if TYPE_CHECKING:
@@ -82,8 +82,9 @@ class GpuFrame(Frame):
             tints: what to do with a pixel of each.
             label: planes for the top left corner, or None.
         """
-        tables = np.stack([tints.keep, tints.y, tints.u, tints.v])
-        surface = self.surface.tinted(levels, tables)
+        tables = np.ascontiguousarray(tints.table.T)
+        squares = is_fine(self.surface.size, levels)
+        surface = self.surface.tinted(levels, tables, squares=squares)
         if label is not None:
             surface.paste(*label)
         return GpuFrame(surface, *self.facts)

@@ -7,15 +7,16 @@ and `outline` lie in one buffer.
 
 from __future__ import annotations
 
+import math
 from typing import TypeAlias
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from nem.pictures import resize
+from nem.pictures import Picture, resize
 from stream.frame import Plane, new_planes
-from stream.palette import Table, Tints
+from stream.palette import Tints
 
 Planes: TypeAlias = tuple[Plane, Plane, Plane]
 Levels = NDArray[np.uint8]
@@ -25,15 +26,36 @@ LINE_SHARE, MIN_LINE = 1 / 240, 2
 
 
 def tint(planes: Planes, levels: Levels, tints: Tints) -> Planes:
-    """Blend each pixel with the colour of its mask level."""
+    """Blend each pixel with the colour of its mask level; where no level changes any, copy.
+
+    Where a mask value covers more than a sample of chroma, the 2x2 pixels of each share a level.
+    """
     y, u, v = planes
-    keep = _look_up(levels, tints.keep)
-    keep_chroma = _on_chroma(keep, y)
     drawn = new_planes(*_size(y))
-    _blend(y, resize(keep, _size(y)), resize(_look_up(levels, tints.y), _size(y)), drawn[0])
-    _blend(u, keep_chroma, _on_chroma(_look_up(levels, tints.u), y), drawn[1])
-    _blend(v, keep_chroma, _on_chroma(_look_up(levels, tints.v), y), drawn[2])
+    part, rows, columns = _changed(levels, tints, y)
+    inside = rows, columns
+    luma = slice(2 * rows.start, 2 * rows.stop), slice(2 * columns.start, 2 * columns.stop)
+    for plane, new, place in zip(planes, drawn, (luma, inside, inside), strict=True):
+        _copy_around(plane, new, *place)
+    if not part.size:
+        return drawn
+    tinted = tints.of(part)
+    # Resized as one picture: a third less time.
+    keep, add, add_u, add_v = _split(_on_chroma(tinted, y[luma]))
+    _blend(u[inside], keep, add_u, drawn[1][inside])
+    _blend(v[inside], keep, add_v, drawn[2][inside])
+    if is_fine(_size(y), levels):
+        keep, add = _squares(keep), _squares(add)
+    else:
+        keep, add = _split(resize(tinted[..., :2], _size(y[luma])))
+    _blend(y[luma], keep, add, drawn[0][luma])
     return drawn
+
+
+def is_fine(size: tuple[int, int], levels: Levels) -> bool:
+    """Whether 2x2 pixels of a picture of this (height, width) are to share a level; see `tint`."""
+    pairs = zip(size, levels.shape, strict=True)
+    return all(side % 2 == 0 and side >= 2 * count for side, count in pairs)
 
 
 def outline(
@@ -96,8 +118,49 @@ def _blend(plane: Plane, keep: Plane, add: Plane, drawn: Plane) -> None:
     cv2.add(drawn, add, drawn)
 
 
-def _look_up(levels: Levels, table: Table) -> Levels:
-    return np.asarray(cv2.LUT(levels, table), dtype=np.uint8)
+def _changed(levels: Levels, tints: Tints, luma: Plane) -> tuple[Levels, slice, slice]:
+    """The part of the mask beyond which no pixel changes; rows and columns of chroma it covers."""
+    left, top, width, height = cv2.boundingRect(cv2.LUT(levels, tints.changes))
+    if not width:
+        return levels[:0], slice(0, 0), slice(0, 0)
+    own_rows, rows = _span(top, top + height, levels.shape[0], luma.shape[0])
+    own_columns, columns = _span(left, left + width, levels.shape[1], luma.shape[1])
+    return levels[own_rows, own_columns], rows, columns
+
+
+def _span(start: int, stop: int, count: int, pixels: int) -> tuple[slice, slice]:
+    """Of `count` values those from `start` to `stop`, their neighbours, and samples of chroma.
+
+    Widened to where values and samples begin together, so that it is enlarged as the whole would
+    be; of an odd number of pixels it is the whole.
+    """
+    samples = (pixels + 1) // 2
+    step = count if pixels % 2 else count // math.gcd(count, samples)
+    start = max(0, (start - 1) // step * step)
+    stop = min(count, -(-(stop + 1) // step) * step)
+    return slice(start, stop), slice(start * samples // count, stop * samples // count)
+
+
+def _copy_around(plane: Plane, drawn: Plane, rows: slice, columns: slice) -> None:
+    """Copy all but these rows and columns."""
+    for place in (
+        np.s_[: rows.start],
+        np.s_[rows.stop :],
+        np.s_[rows, : columns.start],
+        np.s_[rows, columns.stop :],
+    ):
+        drawn[place] = plane[place]
+
+
+def _split(picture: Picture) -> list[Plane]:
+    return [np.asarray(channel, np.uint8) for channel in cv2.split(picture)]
+
+
+def _squares(levels: Levels) -> Levels:
+    """Each value four times, as a square."""
+    height, width = levels.shape
+    pairs = cv2.merge((levels, levels)).reshape(height, 2 * width)
+    return np.asarray(cv2.repeat(pairs, 1, 2), np.uint8).reshape(2 * height, 2 * width)
 
 
 def _on_chroma(levels: Levels, y: Plane) -> Levels:

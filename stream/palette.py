@@ -22,24 +22,24 @@ Colormap = Literal["inferno", "magma", "viridis", "cividis", "turbo", "hot"]
 green; `turbo` is the exception, for those who like it."""
 COLORMAPS: tuple[Colormap, ...] = get_args(Colormap)
 
-Table = NDArray[np.uint8]
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tints:
-    """What to do with a pixel of each mask level; all tables uint8 (256,).
+    """What to do with a pixel of each mask level.
 
     Attributes:
-        y: luma to add.
-        u: blue difference to add.
-        v: red difference to add.
-        keep: share of the frame to keep, 255 = all.
+        table: by level: share of the frame to keep, 255 = all, and Y, U and V to add; uint8
+            (256, 4).
+        changes: 1 where that changes a pixel, 0 where it leaves all as they are; uint8 (256,).
     """
 
-    y: Table
-    u: Table
-    v: Table
-    keep: Table
+    table: NDArray[np.uint8]
+    changes: NDArray[np.uint8]
+
+    def of(self, levels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The entries of levels (H, W), uint8 (H, W, 4)."""
+        entries = self.table.view(np.uint32)[:, 0].take(levels)
+        return entries.view(np.uint8).reshape(*levels.shape, 4)
 
 
 @lru_cache(maxsize=64)
@@ -70,5 +70,7 @@ def yuv(rgb: tuple[int, int, int], tags: ColourTags) -> tuple[int, int, int]:
 def _tints(rgb: NDArray[np.float64], opacity: NDArray[np.float64], tags: ColourTags) -> Tints:
     matrix = rgb_to_yuv_matrix(tags)
     planes = (rgb @ matrix[:, :3].T + matrix[:, 3]) * opacity[:, None]
-    y, u, v = (np.clip(np.rint(planes[:, i]), 0, 255).astype(np.uint8) for i in range(3))
-    return Tints(y, u, v, np.rint(255 * (1 - opacity)).astype(np.uint8))
+    keep = 255 * (1 - opacity[:, None])
+    table = np.clip(np.rint(np.hstack([keep, planes])), 0, 255).astype(np.uint8)
+    changes = (table != (255, 0, 0, 0)).any(1).astype(np.uint8)
+    return Tints(table, changes)

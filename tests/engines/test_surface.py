@@ -11,7 +11,7 @@ from engines import surface
 from engines.cuda_memory import DeviceMemoryError
 from engines.errors import EngineError
 from engines.surface import PITCH, Surface, torch_trouble, torchs_context
-from stream.paint import tint
+from stream.paint import is_fine, tint
 from stream.palette import dim_tints, heat_tints
 from stream.shrink import shrink
 from tests.builders import make_frame
@@ -111,7 +111,7 @@ def test_drawn_as_on_the_cpu(size, tints):
     levels = np.rint((x[:, None] + x[None, ::-1]) / 2).astype(np.uint8)
     table = tints(*(("turbo",) if tints is heat_tints else ()), 0.8, frame.colour)
     picture = taken(frame)
-    drawn = picture.tinted(levels, np.stack([table.keep, table.y, table.u, table.v]))
+    drawn = picture.tinted(levels, table.table.T.copy(), squares=is_fine(size, levels))
     expected = tint((frame.y, frame.u, frame.v), levels, table)
     for found, plane in zip(drawn.planes(), expected, strict=True):
         difference = np.abs(found.astype(int) - plane)

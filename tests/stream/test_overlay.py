@@ -44,10 +44,18 @@ def reference(frame: Frame, mask: np.ndarray, style: str, strength: float, color
         levels = np.rint(mask * 255).astype(np.uint8)
         colour = cv2.applyColorMap(levels, code)[..., ::-1].astype(float)
         alpha = strength * mask.astype(float)
-    tint = cv2.resize(colour * alpha[..., None], (width, height))
-    alpha = cv2.resize(alpha, (width, height))[..., None]
+    alpha = alpha[..., None]
+    tint, alpha = enlarged(colour * alpha, height, width), enlarged(alpha, height, width)
     out = rgb * (1 - alpha) + tint
     return np.dstack([out, np.ones((height, width))]) @ rgb_to_yuv_matrix(frame.colour).T
+
+
+def enlarged(values: np.ndarray, height: int, width: int) -> np.ndarray:
+    """To a picture's size; where its sides are even, 2x2 pixels have one value."""
+    if height % 2 or width % 2:
+        return cv2.resize(values, (width, height)).reshape(height, width, -1)
+    half = cv2.resize(values, (width // 2, height // 2)).reshape(height // 2, width // 2, -1)
+    return half.repeat(2, 0).repeat(2, 1)
 
 
 @pytest.mark.parametrize("tags", TAGS, ids=str)

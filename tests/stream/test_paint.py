@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import cv2
 import numpy as np
 import pytest
 
 from stream.colour import ColourTags
 from stream.frame import Frame
 from stream.overlay import Overlay
+from stream.paint import tint
+from stream.palette import dim_tints, heat_tints
 from tests.builders import make_explanation, make_frame
 
 GREY = 90
+HEAT = heat_tints("turbo", 0.9, ColourTags())
 
 
 def contour(mask: np.ndarray, side: int = 960, tags: ColourTags | None = None, **look) -> Frame:
@@ -75,3 +81,51 @@ def test_of_an_odd_size_colour_is_tinted_where_brightness_is():
         plane, before = getattr(drawn, name), getattr(frame, name)
         assert (plane[:, :hidden] == black).all()
         assert np.array_equal(plane[:, hidden:], before[:, hidden:])
+
+
+def spots(side: int, *places: tuple[int, int, int]) -> np.ndarray:
+    """Mask levels of nothing but some squares: row, column and width of each."""
+    draw = np.random.default_rng(side)
+    levels = np.zeros((side, side), np.uint8)
+    for row, column, width in places:
+        levels[row : row + width, column : column + width] = draw.integers(1, 256)
+    return levels
+
+
+@pytest.mark.parametrize("size", [(720, 1280), (480, 854), (90, 60), (95, 127), (96, 127), (31, 9)])
+@pytest.mark.parametrize(
+    "places", [((30, 70, 4), (60, 90, 9)), ((0, 0, 1),), ((159, 159, 1),), ((5, 0, 155),)], ids=str
+)
+@pytest.mark.parametrize("style", ["heat", "dim"])
+def test_a_part_is_drawn_as_with_the_whole(size, places, style):
+    """Only what the mask covers is computed; the rest is copied."""
+    frame = make_frame(*size)
+    planes, levels = (frame.y, frame.u, frame.v), spots(160, *places)
+    tints = HEAT if style == "heat" else dim_tints(0.9, frame.colour)
+    drawn = tint(planes, levels, tints)
+    whole = replace(tints, changes=np.ones(256, np.uint8))
+    for found, expected in zip(drawn, tint(planes, levels, whole), strict=True):
+        assert np.abs(found.astype(int) - expected).max() <= 1
+
+
+def test_beside_a_spot_nothing_changes():
+    frame = make_frame(720, 1280)
+    tints = heat_tints("inferno", 0.65, frame.colour)
+    planes = frame.y, frame.u, frame.v
+    drawn = tint(planes, spots(160, (80, 40, 8)), tints)
+    # A value covers 4.5 rows and 8 columns, and is blended into its neighbours.
+    for step, (before, after) in zip((1, 2, 2), zip(planes, drawn, strict=True), strict=True):
+        rows, columns = np.nonzero(before != after)
+        assert 355 // step <= rows.min() <= rows.max() <= 401 // step
+        assert 312 // step <= columns.min() <= columns.max() <= 392 // step
+
+
+@pytest.mark.parametrize(("size", "shared"), [((64, 64), True), ((62, 64), False)])
+def test_pixels_of_one_colour_share_a_level_where_the_mask_is_coarse(size, shared):
+    draw = np.random.default_rng(1)
+    levels = cv2.resize(draw.integers(0, 256, (8, 8)).astype(np.uint8), (32, 32))
+    frame = make_frame(rgb=np.full((*size, 3), GREY, np.uint8))
+    y, u, _ = tint((frame.y, frame.u, frame.v), levels, heat_tints("hot", 1.0, frame.colour))
+    squares = y.reshape(size[0] // 2, 2, -1, 2)
+    assert (np.ptp(squares, axis=(1, 3)) == 0).all() == shared
+    assert u.shape == (size[0] // 2, size[1] // 2)
