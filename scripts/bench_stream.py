@@ -87,21 +87,24 @@ def run_pipeline(
     from engines import open_engine
     from nem.bundle import open_bundle
     from stream.cli.options import engine_wishes
+    from stream.label import letters_ahead
     from stream.overlay import Overlay
     from stream.pipeline import Pipeline
     from stream.sinks.file import FileSink
     from stream.sources import open_source
 
     bundle, precision = open_bundle(model), "int8" if calibration else "auto"
-    with open_engine(
-        bundle,
-        device=device,
-        precision=precision,
-        calibration=calibration,
-        **engine_wishes(None, bundle.manifest.heads[0], watched=False),
-    ) as engine:
-        source = open_source(clip, decode=decode)
-        sink = FileSink(out, codec=codec, copy_from=clip, overwrite=True)
+    source = open_source(clip, decode=decode)
+    sink = FileSink(out, codec=codec, copy_from=clip, overwrite=True)
+    with letters_ahead(source.info.height, source.info.width):
+        engine = open_engine(
+            bundle,
+            device=device,
+            precision=precision,
+            calibration=calibration,
+            **engine_wishes(None, bundle.manifest.heads[0], watched=False),
+        )
+    with engine:
         pipeline = Pipeline(source, engine, [sink], overlay=Overlay("heat"))
         return measured(lambda: pipeline.run().frames_out)
 

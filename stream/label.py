@@ -8,17 +8,19 @@ as its code (U+1F408).
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache, partial
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from stream.colour import ColourTags
-from stream.letters import FONT, PLAIN, measure, write
+from stream.letters import FONT, PLAIN, measure, prepare, write
 from stream.paint import Planes
 from stream.palette import yuv
+from stream.worker import Crew
 
 TEXT_SHARE = 1 / 36
 """Height of the letters per shorter side: 20 pixels at 720p, also of an upright picture."""
@@ -26,11 +28,27 @@ MIN_TEXT = 8
 """Lower letters can't be read; a picture too small for them gets no label."""
 MAX_STRIP_SHARE = 1 / 3
 """A strip may not hide more of the picture's height than this."""
+AHEAD_SECONDS = 1.0
+"""How long to wait for letters at most."""
 INK, STRIP = (240, 240, 240), (16, 16, 16)
 # Letters that Unicode gives no decomposition into a plain letter and marks.
 SPELLED = {"ß": "ss", "æ": "ae", "Æ": "AE", "œ": "oe", "Œ": "OE", "ø": "o", "Ø": "O", "đ": "d"}
 SPELLED |= {"Đ": "D", "ł": "l", "Ł": "L", "ı": "i", "þ": "th", "Þ": "Th", "ð": "d", "Ð": "D"}
 SPELLED |= {"‘": "'", "’": "'", "“": '"', "”": '"', "–": "-", "—": "-", "…": "..."}
+
+
+@contextmanager
+def letters_ahead(height: int, width: int) -> Iterator[None]:
+    """A thread draws the letters of such a picture's label while the caller does something else.
+
+    The first label would wait 20 ms for them, and with it all that is under way.
+    """
+    crew = Crew(lambda _: None)  # what fails here fails again when it is needed
+    crew.start("letters", partial(prepare, _letters(height, width)))
+    try:
+        yield
+    finally:
+        crew.join(AHEAD_SECONDS)
 
 
 def draw_label(
@@ -111,7 +129,7 @@ def _trial(text: str) -> NDArray[np.uint8]:
 @lru_cache(maxsize=32)
 def _strip(lead: str, texts: tuple[str, ...], height: int, width: int) -> NDArray[np.uint8] | None:
     """How much ink each pixel of the strip has, uint8 of even size; None if nothing fits."""
-    letters = max(MIN_TEXT, round(min(height, width) * TEXT_SHARE))
+    letters = _letters(height, width)
     parts = (lead, *texts) if lead else texts
     for count in range(len(parts), 0, -1):
         found = _fitting("   ".join(parts[:count]), letters, height, width)
@@ -127,6 +145,11 @@ def _strip(lead: str, texts: tuple[str, ...], height: int, width: int) -> NDArra
         return found if found is not None else _strip("", texts, height, width)
     name, share, unit = texts[0].rsplit(" ", 2)
     return _shortened(name, f" {share} {unit}", 3, height, width)
+
+
+def _letters(height: int, width: int) -> int:
+    """How high they are."""
+    return max(MIN_TEXT, round(min(height, width) * TEXT_SHARE))
 
 
 def _shortened(

@@ -43,6 +43,12 @@ class _Piece(NamedTuple):
     size: Size
 
 
+def prepare(height: int) -> None:
+    """Draw the ASCII letters of a height, if that is not done yet; see `measure`."""
+    _shared(height)
+    _alphabet(height)
+
+
 def measure(text: str, height: int) -> Size:
     """How much room a line of text takes.
 
@@ -52,7 +58,7 @@ def measure(text: str, height: int) -> Size:
     """
     if not PLAIN.issuperset(text):
         return _measured(text, height)
-    return _joined([_word(word, height).size for word in _words(text)], height)
+    return _joined([_piece(part, height).size for part in _parts(text)], height)
 
 
 def write(image: NDArray[np.uint8], text: str, pen: tuple[int, int], height: int) -> None:
@@ -66,21 +72,30 @@ def write(image: NDArray[np.uint8], text: str, pen: tuple[int, int], height: int
         height: as for `measure`.
     """
     if PLAIN.issuperset(text):
-        _set(image, [_word(word, height) for word in _words(text)], pen, height)
+        _set(image, [_piece(part, height) for part in _parts(text)], pen, height)
     else:
         _written(image, text, pen, height)
 
 
-def _words(text: str) -> list[str]:
-    """Its words and the spaces between them: most come again, if not in the same line."""
-    return re.findall(" +|[^ ]+", text)
+def _parts(text: str) -> list[str]:
+    """What stands together, and the wide gaps between: most comes again, if not in the same line.
+
+    Of something that stands together its words and spaces, of a word its letters.
+    """
+    wide = re.findall(" {2,}|[^ ]+(?: [^ ]+)*| ", text)
+    if len(wide) > 1:
+        return wide
+    words = re.findall(" |[^ ]+", text)
+    return words if len(words) > 1 else list(text)
 
 
 @lru_cache(maxsize=1024)
-def _word(word: str, height: int) -> _Piece:
-    letters = [_alphabet(height)[char] for char in word]
-    size = _joined([letter.size for letter in letters], height)
-    return _cut(size, height, lambda room, pen: _set(room, letters, pen, height))
+def _piece(text: str, height: int) -> _Piece:
+    if len(text) == 1:
+        return _alphabet(height)[text]
+    parts = [_piece(part, height) for part in _parts(text)]
+    size = _joined([part.size for part in parts], height)
+    return _cut(size, height, lambda room, pen: _set(room, parts, pen, height))
 
 
 @lru_cache(maxsize=32)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
@@ -29,6 +29,7 @@ from stream.cli.signals import Interrupts
 from stream.dial import OverlayDial
 from stream.errors import UsageError
 from stream.frame import Frame
+from stream.label import letters_ahead
 from stream.pipeline import Pipeline
 from stream.refine import Refiner
 from stream.sinks import FileSink, ScoresSink, Sink, WindowSink
@@ -57,8 +58,11 @@ def run_session(options: Options, console: Console) -> int:
         dial = OverlayDial(options.overlay, fixed_size=video is not None, keep=show)
         # Before the engine: an output that can't be written is told of at once.
         sinks = _open_sinks(options, info, video, dial if show else None, stack, console)
-        bundle = open_bundle(options.model)
-        engine = stack.enter_context(_open_engine(bundle, options, batch, watched, console))
+        draws = video is not None or show
+        labels = draws and options.overlay.label
+        with letters_ahead(info.height, info.width) if labels else nullcontext():
+            bundle = open_bundle(options.model)
+            engine = stack.enter_context(_open_engine(bundle, options, batch, watched, console))
         aim = AimDial(engine, options.explain, options.target)
         for sink in sinks:
             if isinstance(sink, WindowSink):
@@ -74,7 +78,7 @@ def run_session(options: Options, console: Console) -> int:
             source,
             engine,
             sinks,
-            overlay=dial if video is not None or show else None,
+            overlay=dial if draws else None,
             smoother=Smoother() if smooth else None,
             aim=aim,
         )

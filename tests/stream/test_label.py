@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 
 import cv2
@@ -9,7 +10,7 @@ import pytest
 from nem.explanation import Explanation
 from stream import label, letters
 from stream.colour import ColourTags
-from stream.label import draw_label, drawable, fold
+from stream.label import draw_label, drawable, fold, letters_ahead, make_label
 from stream.overlay import Overlay
 from tests.builders import make_explanation, make_frame
 
@@ -224,3 +225,21 @@ def test_folds_where_opencv_draws_ascii_only(monkeypatch):
 
 def test_half_characters_of_a_file_name_become_question_marks():
     assert drawable("caf\udce9.mp4") == "caf?.mp4"
+
+
+def test_letters_drawn_ahead_are_those_of_the_label(monkeypatch):
+    """So no font is loaded while frames wait."""
+    height, width = 1111, 1999  # of no other test
+    with letters_ahead(height, width):
+        pass
+    for name in ("getTextSize", "putText"):
+        monkeypatch.setattr(letters.cv2, name, None)
+    strip = make_label((height, width), [("cat", 0.93)], TAGS, "target: cat")
+    assert strip is not None
+    assert np.ptp(strip[0]) > 150
+
+
+def test_no_thread_is_left_of_drawing_ahead():
+    with pytest.raises(RuntimeError, match="engine"), letters_ahead(1113, 1113):
+        raise RuntimeError("engine")
+    assert not [t for t in threading.enumerate() if t.name == "nem-letters"]
