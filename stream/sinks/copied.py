@@ -243,12 +243,14 @@ class CopiedStreams:
     ) -> Iterator[Packet[Stream]]:
         """Muxers refuse stamps that go back, as in damaged files and files put end to end."""
         assert packet.dts is not None
-        scale = packet.time_base / clock.time_base
-        said, duration = round(packet.dts * scale), round((packet.duration or 0) * scale)
+        said, duration = packet.dts, packet.duration or 0
+        if (base := packet.time_base) != clock.time_base:
+            scale = base / clock.time_base
+            said, duration = round(said * scale), round(duration * scale)
+            if packet.pts is not None:
+                packet.pts = round(packet.pts * scale)
         if self._earliest is not None:
             said = max(said, round(self._earliest / clock.time_base))
-        if packet.pts is not None:
-            packet.pts = round(packet.pts * scale)
         packet.dts, packet.duration, packet.time_base = said, duration, clock.time_base
         yield from _marked(clock.take(packet, said, duration))
 
