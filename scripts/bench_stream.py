@@ -109,7 +109,7 @@ def run_pipeline(
         return measured(lambda: pipeline.run().frames_out)
 
 
-def run_loop(model: str, kind: str, clip: Path, out: Path, limit: int) -> dict[str, float]:
+def run_loop(model: str, kind: str, clip: Path, out: Path, limit: int | None) -> dict[str, float]:
     """The loop people write, with the NEM in eager torch or with Grad-CAM."""
     import cv2
     import numpy as np
@@ -137,7 +137,7 @@ def run_loop(model: str, kind: str, clip: Path, out: Path, limit: int) -> dict[s
         height = int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
         writer = cv2.VideoWriter(str(out), cv2.VideoWriter.fourcc(*"mp4v"), 30, (width, height))
         count = 0
-        while count < limit:
+        while limit is None or count < limit:
             ok, bgr = capture.read()
             if not ok:
                 break
@@ -188,7 +188,9 @@ def make_bundles(folder: Path) -> None:
 def run_case(case: str, clip: Path, folder: Path, args: argparse.Namespace) -> dict[str, float]:
     """Measure one case in a process of its own, in `folder`, where the bundles are."""
     command = [sys.executable, "-m", "scripts.bench_stream", "--case", case, "--clip", str(clip)]
-    command += ["--folder", str(folder), "--loop-frames", str(args.loop_frames)]
+    command += ["--folder", str(folder)]
+    if args.loop_frames:
+        command += ["--loop-frames", str(args.loop_frames)]
     command += ["--device", args.device, "--decode", args.decode, "--codec", args.codec]
     if args.calibrate:
         command += ["--calibrate", str(args.calibrate)]
@@ -226,7 +228,12 @@ def main() -> None:
         "--size", type=frame_size, default="1280x720", help="of the clip (default 1280x720)"
     )
     parser.add_argument("--frames", type=int, default=300, help="of the clip (default 300)")
-    parser.add_argument("--loop-frames", type=int, default=100, help="for plain loops (100)")
+    parser.add_argument(
+        "--loop-frames",
+        type=int,
+        help="plain loops end after so many: quicker done, though they begin slowly "
+        "(default: the whole clip, as the pipeline)",
+    )
     parser.add_argument("--rounds", type=int, default=3, help="the median counts (default 3)")
     parser.add_argument(
         "--calibrate", type=Path, metavar="PATH", help="measure int8, too; pictures for its ranges"
