@@ -25,6 +25,7 @@ from scripts.ending import launch, new_file
 from scripts.make_clip import frame_size, make_clip
 from stream.cli.options import engine_wishes
 from stream.heap import one_heap
+from stream.label import letters_ahead
 from stream.overlay import Overlay
 from stream.pipeline import Pipeline
 from stream.sinks.file import FileSink
@@ -68,6 +69,8 @@ def main() -> None:
     parser.add_argument("--model", default="nem-tiny", help="bundle (default nem-tiny)")
     parser.add_argument("--json", type=new_file, help="write the figures here")
     args = parser.parse_args()
+    if args.frames < (least := 3 * WINDOW):
+        parser.error(f"--frames {args.frames}: give at least {least}")
     one_heap()  # as the command, before any thread
     width, height = args.size
     samples: list[float] = []
@@ -78,8 +81,10 @@ def main() -> None:
         began = time.perf_counter()
         bundle = open_bundle(args.model)
         wishes = engine_wishes(None, bundle.manifest.heads[0], watched=False)
-        with open_engine(bundle, **wishes) as engine:
-            sink = FileSink(Path(name) / "out.mp4", copy_from=clip)
+        sink = FileSink(Path(name) / "out.mp4", copy_from=clip)
+        with letters_ahead(height, width):
+            engine = open_engine(bundle, **wishes)
+        with engine:
             pipeline = Pipeline(open_source(clip), engine, [sink], overlay=Overlay("heat"))
             report = pipeline.run(lambda _: samples.append(resident_mb()))
         seconds = time.perf_counter() - began

@@ -14,6 +14,8 @@ from typing import Self
 from stream.colour import ColourTags
 from stream.frame import Frame
 
+RESIZED = "frames of another size scaled to the first"
+"""Cause in `Source.counts`, of files and of cameras."""
 _PLURALS = re.compile(r"\b(packet|frame|picture|stamp|jump|change|read|video|animation|page)s\b")
 """What causes in `Source.counts` are numbers of."""
 

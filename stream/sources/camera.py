@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from stream.colour import ColourTags
 from stream.errors import SourceError, SourceLost
 from stream.frame import Frame, frame_from_rgb
-from stream.sources.base import SourceInfo
+from stream.sources.base import RESIZED, SourceInfo
 from stream.sources.devices import Device, check_device, describe, open_capture
 from stream.sources.modes import QUEUE, Capture, Granted, Wish
 from stream.sources.pulled import PulledSource
@@ -22,7 +22,6 @@ from stream.sources.side_thread import SideThread, TimedOut
 TIME_BASE = Fraction(1, 90000)
 COLOUR = ColourTags("bt601", full_range=False)
 FAILED = "camera reads without a picture"
-RESIZED = "frames of another size scaled to the first"
 OLD_SECONDS = 0.1
 """Age from which the first picture is not shown: it was taken to see that the camera works."""
 RETRY_SECONDS = 0.02

@@ -15,12 +15,12 @@ from nem.videos import is_grey, is_limited_grey, is_rgb
 from stream.colour import MATRIX_NUMBERS, ColourTags, Matrix, matrix_by_size
 from stream.errors import SourceError
 from stream.frame import Plane
+from stream.sources.base import RESIZED
 
 PLANAR_420 = frozenset({"yuv420p", "yuvj420p", "yuva420p"})
 SWS_MATRIX: dict[Matrix, int] = {"bt709": 1, "bt601": 5, "bt2020": 9}
 LEFT_UNDONE = frozenset({"yuyv422", "uyvy422", "nv24", "nv42"})
 """Of these swscale's way to 4:2:0 leaves the last row or columns of an odd size unwritten."""
-RESIZED = "frames of another size scaled to the first"
 RECOLOURED = "frames of other colour tags converted to the first"
 LEFT_COLOURED = "frames of another transfer function or primaries than the first, tagged as it"
 SEE_THROUGH = "transparency ignored"

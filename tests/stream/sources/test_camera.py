@@ -10,7 +10,8 @@ from cv2.utils import logging as cv2_logging
 
 from stream.errors import SourceError, SourceLost
 from stream.sources import devices
-from stream.sources.camera import FAILED, RESIZED, CameraSource, to_frame
+from stream.sources.base import RESIZED
+from stream.sources.camera import FAILED, CameraSource, to_frame
 from stream.sources.modes import Granted, Wish, exact_rate
 from tests.builders import read_index
 from tests.stream.sources.fakes import FakeCapture, FakeClock, counted_bgr

@@ -10,7 +10,8 @@ import pytest
 
 from nem.deinterlace import DEINTERLACED
 from stream.colour import ColourTags
-from stream.sources.door import RECOLOURED, RESIZED, Door
+from stream.sources.base import RESIZED
+from stream.sources.door import RECOLOURED, Door
 from stream.sources.file import FileSource
 from stream.sources.stamps import CONTINUED
 from tests.builders import copy_packets, counted_picture, make_clip, read_index
