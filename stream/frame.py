@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from stream.colour import ColourTags, rgb_to_yuv_matrix, yuv_to_rgb_matrix
 from stream.errors import UsageError
+from stream.memory import frame_memory
 from stream.shrink import shrink
 
 Plane = NDArray[np.uint8]
@@ -130,7 +131,7 @@ def new_planes(height: int, width: int) -> tuple[Plane, Plane, Plane]:
     """Planes of a frame, still to be filled, one after the other in a `Frame.buffer`."""
     half = (height + 1) // 2, (width + 1) // 2
     luma, chroma = height * width, half[0] * half[1]
-    buffer = np.empty(luma + 2 * chroma, np.uint8)
+    buffer = frame_memory(luma + 2 * chroma)
     y, u, v = buffer[:luma], buffer[luma:-chroma], buffer[-chroma:]
     return y.reshape(height, width), u.reshape(half), v.reshape(half)
 
