@@ -29,7 +29,7 @@ LINE_SHARE, MIN_LINE = 1 / 240, 2
 def tint(planes: Planes, levels: Levels, tints: Tints) -> Planes:
     """Blend each pixel with the colour of its mask level; where no level changes any, copy.
 
-    Where a mask value covers more than a sample of chroma, the 2x2 pixels of each share a level.
+    Where a mask value covers a sample of chroma or more, the 2x2 pixels of each share a level.
     """
     y, u, v = planes
     drawn = new_planes(*_size(y))
