@@ -69,10 +69,13 @@ class Room:
         cv2.split(large, list(planes))
         return list(planes)
 
-    def squares(self, plane: Plane) -> Plane:
-        """A plane (H, W) with each value four times, as a square; until the next call."""
+    def squares(self, first: Plane, second: Plane) -> tuple[Plane, Plane]:
+        """Two of these planes (H, W) with each value four times, as a square."""
+        return self._squared(first, self._tints), self._squared(second, self._squares)
+
+    def _squared(self, plane: Plane, memory: Plane) -> Plane:
         height, width = plane.shape
-        pairs, squares = _in(self._pairs, height, width, 2), _in(self._squares, height, 4 * width)
+        pairs, squares = _in(self._pairs, height, width, 2), _in(memory, height, 4 * width)
         cv2.merge((plane, plane), pairs)
         cv2.repeat(pairs.reshape(height, 2 * width), 1, 2, squares)
         return squares.reshape(2 * height, 2 * width)

@@ -40,20 +40,18 @@ def tint(planes: Planes, levels: Levels, tints: Tints) -> Planes:
         _copy_around(plane, new, *place)
     if not part.size:
         return drawn
-    tinted, (du, dv) = tints.of(part), (plane[inside] for plane in drawn[1:])
-    if is_fine(_size(y), levels):
-        with lent_room(u.size) as room:
-            keep, add, add_u, add_v = room.enlarged(tinted, _size(du))
-            _blend(u[inside], keep, add_u, du)
-            _blend(v[inside], keep, add_v, dv)
-            cv2.multiply(y[luma], room.squares(keep), drawn[0][luma], scale=1 / 255)
-            cv2.add(drawn[0][luma], room.squares(add), drawn[0][luma])
-        return drawn
-    keep, _, add_u, add_v = _split(_on_chroma(tinted, y[luma]))
-    _blend(u[inside], keep, add_u, du)
-    _blend(v[inside], keep, add_v, dv)
-    keep, add = _split(resize(tinted[..., :2], _size(y[luma])))
-    _blend(y[luma], keep, add, drawn[0][luma])
+    tinted, fine = tints.of(part), is_fine(_size(y), levels)
+    with lent_room(u.size) as room:
+        size = _size(u[inside])
+        large = room.enlarged(tinted, size) if fine else _split(_on_chroma(tinted, y[luma]))
+        keep, add, add_u, add_v = large
+        _blend(u[inside], keep, add_u, drawn[1][inside])
+        _blend(v[inside], keep, add_v, drawn[2][inside])
+        if fine:
+            keep, add = room.squares(keep, add)
+        else:
+            keep, add = _split(resize(tinted[..., :2], _size(y[luma])))
+        _blend(y[luma], keep, add, drawn[0][luma])
     return drawn
 
 

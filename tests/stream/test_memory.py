@@ -64,14 +64,14 @@ def test_rooms_lent_at_the_same_time_are_apart():
         def disturb() -> None:
             with lent_room(800) as second:
                 second.enlarged(255 - tints, (20, 40))
-                second.squares(kept[0])
+                second.squares(kept[0], kept[1])
 
         thread = threading.Thread(target=disturb)
         thread.start()
         thread.join()
         assert all(np.array_equal(a, b) for a, b in zip(kept, before, strict=True))
-        squares = first.squares(kept[1])
-        assert np.array_equal(squares, before[1].repeat(2, 0).repeat(2, 1))
+        for squares, plane in zip(first.squares(kept[1], kept[2]), before[1:3], strict=True):
+            assert np.array_equal(squares, plane.repeat(2, 0).repeat(2, 1))
 
 
 def test_a_room_serves_the_next_and_other_sizes():
