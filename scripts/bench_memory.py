@@ -14,22 +14,14 @@ import json
 import os
 import statistics
 import tempfile
-import time
 from pathlib import Path
 
 import av
 
-from engines import open_engine
-from nem.bundle import open_bundle
+from scripts.bench_stream import run_pipeline
 from scripts.ending import launch, new_file
 from scripts.make_clip import frame_size, make_clip
-from stream.cli.options import engine_wishes
 from stream.heap import one_heap
-from stream.label import letters_ahead
-from stream.overlay import Overlay
-from stream.pipeline import Pipeline
-from stream.sinks.file import FileSink
-from stream.sources import open_source
 
 WINDOW = 500
 
@@ -71,32 +63,26 @@ def main() -> None:
     args = parser.parse_args()
     if args.frames < (least := 3 * WINDOW):
         parser.error(f"--frames {args.frames}: give at least {least}")
-    one_heap()  # as the command, before any thread
+    one_heap()  # as the command, before any thread, and so before the clip is made
     width, height = args.size
     samples: list[float] = []
     with tempfile.TemporaryDirectory() as name:
-        part, clip = Path(name) / "part.mp4", Path(name) / "clip.mp4"
+        part, clip, out = (Path(name) / file for file in ("part.mp4", "clip.mp4", "out.mp4"))
         make_clip(part, width=width, height=height, frames=250, fps=30)
         repeat(part, clip, -(-args.frames // 250))
-        began = time.perf_counter()
-        bundle = open_bundle(args.model)
-        wishes = engine_wishes(None, bundle.manifest.heads[0], watched=False)
-        sink = FileSink(Path(name) / "out.mp4", copy_from=clip)
-        with letters_ahead(height, width):
-            engine = open_engine(bundle, **wishes)
-        with engine:
-            pipeline = Pipeline(open_source(clip), engine, [sink], overlay=Overlay("heat"))
-            report = pipeline.run(lambda _: samples.append(resident_mb()))
-        seconds = time.perf_counter() - began
+        found = run_pipeline(
+            args.model, clip, out, None, "auto", "cpu", "libx264",
+            on_frame=lambda _: samples.append(resident_mb()),
+        )  # fmt: skip
     warm = statistics.median(samples[WINDOW : 2 * WINDOW])
     figures = {
-        "frames": report.frames_out,
-        "fps": report.frames_out / seconds,
+        "frames": found["frames"],
+        "fps": found["fps"],
         "peak_mb": max(samples),
         "growth_mb": statistics.median(samples[-WINDOW:]) - warm,
     }
     print(
-        f"{width}x{height}, {report.frames_out} frames at {figures['fps']:.0f} fps: peak "
+        f"{width}x{height}, {figures['frames']} frames at {figures['fps']:.0f} fps: peak "
         f"{figures['peak_mb']:.0f} MB (asked <= 600), growth after warm-up "
         f"{figures['growth_mb']:.2f} MB (asked < 2)"
     )

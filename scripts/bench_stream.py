@@ -78,8 +78,12 @@ def run_pipeline(
     device: str,
     decode: Literal["cpu", "cuda"],
     codec: str,
+    on_frame: Callable[[object], None] | None = None,
 ) -> dict[str, float]:
-    """The product: all cores share the stages, YUV overlay, sound copied; int8 where calibrated."""
+    """The product: all cores share the stages, YUV overlay, sound copied; int8 where calibrated.
+
+    `on_frame` is called after each frame written.
+    """
     from stream.heap import one_heap
 
     one_heap()  # as the command, before any thread
@@ -106,7 +110,7 @@ def run_pipeline(
         )
     with engine:
         pipeline = Pipeline(source, engine, [sink], overlay=Overlay("heat"))
-        return measured(lambda: pipeline.run().frames_out)
+        return measured(lambda: pipeline.run(on_frame).frames_out)
 
 
 def run_loop(model: str, kind: str, clip: Path, out: Path, limit: int | None) -> dict[str, float]:
