@@ -10,9 +10,15 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+import numpy as np
+
 from engines.quiet_logs import hidden
 
 REPORTER = "openvino_telemetry"
 
 with hidden(REPORTER):  # unless somebody else imported OpenVINO first: theirs to decide
     openvino: Any = importlib.import_module("openvino")
+
+# The first look into a tensor loads NumPy's interface under a lock, and lets go of Python's own
+# meanwhile: two threads that look for the first time at once would wait for each other for ever.
+_looked_into = openvino.Tensor(np.zeros(1, np.uint8)).data
