@@ -37,13 +37,20 @@ class Requests:
     def make(self, batch: int, count: int) -> Any:
         """Make so many for such a batch ahead of the calls, side by side; the last one's model."""
         if count == 1:
-            made = [self._compiled(batch).create_infer_request()]
+            made = [self._ready(batch)]
         else:
             with ThreadPoolExecutor(count) as pool:
-                models = pool.map(self._compiled, [batch] * count)
-                made = [model.create_infer_request() for model in models]
+                made = list(pool.map(self._ready, [batch] * count))
         self._idle.setdefault(batch, []).extend(made)
         return made[-1].get_compiled_model()
+
+    def _ready(self, batch: int) -> Any:
+        """One that has run, and so has its memory: calls may meet for the first time much later."""
+        request = self._compiled(batch).create_infer_request()
+        for tensor in request.input_tensors:
+            tensor.data[:] = 0
+        request.infer()
+        return request
 
     @contextmanager
     def lent(self, batch: int) -> Iterator[Any]:
