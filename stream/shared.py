@@ -27,6 +27,10 @@ T = TypeVar("T")
 
 DRAWN_FRAMES = 2
 """Drawn frames that wait at most. Each is a copy; more were only ever held by chance."""
+FIRST_FRAMES = 32
+"""Until so many came, as many decoded frames are held as may ever be under way. By then a decoder
+keeps as many more as it ever will, and has all memory it will ever ask for. Else it would ask for
+the last of it at any time: large frames fill the bound once in thousands."""
 LOOK_SECONDS = 1.0
 """How often the caller looks whether all is done, should a notice of it have been lost."""
 
@@ -57,6 +61,7 @@ class SharedStages:
         self._ahead: dict[int, list[Item]] = {}  # explained before those that come before them
         self._begun = self._done = 0  # groups; those in `_ahead` are not done, but run no more
         self._under_way = self.taken = 0
+        self._held: deque[Decoded] = deque(maxlen=limit)  # see `FIRST_FRAMES`
         self._busy: set[str] = set()
         self._more = True
         self._error: BaseException | None = None
@@ -105,6 +110,7 @@ class SharedStages:
         """Let no more frames in and finish those under way. Safe in a signal handler."""
         with self._work_there:
             self._more = False
+            self._held.clear()
             self._wake()
 
     def close(self, error: BaseException) -> None:
@@ -123,12 +129,12 @@ class SharedStages:
         self._result_there.notify_all()
 
     def _work(self) -> None:
-        def finish() -> None:
-            """Note what the last thing done gave."""
-
+        finish: Callable[[], None] | None = None  # notes what the last thing done gave
         while True:
             with self._work_there:
-                finish()
+                if finish is not None:
+                    finish()
+                    finish = None  # which holds frames that may be written while the next is done
                 while (begun := self._begin()) is None:
                     if self._error is not None:
                         raise ChannelClosed(self._error)
@@ -181,10 +187,13 @@ class SharedStages:
             if found is not None and self._more:
                 self._decoded.append(found)
                 self.taken += 1
+                self._held.append(found)
             else:  # the end, or ended meanwhile
                 self._more = False
                 self._under_way -= 1
                 self._wake()
+            if not self._more or self.taken >= FIRST_FRAMES:
+                self._held.clear()
 
         return finish
 

@@ -2,10 +2,13 @@
 
 import threading
 import time
+import weakref
 
 import pytest
 
-from stream.pipeline import Pipeline
+from stream.pipeline import FILE_FRAMES, Pipeline
+from stream.shared import FIRST_FRAMES
+from tests.builders import make_frame
 from tests.stream.fakes import DEADLINE, FakeEngine, FakeOverlay, FakeSource, Gate, MemorySink
 
 
@@ -51,6 +54,35 @@ def test_runs_side_by_side_are_put_in_order_again():
     report = Pipeline(FakeSource(11), engine, [sink], overlay=FakeOverlay()).run()
     assert sink.indices == list(range(11))
     assert report.frames_out == 11
+
+
+def test_most_frames_are_held_at_first_and_none_at_last():
+    """Later the engine is held up once, so that as many are under way as can be."""
+    alive, counts = [], []
+    held_up = FIRST_FRAMES + 20
+
+    class Source(FakeSource):
+        def __iter__(self):
+            for frame in super().__iter__():
+                alive.append(frame.index)
+                weakref.finalize(frame.y, alive.remove, frame.index)
+                counts.append(len(alive))
+                yield frame
+
+    def hold_up(run):
+        if run == held_up:
+            deadline = time.monotonic() + DEADLINE
+            while len(counts) < held_up + FILE_FRAMES and time.monotonic() < deadline:
+                time.sleep(0.001)
+
+    source, engine = Source(2 * held_up), FakeEngine(hold_up)
+    pipeline = Pipeline(
+        source, engine, [MemorySink()], overlay=lambda frame, _: make_frame(index=frame.index)
+    )
+    pipeline.run()
+    first, later = counts[:FIRST_FRAMES], counts[FIRST_FRAMES:]
+    assert max(first) >= max(later) == FILE_FRAMES
+    assert not alive
 
 
 def test_one_call_at_a_time_where_the_engine_takes_no_more():
