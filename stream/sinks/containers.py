@@ -146,7 +146,11 @@ def _found_again(container: str, stream: Stream) -> bool:
 
 def holds_encoder(container: str, codec: str, options: dict[str, str]) -> bool:
     """Whether the container can store what this encoder writes, which must open here."""
-    return _takes(container, lambda trial: trial.add_stream(codec, rate=25, options=options))
+
+    def add(trial: OutputContainer) -> None:
+        trial.add_stream(codec, rate=25, options=options).codec_context.thread_count = 1
+
+    return _takes(container, add)
 
 
 def _takes(container: str, add: Callable[[OutputContainer], object]) -> bool:

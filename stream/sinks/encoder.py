@@ -153,6 +153,7 @@ def _try(codec: str, options: dict[str, str], size: tuple[int, int], *, encode: 
     context.pix_fmt = "yuv420p"
     context.framerate, context.time_base = USUAL_FPS, 1 / USUAL_FPS
     context.options = dict(options)
+    context.thread_count = 1  # of each thread more memory is freed untouched, to be filled later
     try:
         context.open()
         works = not encode or _encodes(context)
