@@ -27,8 +27,8 @@ from stream.sources.base import counted
 log = logging.getLogger(__name__)
 
 IO_BYTES = 1 << 18
-HEADER = {"probesize": "32"}
-"""Options of FFmpeg to read a file's header and to look no further."""
+HEADER = {"probesize": "32", "skip_frame": "all"}
+"""Options of FFmpeg to read a file's header and to look no further; it would decode a picture."""
 USUAL = "libx264"
 """The encoder that takes what others refuse: any rate of frames and any colour tags."""
 
