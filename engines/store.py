@@ -7,6 +7,7 @@ once, and built anew. A store that can't be used never stops a run.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sys
@@ -25,6 +26,8 @@ from engines.store_files import key_of, read_entry, write_entry
 
 WAIT_SECONDS = 120.0
 """How long to wait for another process building the same engine, where a build takes seconds."""
+
+CURE = "set NEM_CACHE to a folder of your own"
 
 T = TypeVar("T")
 
@@ -107,6 +110,12 @@ class Store:
                     say(f"{what}, kept in {self.folder}")
             return made
 
+    @property
+    def troubled(self) -> bool:
+        """Whether something could not be read from or kept in its folder by this process."""
+        with _warning:
+            return any(folder == self.folder for _, folder, _ in _warned)
+
     def prepare(self) -> None:
         """Make the folder and keep others out of it.
 
@@ -119,17 +128,21 @@ class Store:
             return
         state = self.folder.stat()
         if state.st_uid != os.geteuid():
-            raise StoreError("it belongs to another user; set NEM_CACHE to a folder of your own")
+            raise StoreError(f"it belongs to another user; {CURE}")
         if state.st_mode & 0o077:
             self.folder.chmod(0o700)
 
     def _warn(self, text: str, error: Exception) -> None:
         """Log it once: engines, and calls side by side of one, meet the same trouble."""
+        why = str(error)
+        if isinstance(error, OSError) and error.strerror:  # its file is in the folder named
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+            why = f"{error.strerror}; {'free some space' if full else 'allow it'} or {CURE}"
         with _warning:
             trouble = (text, self.folder, type(error))
             if trouble not in _warned:
                 _warned.add(trouble)
-                _log.warning(text, self.folder, error)
+                _log.warning(text, self.folder, why)
 
     def _load(self, key: str, load: Callable[[bytes], T], *, repair: bool) -> T | None:
         """The stored engine, or None. A damaged one is None too, and moved aside by `repair`."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from engines import (
+    Store,
     StoredEngine,
     available_engines,
     choose_engine,
@@ -21,7 +22,7 @@ from engines import (
 from engines.export_files import SUFFIXES, Format
 from nem.bundle import open_bundle
 from stream.cli.console import Console, show
-from stream.cli.errors import MODEL
+from stream.cli.errors import MODEL, OUTPUT
 from stream.cli.options import engine_wishes, read_size
 
 DAY = 86_400
@@ -70,11 +71,14 @@ def build(
     dynamic: bool,
     calibrate: Path | None,
     console: Console,
-) -> None:
+) -> int:
     """Open an engine, which compiles what the store lacks, and tell what it took.
 
     It is opened as runs open it: as live ones do, and as a file's where an engine compiles another
     model for those. With a batch above 1 only as a file's, which alone may have one.
+
+    Returns:
+        The exit code, 5 if what was compiled could not be kept; the log tells why.
 
     Raises:
         UsageError: `frame` isn't WIDTHxHEIGHT.
@@ -101,6 +105,10 @@ def build(
             what = f"{opened.name} {opened.device} {opened.precision}, batch {opened.batch}"
             alone = "" if opened.aims == heads else f", {' '.join(opened.aims)} alone"
             show(f"{what}{alone}: ready after {seconds:.1f} s")
+    if Store().troubled:
+        console.error("compiled, but not kept: each start would compile again")
+        return OUTPUT
+    return 0
 
 
 def export_bundle(

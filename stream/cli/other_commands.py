@@ -95,19 +95,19 @@ def build_engine(
     ] = False,
     calibrate: Calibrate = None,
     quiet: Quiet = False,
-) -> None:
+) -> int:
     """Compile a model ahead of time, so that the first run starts at once.
 
     Built is what runs open: of a camera or window all heads, of a file on a CPU
     the bundle's first head alone.
 
     A GPU's engine fits this very GPU, driver and TensorRT; it is built on the
-    machine that runs it.
+    machine that runs it. Exit code 5 if it can't be kept.
     """
     from stream.cli.engines import build
 
     console = start_console(quiet=quiet)
-    build(model, engine, device, precision, frame, batch, dynamic, calibrate, console)
+    return build(model, engine, device, precision, frame, batch, dynamic, calibrate, console)
 
 
 @engines.command("verify")

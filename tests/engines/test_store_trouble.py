@@ -106,6 +106,7 @@ def test_a_full_disk_stops_nothing(store: Store, caplog: pytest.LogCaptureFixtur
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     (line,) = messages(caplog)
     assert line.startswith(f"engine not kept in store {store.folder}: ")
+    assert line.endswith("; free some space or set NEM_CACHE to a folder of your own")
     assert [path.suffix for path in store.folder.iterdir()] == [".lock"]
     assert builder.fetch(store) == builder.text
     assert builder.builds == 2

@@ -63,6 +63,16 @@ def test_what_a_run_compiles_is_told_with_its_place_and_only_then(
     assert cli(*run, "-q")[2] == ""
 
 
+def test_what_is_compiled_and_not_kept_is_told(cli, tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("NEM_CACHE", str(tmp_path / "file"))
+    (tmp_path / "file").touch()
+    code, out, err = cli("engines", "build", "--engine", "openvino")
+    assert code == 5
+    assert out.count(": ready after ") == 2
+    assert err.splitlines()[-1].endswith("compiled, but not kept: each start would compile again")
+    assert caplog.messages[0].endswith("; allow it or set NEM_CACHE to a folder of your own")
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "told"),
     [
