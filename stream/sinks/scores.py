@@ -26,7 +26,7 @@ import numpy as np
 
 from nem.explanation import Explanation
 from stream.aim import aim_of
-from stream.errors import SinkError
+from stream.errors import SinkError, UsageError
 from stream.frame import Frame
 from stream.sinks.base import Sink
 from stream.sinks.partial import PartialFile
@@ -36,6 +36,8 @@ SCHEMA = 1
 AREA_THRESHOLD = 0.5
 TOP = 5
 """Classes per line."""
+TABLES = (".csv", ".tsv", ".xls", ".xlsx", ".ods", ".parquet", ".feather")
+"""Suffixes of files that hold no JSON lines, whoever opens them."""
 
 
 def score_line(frame: Frame, explanation: Explanation) -> str:
@@ -72,7 +74,7 @@ class ScoresSink(Sink):
         inputs: files that must not be written over.
 
     Raises:
-        UsageError: if the output is an input.
+        UsageError: if the output is an input, or named as a table.
         SinkError: if the file exists or can't be created, or stdout is closed.
     """
 
@@ -85,6 +87,8 @@ class ScoresSink(Sink):
     ) -> None:
         if str(path) == "-" and sys.stdout is None:
             raise SinkError("scores: stdout is closed; give a file's name instead of -")
+        if (suffix := Path(path).suffix.lower()) in TABLES:
+            raise UsageError(f"scores {path}: JSON lines are written, not {suffix}; use .jsonl")
         self._output = (
             None if str(path) == "-" else PartialFile(path, overwrite=overwrite, inputs=inputs)
         )

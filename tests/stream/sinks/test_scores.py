@@ -160,6 +160,12 @@ def test_an_input_is_not_written_over(tmp_path):
     assert clip.read_bytes() == b"video"
 
 
+def test_a_name_that_promises_a_table_is_refused(tmp_path):
+    with pytest.raises(UsageError, match=r"JSON lines are written, not \.csv; use \.jsonl"):
+        ScoresSink(tmp_path / "scores.CSV")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("lines", [0, 1])
 def test_a_full_disk_is_told_in_one_line(tmp_path, lines):
     class Full(io.BytesIO):
