@@ -7,8 +7,8 @@ be served on the caller's thread, encoders of a GPU on the one that opened it; s
 beside them, those of a camera, and whoever takes `frames`.
 
 What is under way is bounded: of a file `FILE_FRAMES` frames (1.4 MB each at 720p), or as many as
-keep the engine's runs in work. The bound is low enough to be reached again and again, so that
-memory stays as it is after the first second.
+keep the engine's runs in work. All memory that this takes is taken at the start (see
+`stream.shared.FIRST_FRAMES`), so that it stays as it is after the first second.
 
 The first error of any thread stops all others and is raised once, in the caller. `stop` lets no
 more frames in and finishes those under way; `abort` throws them away.
