@@ -37,7 +37,7 @@ class Requests:
     def make(self, batch: int, count: int) -> Any:
         """Make so many for such a batch ahead of the calls, side by side; the last one's model."""
         if count == 1:
-            made = [self._ready(batch)]
+            made = [self._compiled(batch).create_infer_request()]  # the first call runs it
         else:
             with ThreadPoolExecutor(count) as pool:
                 made = list(pool.map(self._ready, [batch] * count))

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 FIRST_LOOKS = """
-import importlib.abc, importlib.machinery, os, sys, threading, time
+import importlib.abc, importlib.machinery, sys, threading, time
 from engines.ov_runtime import openvino as ov
 import openvino.opset13 as ops
 
